@@ -1,1 +1,5 @@
-//! placeholder
+//! Who is here and how nodes and clients talk. Knows the nouns of `placement`, decides nothing.
+
+pub mod client;
+pub mod frame;
+pub mod wire;

@@ -1,1 +1,14 @@
-//! placeholder
+//! What a cell is made of and every decision about it, as pure functions.
+//!
+//! Nouns first (`ids`, `resources`, `job`, `task`, `node`), then decisions (`plan` and what it stands on), then the
+//! ledger's state machine. Nothing here does I/O, reads a clock, draws a random number or logs: time comes in as an
+//! argument and maps are ordered, so that the same inputs give the same answer on any machine. `no_std` proves it.
+#![no_std]
+extern crate alloc;
+
+pub mod ids;
+pub mod job;
+pub mod ledger;
+pub mod node;
+pub mod resources;
+pub mod task;

@@ -1,0 +1,290 @@
+//! Every message, in one place. JSON with named fields in frames (`frame`); a reader ignores what it does not know,
+//! documents are carried as they are. `PROTOCOL` names the encoding and its version.
+
+use std::collections::BTreeMap;
+
+use placement::{
+    ids::{Activation, Generation, NodeId, Principal, RequestId, TaskKey, Version},
+    ledger::Refusal,
+    node::{Books, NodeInfo},
+    resources::Resources,
+    task::{Exit, Report, TaskSpec},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The encoding and its version: sent first on every stream, and QUIC's ALPN.
+pub const PROTOCOL: &str = "covey/1";
+
+// ---- client → node ------------------------------------------------------------------------------------------------
+
+/// A client's first frame on a stream. The node answers with `Reply` frames.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    pub protocol: String,
+    /// What the client calls itself. On the local socket the node puts in whom the kernel names, whatever stands here.
+    pub principal: Option<Principal>,
+    /// Chosen by the client; the same id again does nothing more.
+    pub id: RequestId,
+    pub call: Call,
+}
+
+/// What can be asked: one for each verb that needs a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// Lists: answered by one `Item` with the whole document.
+    Nodes,
+    Jobs,
+    Job {
+        job: JobName,
+    },
+    Tasks {
+        job: Option<JobName>,
+    },
+    Task {
+        job: JobName,
+        index: u32,
+    },
+    Why {
+        job: JobName,
+        index: Option<u32>,
+    },
+    /// The last events, oldest first, those with `job`/`node` only; with `follow` an `Item` each, without end.
+    Events {
+        job: Option<JobName>,
+        node: Option<String>,
+        since_ms: Option<u64>,
+        follow: bool,
+    },
+    /// Create or change a job. `version`: what the client read, in the form that `Job` shows it; none: it saw no such job.
+    Run {
+        document: Value,
+        owner: Option<String>,
+        create: bool,
+        read: Option<ReadVersion>,
+    },
+    Stop {
+        job: JobName,
+        index: Option<u32>,
+    },
+    Restart {
+        job: JobName,
+        index: Option<u32>,
+    },
+    Scale {
+        job: JobName,
+        count: u32,
+    },
+    /// `Item`s of the job (as `Job`, with its tasks) whenever it changes, until it is settled or cannot be; then `End`.
+    Watch {
+        job: JobName,
+    },
+    /// `Log` frames.
+    Logs {
+        job: JobName,
+        index: u32,
+        follow: bool,
+        previous: bool,
+        tail: Option<u64>,
+    },
+    /// The archive or directory is read by the node, which runs on the client's machine. `Progress` frames, then an `Item`.
+    ImageLoad {
+        path: String,
+        name: Option<String>,
+    },
+    ImageLs,
+    ImageRm {
+        reference: String,
+    },
+}
+
+/// A job as people write it: `NAME` is one's own, `OWNER/NAME` anybody's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobName {
+    pub owner: Option<String>,
+    pub name: String,
+}
+
+/// The version that a client read before it changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadVersion {
+    pub uid: placement::ids::Uid,
+    pub version: Version,
+}
+
+/// A node's answer: any number of `Item`, `Progress` and `Log`, then `End` or `Error`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// A document of INTERFACES.
+    Item(Value),
+    Progress {
+        what: String,
+        done: u64,
+        total: u64,
+    },
+    Log {
+        stream: LogStream,
+        offset: u64,
+        text: String,
+        #[serde(default)]
+        lost: u64,
+    },
+    End,
+    Error(Refusal),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+// ---- placer ↔ agent: the session (PROTOCOL 14) --------------------------------------------------------------------
+
+/// One session: a fresh part from each side; what belongs to another session is ignored by both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId {
+    pub placer: u64,
+    pub agent: u64,
+}
+
+/// The placer's first frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub protocol: String,
+    pub placer: NodeId,
+    pub activation: Activation,
+    /// The placer's part of the session id.
+    pub fresh: u64,
+}
+
+/// The agent's answer to `Hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Welcome {
+    Open {
+        session: SessionId,
+        life: u64,
+    },
+    /// It has promised a newer placer (PROTOCOL 7).
+    Promised(Activation),
+}
+
+/// Placer → agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToAgent {
+    pub session: SessionId,
+    pub order: Order,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Start this task.
+    Offer(Box<Offer>),
+    /// End all generations of this key up to this one; irrevocable (PROTOCOL 16).
+    Stop { key: TaskKey, generation: Generation, reason: String },
+    /// The only copy: it may (re)start (PROTOCOL 23).
+    Keep { key: TaskKey, generation: Generation },
+    /// Its ending is committed, or no longer of interest: drop the record (PROTOCOL 25).
+    Forget { key: TaskKey },
+    /// Start again in place, unless a restart as new as `at` (a ledger index) was done.
+    Restart { key: TaskKey, generation: Generation, at: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    pub key: TaskKey,
+    pub generation: Generation,
+    pub version: Version,
+    pub spec: TaskSpec,
+}
+
+/// Agent → placer. `number` counts from 0 without a gap; 0 is the full report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FromAgent {
+    pub session: SessionId,
+    pub number: u64,
+    pub news: News,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum News {
+    /// All there is.
+    Full { node: NodeInfo, books: Books, usage: Resources, tasks: Vec<Report> },
+    /// What changed since the last one.
+    Delta(Delta),
+    /// Persisted, and will be started. The task is in `delta`.
+    Accepted { key: TaskKey, generation: Generation, delta: Delta },
+    /// A refusal carries the newest books, so that the next offer is right.
+    Refused { key: TaskKey, generation: Generation, refused: RefusedOffer, delta: Delta },
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Delta {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeInfo>,
+    pub books: Books,
+    #[serde(default)]
+    pub usage: Resources,
+    /// New or changed.
+    pub tasks: Vec<Report>,
+    /// No longer there.
+    #[serde(default)]
+    pub gone: Vec<TaskKey>,
+}
+
+/// Why a node refuses an offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedOffer {
+    /// Its own books have no room.
+    Short {
+        resource: String,
+        wanted: u64,
+        free: u64,
+    },
+    NoPort {
+        free: u64,
+    },
+    /// The generation, or its placer, is older than what the node has answered already.
+    Stale {
+        seen: Generation,
+    },
+    /// An older copy of this index is still there.
+    Busy {
+        generation: Generation,
+    },
+    /// The index succeeded here (PROTOCOL 24).
+    Succeeded {
+        exit: Exit,
+    },
+    /// The record could not be written.
+    Store {
+        why: String,
+    },
+}
+
+/// A document of `events` (INTERFACES), as the node that saw it wrote it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    pub time: String,
+    pub node: String,
+    pub seq: u64,
+    pub kind: String,
+    #[serde(default)]
+    pub job: Option<String>,
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub index: Option<u32>,
+    #[serde(default)]
+    pub generation: Option<Generation>,
+    pub text: String,
+    #[serde(default)]
+    pub detail: BTreeMap<String, Value>,
+}

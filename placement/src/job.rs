@@ -1,0 +1,139 @@
+//! A job as its document says.
+
+use alloc::{
+    collections::BTreeMap,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::{fmt, str::FromStr};
+use serde::{Deserialize, Serialize};
+
+use crate::{ids::BadId, resources::Resources};
+
+/// Borg's bands, lowest first. *prod* = the two highest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Band {
+    Free,
+    Batch,
+    Production,
+    Monitoring,
+}
+
+impl Band {
+    pub const ALL: [Band; 4] = [Band::Free, Band::Batch, Band::Production, Band::Monitoring];
+
+    pub fn is_prod(self) -> bool {
+        self >= Band::Production
+    }
+
+    /// The lowest priority in the band; a band holds 100 of them.
+    pub fn lowest(self) -> u32 {
+        match self {
+            Band::Free => 0,
+            Band::Batch => 100,
+            Band::Production => 200,
+            Band::Monitoring => 300,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Band::Free => "free",
+            Band::Batch => "batch",
+            Band::Production => "production",
+            Band::Monitoring => "monitoring",
+        }
+    }
+}
+
+impl fmt::Display for Band {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Band {
+    type Err = BadId;
+    fn from_str(s: &str) -> Result<Self, BadId> {
+        Band::ALL.into_iter().find(|b| b.as_str() == s).ok_or_else(|| BadId {
+            text: s.to_string(),
+            wanted: "a band: free, batch, production or monitoring",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Kept running.
+    Service,
+    /// Each index ends with success once.
+    Batch,
+}
+
+/// A health check over HTTP: `GET http://127.0.0.1:PORT/PATH`, 200 to 399 is healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Path, with the leading slash.
+    pub http: String,
+    /// Name of one of the task's ports.
+    pub port: String,
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+    /// So many in a row make it unhealthy.
+    pub failures: u32,
+    /// Failures before the first success do not count for so long after the start.
+    pub start_ms: u64,
+}
+
+/// The comparison in a `require` or `prefer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    Eq,
+    Ne,
+    In,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+/// `label OP value`, for instance `arch=x86_64`, `disk in (ssd,nvme)`, `kernel>=5.19`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Constraint {
+    pub label: String,
+    pub op: Op,
+    /// One value, several for `in`.
+    pub values: Vec<String>,
+}
+
+/// The `[task]` table, also what is left of it in an `[[override]]` (every field optional there).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    pub image: String,
+    pub command: Option<Vec<String>>,
+    pub env: BTreeMap<String, String>,
+    pub limit: Resources,
+    pub ports: Vec<String>,
+    pub grace_ms: u64,
+    pub health: Option<Health>,
+}
+
+/// A job, read from its document. The document itself is what is stored and forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    pub name: String,
+    pub kind: Kind,
+    pub band: Band,
+    pub priority: u32,
+    pub count: u32,
+    pub require: Vec<Constraint>,
+    pub prefer: Vec<Constraint>,
+    /// Labels over whose values tasks are spread; `node` stands for the node itself.
+    pub spread: Vec<String>,
+    pub task: Template,
+    /// Templates of the indexes that an `[[override]]` names, complete.
+    pub overrides: BTreeMap<u32, Template>,
+}

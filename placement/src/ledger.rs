@@ -1,0 +1,190 @@
+//! The ledger: what people asked for. Entries in, state and answers out; every voter computes the same.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    string::String,
+    vec::Vec,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    ids::{Activation, CellId, JobKey, NodeId, Principal, RequestId, Uid, Version},
+    task::Exit,
+};
+
+/// One entry of the log. Written as JSON with named fields; a field that this build does not know is left alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Present on everything that a client asked for: makes repeating it harmless.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestStamp>,
+    /// The proposer's wall clock, milliseconds since 1970. To show, and for expiry; never to order.
+    pub at_ms: u64,
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestStamp {
+    pub principal: Principal,
+    pub id: RequestId,
+}
+
+/// What an entry does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// The first entry of a cell.
+    Found { cell: CellId, name: String, generation: u64 },
+    /// A node joins the roster. Its name must be free.
+    Admit { node: NodeId, name: String },
+    /// A placer begins to act; this entry's index is its activation.
+    Activate { node: NodeId },
+    /// Create or change a job.
+    Submit {
+        job: JobKey,
+        /// As submitted; unknown keys and all.
+        document: Value,
+        /// What each image of the document was resolved to at submission: reference → digest.
+        images: BTreeMap<String, String>,
+        expect: Expect,
+    },
+    /// End a job, or take one index of it out until it is restarted or the job changed.
+    Stop { job: JobKey, index: Option<u32> },
+    /// Start again, in place where it runs.
+    Restart { job: JobKey, index: Option<u32> },
+    /// Change the count in the job's document.
+    Scale { job: JobKey, count: u32, expect: Expect },
+    /// Batch indexes that ended for good.
+    Complete { done: Vec<Completion> },
+}
+
+/// Compare-and-set on what the client read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// Whatever there is.
+    Any,
+    /// No live job of this name.
+    Absent,
+    /// This very version of this very job.
+    Version { uid: Uid, version: Version },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completion {
+    pub uid: Uid,
+    pub index: u32,
+    pub exit: Exit,
+    /// Succeeded, or failed for good.
+    pub success: bool,
+}
+
+/// What the state machine answers to an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It is so now. For a job: which, and the version that now counts; `changed` is false if it was so before.
+    Done {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<(Uid, Version)>,
+        changed: bool,
+    },
+    Refused(Refusal),
+}
+
+/// A refusal that a user reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// INTERFACES: `no_quorum`, `conflict`, `denied`, `invalid`, `not_found`, `over_quota`, …
+    pub code: String,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+/// The state that the entries add up to.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    pub cell: Option<Cell>,
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// The newest placer.
+    pub activation: Activation,
+    pub placer: Option<NodeId>,
+    pub roster: BTreeMap<NodeId, Member>,
+    /// The newest job of each name, ended ones included until they are forgotten.
+    #[serde(with = "pairs")]
+    pub jobs: BTreeMap<JobKey, JobRecord>,
+    /// Per principal the last requests and their answers, oldest first; bounded.
+    pub requests: BTreeMap<Principal, VecDeque<(RequestId, Answer)>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    pub id: CellId,
+    pub name: String,
+    /// The cell generation (recovery makes a new one).
+    pub generation: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub name: String,
+    /// The entry that admitted it (PROTOCOL 8).
+    pub admitted: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    pub uid: Uid,
+    pub version: Version,
+    pub document: Value,
+    pub images: BTreeMap<String, String>,
+    /// Earlier and present versions, oldest first; bounded.
+    pub versions: Vec<VersionRecord>,
+    /// Ended by `stop`.
+    pub stopped: bool,
+    /// Indexes taken out by `stop JOB/I`.
+    #[serde(default)]
+    pub held: BTreeSet<u32>,
+    /// Ledger index of the last restart asked for, per index.
+    #[serde(default)]
+    pub restarts: BTreeMap<u32, u64>,
+    /// Batch indexes that ended for good.
+    #[serde(default)]
+    pub finished: BTreeMap<u32, Completion>,
+    pub created_ms: u64,
+    pub changed_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    pub version: Version,
+    pub at_ms: u64,
+    pub by: Option<Principal>,
+    pub document: Value,
+    pub images: BTreeMap<String, String>,
+}
+
+/// A map whose keys are not text, as a list of pairs.
+mod pairs {
+    use super::{BTreeMap, Vec};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        s.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(d: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(d)?.into_iter().collect())
+    }
+}

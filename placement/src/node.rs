@@ -1,0 +1,62 @@
+//! A node as it describes itself.
+
+use alloc::{collections::BTreeMap, string::String};
+use serde::{Deserialize, Serialize};
+
+use crate::{ids::NodeId, job::Band, resources::Resources};
+
+/// What does not change while an agent runs, or seldom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    pub id: NodeId,
+    pub name: String,
+    pub addr: String,
+    /// covey's version.
+    pub version: String,
+    /// Detected by the agent: arch, kernel, cgroup, …
+    pub labels: BTreeMap<String, String>,
+    pub capacity: Resources,
+}
+
+/// Sums over a band's tasks that hold resources.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BandBook {
+    pub limit: Resources,
+    pub reservation: Resources,
+}
+
+/// A node's books: what its tasks may use and are believed to need, per band.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Books {
+    pub bands: BTreeMap<Band, BandBook>,
+}
+
+impl Books {
+    pub fn add(&mut self, band: Band, limit: &Resources, reservation: &Resources) {
+        let book = self.bands.entry(band).or_default();
+        book.limit.add(limit);
+        book.reservation.add(reservation);
+    }
+
+    /// Sum of all limits.
+    pub fn limits(&self) -> Resources {
+        let mut sum = Resources::default();
+        self.bands.values().for_each(|b| sum.add(&b.limit));
+        sum
+    }
+
+    /// Sum of all reservations.
+    pub fn reserved(&self) -> Resources {
+        let mut sum = Resources::default();
+        self.bands.values().for_each(|b| sum.add(&b.reservation));
+        sum
+    }
+
+    /// What a task of any band may still ask for: capacity less all limits. (Reclaimed room for non-prod is computed
+    /// from reservations once nodes predict.)
+    pub fn room(&self, capacity: &Resources) -> Resources {
+        let mut room = capacity.clone();
+        room.sub(&self.limits());
+        room
+    }
+}
