@@ -1,1 +1,8 @@
-//! placeholder
+//! Real hosts for tests, demos and figures: virtual machines for now. Everything here uses only the built `covey`
+//! binary, as its users do, never the crates that it is made of.
+
+pub mod binary;
+mod error;
+pub mod vm;
+
+pub use error::{Error, Result};
