@@ -57,13 +57,16 @@ pub enum Call {
         since_ms: Option<u64>,
         follow: bool,
     },
-    /// Create or change a job. `version`: what the client read, in the form that `Job` shows it; none: it saw no such job.
+    /// Create or change a job. `read`: what the client read, as the field `read` of `Job`'s document shows it; none: it
+    /// saw no such job, or a stopped one. Answered by an `Item` `{name, owner, uid, version, was, changed}`; the
+    /// versions are numbers, `was` the one before or null if the job was created.
     Run {
         document: Value,
         owner: Option<String>,
         create: bool,
         read: Option<ReadVersion>,
     },
+    /// `Stop`, `Restart` and `Scale`: answered by an `Item` `{name, owner, version, changed}`.
     Stop {
         job: JobName,
         index: Option<u32>,
@@ -76,24 +79,33 @@ pub enum Call {
         job: JobName,
         count: u32,
     },
-    /// `Item`s of the job (as `Job`, with its tasks) whenever it changes, until it is settled or cannot be; then `End`.
+    /// `Item`s of the job (as `Job`, with its tasks) at once and whenever it changes, until it is settled (a service:
+    /// `count` tasks of its newest version running and healthy; batch: all succeeded) or cannot be; then `End`.
     Watch {
         job: JobName,
     },
-    /// `Log` frames.
+    /// `Log` frames of the newest run, or of the one before it with `previous`. With `follow` they go on, from run to
+    /// run (restarts in place too), until the task has ended for good. `from`, when a follower comes back: nothing
+    /// before these places, then on as with `follow`; `tail` does not count then.
     Logs {
         job: JobName,
         index: u32,
         follow: bool,
         previous: bool,
         tail: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<LogPlace>,
     },
-    /// The archive or directory is read by the node, which runs on the client's machine. `Progress` frames, then an `Item`.
+    /// The archive or directory is read by the node, which runs on the client's machine. `Progress` frames, then an
+    /// `Item`: a list as that of `ImageLs`, of what was loaded.
     ImageLoad {
+        /// Absolute.
         path: String,
         name: Option<String>,
     },
+    /// A list with the items `{reference, digest, size_bytes, layers, created}`.
     ImageLs,
+    /// Answered by an `Item` `{reference, digest, changed}`.
     ImageRm {
         reference: String,
     },
@@ -104,6 +116,16 @@ pub enum Call {
 pub struct JobName {
     pub owner: Option<String>,
     pub name: String,
+}
+
+/// How far a reader of a task's log has got: the next byte of each stream of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogPlace {
+    pub run: String,
+    #[serde(default)]
+    pub stdout: u64,
+    #[serde(default)]
+    pub stderr: u64,
 }
 
 /// The version that a client read before it changes it.
@@ -125,9 +147,17 @@ pub enum Reply {
         total: u64,
     },
     Log {
+        /// Which start of the task's container wrote it; offsets count within it.
+        #[serde(default)]
+        run: String,
         stream: LogStream,
+        /// Of the first byte.
         offset: u64,
         text: String,
+        /// The bytes themselves where they are not UTF-8; `text` is then only a rendering.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        bytes: Vec<u8>,
+        /// So many bytes before `offset` are gone, deleted beyond the log's cap.
         #[serde(default)]
         lost: u64,
     },
