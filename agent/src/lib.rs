@@ -1,4 +1,8 @@
 //! A node: the agent that runs on it. Pure cores decide (`core`), shells do.
 
+pub mod config;
 pub mod core;
+pub mod dir;
 pub mod event;
+pub mod identity;
+pub mod store;

@@ -1,0 +1,264 @@
+//! `DIR/agent.redb`: what the node must not forget. One thread writes; whatever waits for it shares a transaction.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
+use gossip::wire::EventRecord;
+use placement::ids::Activation;
+use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, TableDefinition};
+
+use crate::{
+    core::record::Record,
+    event::{Change, Ticket},
+};
+
+/// Task key → `Record`.
+const TASKS: TableDefinition<&str, &[u8]> = TableDefinition::new("tasks");
+/// `promise`, `life`: a JSON value each.
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+/// Sequence number → `EventRecord`; the last `EVENTS_KEPT`.
+const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
+/// Owner → number of its range of user ids on this node.
+const OWNERS: TableDefinition<&str, u32> = TableDefinition::new("owners");
+/// Task key → a record that could not be read, put aside.
+const QUARANTINE: TableDefinition<&str, &[u8]> = TableDefinition::new("quarantine");
+
+/// Events that a node remembers.
+pub const EVENTS_KEPT: u64 = 10_000;
+/// Events that nothing else took along are forced to disk after so much quiet.
+const FLUSH_EVENTS: Duration = Duration::from_millis(200);
+/// redb would otherwise take up to a gigabyte.
+const CACHE_BYTES: usize = 2 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(
+        "cannot open {path}: {source}. If it is damaged, move it away: the node's tasks are then placed anew"
+    )]
+    Open { path: PathBuf, source: redb::DatabaseError },
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: redb::Error },
+    #[error("cannot write to {path}: {source}")]
+    Write { path: PathBuf, source: redb::Error },
+    #[error("cannot start the thread that writes {path}: {source}")]
+    Thread { path: PathBuf, source: std::io::Error },
+}
+
+/// What the store held when it was opened.
+#[derive(Debug)]
+pub struct Held {
+    pub records: Vec<Record>,
+    pub promise: Activation,
+    /// This start's number (PROTOCOL 22).
+    pub life: u64,
+    pub events: Vec<EventRecord>,
+    /// Keys whose records could not be read, and why; they are put aside, nothing else stops.
+    pub quarantined: Vec<(String, String)>,
+}
+
+enum Job {
+    Changes(Ticket, Vec<Change>),
+    Event(Box<EventRecord>),
+    Owner(String, tokio::sync::oneshot::Sender<Result<u32, String>>),
+}
+
+/// A handle on the thread that writes. The thread ends, with all that it was given written, when the last is dropped.
+#[derive(Clone)]
+pub struct Store {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// Called with each ticket once its changes are on disk, or cannot be.
+pub type Stored = Box<dyn Fn(Ticket, Result<(), String>) + Send>;
+
+impl Store {
+    /// Opens or makes it, counts this start, and starts the thread. `durable`: off for throw-away cells.
+    pub fn open(path: &Path, durable: bool, stored: Stored) -> Result<(Store, Held), StoreError> {
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|source| StoreError::Open { path: path.to_path_buf(), source })?;
+        let held = load(&db).map_err(|source| StoreError::Read { path: path.to_path_buf(), source })?;
+        let (jobs, inbox) = mpsc::channel();
+        let mut writer = Writer { db, path: path.to_path_buf(), durable, stored, unflushed: false };
+        thread::Builder::new()
+            .name("store".into())
+            .spawn(move || writer.run(&inbox))
+            .map_err(|source| StoreError::Thread { path: path.to_path_buf(), source })?;
+        Ok((Store { jobs }, held))
+    }
+
+    /// Answered through `Stored`. The thread lives as long as a handle does.
+    pub fn change(&self, ticket: Ticket, changes: Vec<Change>) {
+        let _ = self.jobs.send(Job::Changes(ticket, changes));
+    }
+
+    /// Kept without being forced to disk: the next change takes it along.
+    pub fn event(&self, event: EventRecord) {
+        let _ = self.jobs.send(Job::Event(Box::new(event)));
+    }
+
+    /// The number of the owner's range of user ids here, given out once and kept.
+    pub async fn owner(&self, owner: String) -> Result<u32, String> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let _ = self.jobs.send(Job::Owner(owner, tell));
+        told.await.unwrap_or_else(|_| Err("the store has ended".to_string()))
+    }
+}
+
+fn load(db: &Database) -> Result<Held, redb::Error> {
+    let write = db.begin_write()?;
+    let mut held = Held {
+        records: Vec::new(),
+        promise: Activation::default(),
+        life: 0,
+        events: Vec::new(),
+        quarantined: Vec::new(),
+    };
+    {
+        let mut tasks = write.open_table(TASKS)?;
+        let mut quarantine = write.open_table(QUARANTINE)?;
+        let mut bad = Vec::new();
+        for row in tasks.iter()? {
+            let (key, bytes) = row?;
+            match serde_json::from_slice(bytes.value()) {
+                Ok(record) => held.records.push(record),
+                Err(why) => bad.push((key.value().to_string(), bytes.value().to_vec(), why.to_string())),
+            }
+        }
+        for (key, bytes, why) in bad {
+            quarantine.insert(key.as_str(), bytes.as_slice())?;
+            tasks.remove(key.as_str())?;
+            held.quarantined.push((key, why));
+        }
+        let mut meta = write.open_table(META)?;
+        let read = |value: Option<redb::AccessGuard<'_, &[u8]>>| value.map(|v| v.value().to_vec());
+        if let Some(bytes) = read(meta.get("promise")?) {
+            held.promise = serde_json::from_slice(&bytes).unwrap_or_default();
+        }
+        let last: u64 = read(meta.get("life")?).and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(0);
+        held.life = last + 1;
+        meta.insert("life", held.life.to_string().as_bytes())?;
+        for row in write.open_table(EVENTS)?.iter()? {
+            held.events.extend(serde_json::from_slice::<EventRecord>(row?.1.value()).ok());
+        }
+        write.open_table(OWNERS)?;
+    }
+    write.commit()?;
+    Ok(held)
+}
+
+struct Writer {
+    db: Database,
+    path: PathBuf,
+    durable: bool,
+    stored: Stored,
+    /// Events were written that a crash would still lose.
+    unflushed: bool,
+}
+
+impl Writer {
+    fn run(&mut self, inbox: &mpsc::Receiver<Job>) {
+        loop {
+            let first = match inbox.recv_timeout(FLUSH_EVENTS) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) if self.unflushed => None,
+                Err(RecvTimeoutError::Timeout) => match inbox.recv() {
+                    Ok(first) => Some(first),
+                    Err(_) => return,
+                },
+                Err(RecvTimeoutError::Disconnected) if self.unflushed => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // All that came while the last transaction was written goes into this one.
+            let jobs: Vec<Job> = first.into_iter().chain(inbox.try_iter()).collect();
+            // Events alone can wait for company, or for a quiet moment: an empty batch is that moment.
+            let events_only = !jobs.is_empty() && jobs.iter().all(|job| matches!(job, Job::Event(_)));
+            self.unflushed = events_only;
+            let result = self
+                .write(&jobs)
+                .map_err(|source| StoreError::Write { path: self.path.clone(), source }.to_string());
+            for job in jobs {
+                match job {
+                    Job::Changes(ticket, _) => {
+                        (self.stored)(ticket, result.as_ref().map(|_| ()).map_err(Clone::clone))
+                    }
+                    Job::Event(_) => {}
+                    Job::Owner(owner, tell) => {
+                        let _ = tell.send(match &result {
+                            Ok(numbers) => numbers
+                                .iter()
+                                .find(|(o, _)| *o == owner)
+                                .map(|(_, n)| *n)
+                                .ok_or_else(|| format!("no range of user ids for {owner}")),
+                            Err(why) => Err(why.clone()),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// One transaction; the numbers of the owners that were asked for.
+    fn write(&self, jobs: &[Job], flush: bool) -> Result<Vec<(String, u32)>, redb::Error> {
+        let mut write = self.db.begin_write()?;
+        if !flush || !self.durable {
+            write.set_durability(Durability::None)?;
+        }
+        let mut numbers = Vec::new();
+        {
+            let mut tasks = write.open_table(TASKS)?;
+            let mut meta = write.open_table(META)?;
+            let mut events = write.open_table(EVENTS)?;
+            let mut owners = write.open_table(OWNERS)?;
+            for job in jobs {
+                match job {
+                    Job::Changes(_, changes) => {
+                        for change in changes {
+                            match change {
+                                Change::Put(record) => {
+                                    tasks
+                                        .insert(record.key.to_string().as_str(), json(record)?.as_slice())?;
+                                }
+                                Change::Drop(key) => {
+                                    tasks.remove(key.to_string().as_str())?;
+                                }
+                                Change::Promise(activation) => {
+                                    meta.insert("promise", json(activation)?.as_slice())?;
+                                }
+                            }
+                        }
+                    }
+                    Job::Event(event) => {
+                        events.insert(event.seq, json(event)?.as_slice())?;
+                        if events.len()? > EVENTS_KEPT {
+                            events.pop_first()?;
+                        }
+                    }
+                    Job::Owner(owner, _) => {
+                        let known = owners.get(owner.as_str())?.map(|n| n.value());
+                        let number = match known {
+                            Some(number) => number,
+                            None => {
+                                let next = u32::try_from(owners.len()?).unwrap_or(u32::MAX);
+                                owners.insert(owner.as_str(), next)?;
+                                next
+                            }
+                        };
+                        numbers.push((owner.clone(), number));
+                    }
+                }
+            }
+        }
+        write.commit()?;
+        Ok(numbers)
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
+    serde_json::to_vec(value).map_err(|e| redb::Error::Io(e.into()))
+}
