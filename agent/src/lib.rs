@@ -5,4 +5,6 @@ pub mod core;
 pub mod dir;
 pub mod event;
 pub mod identity;
+pub mod limits;
+pub mod probe;
 pub mod store;

@@ -180,7 +180,7 @@ impl Writer {
             let events_only = !jobs.is_empty() && jobs.iter().all(|job| matches!(job, Job::Event(_)));
             self.unflushed = events_only;
             let result = self
-                .write(&jobs)
+                .write(&jobs, !events_only)
                 .map_err(|source| StoreError::Write { path: self.path.clone(), source }.to_string());
             for job in jobs {
                 match job {
