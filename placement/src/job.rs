@@ -1,14 +1,31 @@
 //! A job as its document says.
 
+pub mod constraint;
+pub mod document;
+pub mod expand;
+mod field;
+pub mod name;
+pub mod quantity;
+
 use alloc::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     string::{String, ToString},
+    sync::Arc,
     vec::Vec,
 };
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::BadId, resources::Resources};
+pub use field::{DocumentError, Step};
+
+use crate::{
+    ids::{BadId, JobKey},
+    resources::Resources,
+    task::TaskSpec,
+};
+
+/// How often a batch index may fail before it counts as failed for good. (The job file has no key for it yet.)
+pub const BATCH_RETRIES: u32 = 3;
 
 /// Borg's bands, lowest first. *prod* = the two highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,6 +89,15 @@ pub enum Kind {
     Batch,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Kind::Service => "service",
+            Kind::Batch => "batch",
+        })
+    }
+}
+
 /// A health check over HTTP: `GET http://127.0.0.1:PORT/PATH`, 200 to 399 is healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -109,10 +135,11 @@ pub struct Constraint {
     pub values: Vec<String>,
 }
 
-/// The `[task]` table, also what is left of it in an `[[override]]` (every field optional there).
+/// What one index runs: the `[task]` table, an `[[override]]` worked in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     pub image: String,
+    /// None: the image's own. `${VAR}`s as written.
     pub command: Option<Vec<String>>,
     pub env: BTreeMap<String, String>,
     pub limit: Resources,
@@ -131,9 +158,59 @@ pub struct Job {
     pub count: u32,
     pub require: Vec<Constraint>,
     pub prefer: Vec<Constraint>,
-    /// Labels over whose values tasks are spread; `node` stands for the node itself.
+    /// Labels over whose values tasks are spread; `node` stands for the node itself. Empty: the node, then those of
+    /// `zone` and `rack` that the nodes declare.
     pub spread: Vec<String>,
     pub task: Template,
-    /// Templates of the indexes that an `[[override]]` names, complete.
-    pub overrides: BTreeMap<u32, Template>,
+    /// Templates of the indexes that an `[[override]]` names, complete; indexes beyond the count are for later.
+    pub overrides: BTreeMap<u32, Arc<Template>>,
+}
+
+/// An image of a job for which no digest was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the image `{image}` has no digest; submit the job again to resolve it")]
+pub struct Unresolved {
+    pub image: String,
+}
+
+impl Job {
+    /// What an index runs.
+    pub fn template(&self, index: u32) -> &Template {
+        self.overrides.get(&index).map_or(&self.task, |task| task)
+    }
+
+    /// Every image that an index may need, the ones beyond the count included.
+    pub fn images(&self) -> BTreeSet<&str> {
+        let overrides = self.overrides.values().map(|task| task.image.as_str());
+        overrides.chain([self.task.image.as_str()]).collect()
+    }
+
+    /// What a node needs to run an index. `images`: reference to digest, from the submission; `restart_at`: the ledger
+    /// index of the last restart asked for, 0 for none.
+    pub fn task_spec(
+        &self,
+        index: u32,
+        key: &JobKey,
+        images: &BTreeMap<String, String>,
+        restart_at: u64,
+    ) -> Result<TaskSpec, Unresolved> {
+        let task = self.template(index).clone();
+        let digest = images.get(&task.image).ok_or_else(|| Unresolved { image: task.image.clone() })?;
+        Ok(TaskSpec {
+            job: key.clone(),
+            kind: self.kind,
+            band: self.band,
+            priority: self.priority,
+            digest: digest.clone(),
+            image: task.image,
+            command: task.command,
+            env: task.env,
+            limit: task.limit,
+            ports: task.ports,
+            grace_ms: task.grace_ms,
+            health: task.health,
+            restart_at,
+            retries: if self.kind == Kind::Batch { BATCH_RETRIES } else { 0 },
+        })
+    }
 }
