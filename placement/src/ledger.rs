@@ -1,4 +1,13 @@
 //! The ledger: what people asked for. Entries in, state and answers out; every voter computes the same.
+//!
+//! `Ledger::apply` is the whole state machine (`apply` what is about the cell, `change` what is about a job); `record`
+//! are views of one job, `requests` remembers what was answered.
+
+mod apply;
+mod change;
+mod record;
+mod refusal;
+mod requests;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -78,6 +87,10 @@ pub struct Completion {
     pub exit: Exit,
     /// Succeeded, or failed for good.
     pub success: bool,
+    /// The newest restart that this run knew of (`TaskSpec::restart_at`). A failure from before the last restart is
+    /// no news; a success always counts.
+    #[serde(default)]
+    pub restart_at: u64,
 }
 
 /// What the state machine answers to an entry.
@@ -117,7 +130,16 @@ pub struct Ledger {
     #[serde(with = "pairs")]
     pub jobs: BTreeMap<JobKey, JobRecord>,
     /// Per principal the last requests and their answers, oldest first; bounded.
-    pub requests: BTreeMap<Principal, VecDeque<(RequestId, Answer)>>,
+    pub requests: BTreeMap<Principal, VecDeque<Remembered>>,
+}
+
+/// A request that was answered, so that repeating it does nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    pub id: RequestId,
+    /// The ledger index at which it was done.
+    pub index: u64,
+    pub answer: Answer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
