@@ -1,11 +1,11 @@
 //! All that can happen to a node's core, and all that it can want. The core does nothing by itself: shells turn the
 //! world into an `Event`, and carry out each `Action` in order.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use gossip::wire::{FromAgent, Hello, SessionId, ToAgent, Welcome};
 use placement::{
-    ids::{Activation, Generation, TaskKey},
+    ids::{Activation, BadId, Generation, JobKey, TaskKey},
     job::{Band, Health},
     resources::Resources,
 };
@@ -26,6 +26,36 @@ pub struct RunId {
     pub generation: Generation,
     /// 0 for the first start of a generation; restarts in place count up.
     pub run: u32,
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.key, self.generation, self.run)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = BadId;
+    fn from_str(s: &str) -> Result<Self, BadId> {
+        let bad = || BadId { text: s.to_string(), wanted: "a run KEY-GENERATION-RUN" };
+        let mut parts = s.split('-');
+        let (Some(key), Some(generation), Some(run), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(bad());
+        };
+        let mut numbers = generation.split('.').map(str::parse);
+        let (Some(Ok(cell)), Some(Ok(activation)), Some(Ok(seq)), None) =
+            (numbers.next(), numbers.next(), numbers.next(), numbers.next())
+        else {
+            return Err(bad());
+        };
+        Ok(RunId {
+            key: key.parse()?,
+            generation: Generation { cell, activation, seq },
+            run: run.parse().map_err(|_| bad())?,
+        })
+    }
 }
 
 /// Pairs a `Store` with its `Stored`.
@@ -86,6 +116,7 @@ pub struct Ended {
     pub oom: bool,
     /// The shim left no record.
     pub shim_lost: bool,
+    /// Wall time, by the shim's clock: an exit before the signal was the task's own.
     pub at_ms: u64,
 }
 
@@ -95,6 +126,7 @@ pub enum Found {
     /// Shim and container are alive.
     Running {
         pid: u32,
+        started_at_ms: u64,
     },
     /// The shim is alive, the container not started yet: a `Started`, `StartFailed` or `Exited` will follow.
     Starting,
@@ -103,7 +135,8 @@ pub enum Found {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Write all of it, durably, in one transaction; answered by `Stored`.
+    /// Write all of it, durably, in one transaction; answered by `Stored`. Stores are carried out and answered in the
+    /// order in which they were asked for (several may share one transaction). Not written: nothing of it is.
     Store {
         ticket: Ticket,
         changes: Vec<Change>,
@@ -113,12 +146,15 @@ pub enum Action {
     /// On the current session.
     Send(FromAgent),
     Start(Box<StartRun>),
-    /// To the container's init.
+    /// To the container's init. Nothing happens if it is gone: its `Exited` is on the way.
     Signal {
         run: RunId,
         signal: Signal,
     },
-    /// Remove bundle and cgroup once the container is gone, but keep logs of the newest `keep` runs of the key.
+    /// Kill what is left in the run's cgroup (a lost shim may leave processes), wait until it is empty, remove cgroup and
+    /// bundle, try again until that is done, then `Removed`. A run without a bundle is `Removed` at once. From then on a
+    /// scan at the agent's start does not find it. Its logs stay readable elsewhere: those of the two newest runs of a
+    /// key, so that `logs --previous` works; how long after the key's last record is gone is the shell's to bound.
     Remove {
         run: RunId,
     },
@@ -177,10 +213,16 @@ pub struct StartRun {
 pub struct Note {
     /// `accepted`, `started`, `exited`, …: a word for filters.
     pub kind: &'static str,
-    pub owner: String,
-    pub job: String,
-    pub index: u32,
-    pub generation: Generation,
+    /// None: the node itself.
+    pub about: Option<About>,
     /// A sentence.
     pub text: String,
+}
+
+/// The copy of a task that a note is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    pub job: JobKey,
+    pub index: u32,
+    pub generation: Generation,
 }

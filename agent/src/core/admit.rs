@@ -1,0 +1,161 @@
+//! Offers: this node's own books decide (PROTOCOL 2, 7, 17, 19, 20, 24).
+
+use gossip::wire::{News, Offer, RefusedOffer};
+use placement::{
+    ids::{Generation, TaskKey},
+    task::{Cause, Exit, State, TaskSpec},
+};
+
+use super::{
+    Core,
+    record::Record,
+    session::Answer,
+    task::{Task, Writing},
+};
+use crate::event::{About, Action, Note};
+
+impl Core {
+    pub(crate) fn on_offer(&mut self, offer: Offer) {
+        let Offer { key, generation, version, spec } = offer;
+        let Some(session) = self.session.as_mut() else { return };
+        match session.seen.get(&key) {
+            Some((seen, _)) if *seen > generation => {
+                let seen = *seen;
+                return self.refuse(key, generation, RefusedOffer::Stale { seen });
+            }
+            Some((seen, answer)) if *seen == generation => {
+                let answer = answer.clone();
+                return self.answer_again(key, generation, answer);
+            }
+            _ => {}
+        }
+        session.seen.insert(key, (generation, Answer::None));
+        let session = session.id;
+        if self.tasks.get(&key).is_some_and(|t| t.record.generation == generation && t.accepting.is_none()) {
+            // Accepted in an earlier session.
+            return self.answer_again(key, generation, Answer::Accepted);
+        }
+        let allotted = self.admit(key, generation, &spec).and_then(|()| {
+            let used = self.ports_used();
+            self.ports
+                .allot(&spec.ports, &used, self.now.mono_ms)
+                .map_err(|free| RefusedOffer::NoPort { free })
+        });
+        let ports = match allotted {
+            Ok(ports) => ports,
+            Err(refused) => {
+                let about = About { job: spec.job, index: key.index, generation };
+                self.out.push(Action::Note(Note {
+                    kind: "refused",
+                    about: Some(about),
+                    text: sentence(&refused),
+                }));
+                return self.refuse(key, generation, refused);
+            }
+        };
+        let mut task = Task::new(Record {
+            key,
+            generation,
+            version,
+            ports,
+            run: 0,
+            restarts: 0,
+            restart_at: spec.restart_at,
+            failures: 0,
+            exit: None,
+            outcome: None,
+            reason: None,
+            since_ms: self.now.wall_ms,
+            stopping: None,
+            unknown: Default::default(),
+            spec,
+        });
+        task.accepting = Some(session);
+        self.tasks.insert(key, task);
+        if let Some(session) = self.session.as_mut() {
+            session.kept.insert(key, generation);
+        }
+        self.write(key, Writing::Accept);
+    }
+
+    /// Whether the node takes it.
+    fn admit(&self, key: TaskKey, generation: Generation, spec: &TaskSpec) -> Result<(), RefusedOffer> {
+        if generation.placer() < self.promise {
+            return Err(RefusedOffer::Stale { seen: self.promised() });
+        }
+        if let Some(task) = self.tasks.get(&key) {
+            let mine = task.record.generation;
+            return Err(match &task.record {
+                // Final, whatever generation it was (PROTOCOL 24).
+                Record { outcome: Some(State::Succeeded), exit, .. } => RefusedOffer::Succeeded {
+                    exit: exit.clone().unwrap_or(Exit { code: Some(0), signal: None, cause: Cause::Exited }),
+                },
+                _ if mine >= generation => RefusedOffer::Stale { seen: mine },
+                _ => RefusedOffer::Busy { generation: mine },
+            });
+        }
+        if let Some(stray) = self.strays.iter().find(|stray| stray.key == key) {
+            return Err(RefusedOffer::Busy { generation: stray.generation });
+        }
+        // An older job of the same name: one at a time (PROTOCOL 2). What ended there no longer matters.
+        let namesake = self.tasks.values().find(|t| {
+            t.record.key.index == key.index && t.record.spec.job == spec.job && t.holds_resources()
+        });
+        if let Some(task) = namesake {
+            return Err(RefusedOffer::Busy { generation: task.record.generation });
+        }
+        let room = self.books().room(&self.config.node.capacity);
+        match room.short_of(&spec.limit) {
+            Some((resource, wanted, free)) => {
+                Err(RefusedOffer::Short { resource: resource.to_string(), wanted, free })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The same generation again: the same answer.
+    fn answer_again(&mut self, key: TaskKey, generation: Generation, answer: Answer) {
+        match answer {
+            // It will be answered.
+            Answer::None => {}
+            Answer::Accepted if self.tasks.get(&key).is_some_and(|t| t.record.generation == generation) => {
+                if let Some(session) = self.session.as_mut() {
+                    session.seen.insert(key, (generation, Answer::Accepted));
+                }
+                self.dirty.insert(key);
+                let delta = self.delta();
+                self.send(News::Accepted { key, generation, delta });
+            }
+            // It was here, and is over: never accepted a second time.
+            Answer::Accepted | Answer::Stopped => {
+                self.refuse(key, generation, RefusedOffer::Stale { seen: generation });
+            }
+            Answer::Refused(refused) => self.refuse(key, generation, refused),
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, key: TaskKey, generation: Generation, refused: RefusedOffer) {
+        if let Some(session) = self.session.as_mut() {
+            let seen = session.seen.entry(key).or_insert((generation, Answer::None));
+            if seen.0 == generation && seen.1 == Answer::None {
+                seen.1 = Answer::Refused(refused.clone());
+            }
+        }
+        let delta = self.delta();
+        self.send(News::Refused { key, generation, refused, delta });
+    }
+}
+
+/// Why an offer was refused, to show.
+fn sentence(refused: &RefusedOffer) -> String {
+    match refused {
+        RefusedOffer::Short { resource, wanted, free } => {
+            format!("it asks for {wanted} of {resource}, and {free} are free")
+        }
+        RefusedOffer::NoPort { free } => format!("only {free} of the ports that it asks for are free"),
+        RefusedOffer::Stale { seen } => format!("{seen} was seen already"),
+        RefusedOffer::Busy { generation } => format!("an older copy, {generation}, is still here"),
+        RefusedOffer::Succeeded { .. } => "it succeeded here already".to_string(),
+        RefusedOffer::Store { why } => format!("its record cannot be written: {why}"),
+    }
+}

@@ -1,0 +1,119 @@
+//! Ports, allotted from the books: in order, with a cursor that moves on, so that a port just given back is not at
+//! once somebody else's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
+
+/// How long a port that a stranger holds is left alone.
+const BUSY_MS: u64 = 60_000;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Ports {
+    range: RangeInclusive<u16>,
+    /// Where the next search begins.
+    cursor: u16,
+    /// Held by somebody else: until when (monotonic) they are not tried again.
+    busy: BTreeMap<u16, u64>,
+}
+
+impl Ports {
+    pub(crate) fn new(range: RangeInclusive<u16>) -> Self {
+        Ports { cursor: *range.start(), range, busy: BTreeMap::new() }
+    }
+
+    /// Begins after the highest of `used`, as the last agent would have gone on.
+    pub(crate) fn resume(&mut self, used: &BTreeSet<u16>) {
+        if let Some(highest) = used.range(self.range.clone()).next_back() {
+            self.cursor = self.after(*highest);
+        }
+    }
+
+    /// A port for each name, or how many are free. Nothing is allotted unless all are.
+    pub(crate) fn allot(
+        &mut self,
+        names: &[String],
+        used: &BTreeSet<u16>,
+        mono_ms: u64,
+    ) -> Result<BTreeMap<String, u16>, u64> {
+        self.busy.retain(|_, until| *until > mono_ms);
+        let names: BTreeSet<&String> = names.iter().collect();
+        let mut found = Vec::with_capacity(names.len());
+        let mut cursor = self.cursor;
+        for _ in self.range.clone() {
+            if found.len() == names.len() {
+                break;
+            }
+            if !used.contains(&cursor) && !self.busy.contains_key(&cursor) {
+                found.push(cursor);
+            }
+            cursor = self.after(cursor);
+        }
+        if found.len() < names.len() {
+            return Err(found.len() as u64);
+        }
+        self.cursor = cursor;
+        Ok(names.into_iter().cloned().zip(found).collect())
+    }
+
+    pub(crate) fn mark_busy(&mut self, port: u16, mono_ms: u64) {
+        self.busy.insert(port, mono_ms + BUSY_MS);
+    }
+
+    fn after(&self, port: u16) -> u16 {
+        if port < *self.range.start() || port >= *self.range.end() { *self.range.start() } else { port + 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn names(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("p{i}")).collect()
+    }
+
+    #[test]
+    fn a_port_given_back_is_reused_last() {
+        let mut ports = Ports::new(20000..=20002);
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            got.extend(ports.allot(&names(1), &BTreeSet::new(), 0).unwrap().into_values());
+        }
+        assert_eq!(got, [20000, 20001, 20002, 20000]);
+    }
+
+    #[test]
+    fn all_or_none() {
+        let mut ports = Ports::new(20000..=20002);
+        assert_eq!(ports.allot(&names(3), &[20001].into(), 0), Err(2));
+        assert_eq!(
+            ports.allot(&names(1), &BTreeSet::new(), 0).unwrap()["p0"],
+            20000,
+            "the cursor did not move"
+        );
+    }
+
+    #[test]
+    fn a_busy_port_comes_back_after_a_while() {
+        let mut ports = Ports::new(20000..=20000);
+        ports.mark_busy(20000, 0);
+        assert_eq!(ports.allot(&names(1), &BTreeSet::new(), BUSY_MS - 1), Err(0));
+        assert!(ports.allot(&names(1), &BTreeSet::new(), BUSY_MS).is_ok());
+    }
+
+    #[test]
+    fn a_name_twice_is_one_port() {
+        let mut ports = Ports::new(20000..=20001);
+        assert_eq!(ports.allot(&["a".into(), "a".into()], &BTreeSet::new(), 0).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn resumes_after_the_highest_and_ignores_what_is_out_of_range() {
+        let mut ports = Ports::new(20000..=20009);
+        ports.resume(&[80, 20004].into());
+        assert_eq!(ports.allot(&names(1), &[20004].into(), 0).unwrap()["p0"], 20005);
+    }
+}

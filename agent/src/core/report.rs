@@ -1,0 +1,101 @@
+//! What others may see: reports, books, notes.
+
+use std::collections::BTreeSet;
+
+use placement::{
+    ids::{JobKey, TaskKey},
+    node::{Books, NodeInfo},
+    resources::Resources,
+    task::Report,
+};
+
+use super::Core;
+use crate::event::{About, Action, Note, RunId};
+
+impl Core {
+    /// Every task here, in the order of their keys.
+    pub fn reports(&self) -> Vec<Report> {
+        self.tasks.values().map(super::task::Task::report).collect()
+    }
+
+    pub fn report(&self, key: TaskKey) -> Option<Report> {
+        self.tasks.get(&key).map(super::task::Task::report)
+    }
+
+    /// The copy of an index of the job that has this name: of the newest uid.
+    pub fn find(&self, job: &JobKey, index: u32) -> Option<Report> {
+        let mut here =
+            self.tasks.values().filter(|t| t.record.spec.job == *job && t.record.key.index == index);
+        here.next_back().map(super::task::Task::report)
+    }
+
+    /// The runs that a copy has had, newest first; of the older ones only the logs may be left, or nothing.
+    pub fn runs(&self, key: TaskKey) -> Vec<RunId> {
+        let Some(task) = self.tasks.get(&key) else { return Vec::new() };
+        let newest = match &task.run {
+            Some(run) => Some(run.number),
+            // Its number is reserved, no more.
+            None if task.armed => task.record.run.checked_sub(1),
+            None => Some(task.record.run),
+        };
+        newest.into_iter().flat_map(|newest| (0..=newest).rev()).map(|run| task.run_id(run)).collect()
+    }
+
+    /// The run whose container is there now, and its init's pid.
+    pub fn running(&self, key: TaskKey) -> Option<(RunId, u32)> {
+        let task = self.tasks.get(&key)?;
+        let run = task.run.as_ref()?;
+        match run.stage {
+            super::task::Stage::Running { pid, .. } => Some((task.run_id(run.number), pid)),
+            _ => None,
+        }
+    }
+
+    /// All runs whose containers are there now: what is to be measured.
+    pub fn all_running(&self) -> impl Iterator<Item = RunId> {
+        self.tasks.keys().filter_map(|key| self.running(*key)).map(|(run, _)| run)
+    }
+
+    pub fn info(&self) -> &NodeInfo {
+        &self.config.node
+    }
+
+    /// All that is not yet gone (PROTOCOL 20). A reservation is the limit until nodes estimate.
+    pub fn books(&self) -> Books {
+        let mut books = Books::default();
+        for task in self.tasks.values().filter(|t| t.holds_resources()) {
+            let spec = &task.record.spec;
+            books.add(spec.band, &spec.limit, &spec.limit);
+        }
+        books
+    }
+
+    /// What all tasks use now.
+    pub fn usage(&self) -> Resources {
+        let mut usage = Resources::default();
+        self.tasks.values().for_each(|t| usage.add(&t.usage));
+        usage
+    }
+
+    pub(crate) fn ports_used(&self) -> BTreeSet<u16> {
+        let holding = self.tasks.values().filter(|t| t.holds_resources());
+        holding.flat_map(|t| t.record.ports.values().copied()).collect()
+    }
+
+    /// The sentence that stands beside a task's state.
+    pub(crate) fn say(&mut self, key: TaskKey, reason: &str) {
+        if let Some(task) = self.tasks.get_mut(&key)
+            && task.record.reason.as_deref() != Some(reason)
+        {
+            task.record.reason = Some(reason.to_string());
+            self.dirty.insert(key);
+        }
+    }
+
+    pub(crate) fn note(&mut self, key: TaskKey, kind: &'static str, text: String) {
+        let Some(task) = self.tasks.get(&key) else { return };
+        let record = &task.record;
+        let about = About { job: record.spec.job.clone(), index: key.index, generation: record.generation };
+        self.out.push(Action::Note(Note { kind, about: Some(about), text }));
+    }
+}

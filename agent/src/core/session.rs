@@ -1,0 +1,257 @@
+//! The session with the placer (PROTOCOL 7, 14, 16, 17, 23): one ordered stream, a full report, then deltas.
+
+use std::collections::BTreeMap;
+
+use gossip::wire::{Delta, FromAgent, Hello, News, RefusedOffer, SessionId, Welcome};
+use placement::{
+    ids::{Activation, Generation, TaskKey},
+    task::{Cause, State},
+};
+
+use super::{
+    Core, WRITE_AGAIN_MS,
+    task::{Goal, Writing},
+};
+use crate::event::{Action, Change, Note, Ticket};
+
+/// The present session, and what is remembered exactly as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    /// Of the next message; 0 was the full report.
+    number: u64,
+    /// The highest generation seen per key, and what was answered: refusals and stops too (PROTOCOL 17).
+    pub(crate) seen: BTreeMap<TaskKey, (Generation, Answer)>,
+    /// What may (re)start: accepted or kept in this session (PROTOCOL 23).
+    pub(crate) kept: BTreeMap<TaskKey, Generation>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Answer {
+    /// The record is being written.
+    None,
+    Accepted,
+    Refused(RefusedOffer),
+    Stopped,
+}
+
+/// A hello that waits for its promise to be on disk.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    hello: Hello,
+    fresh: u64,
+    pub(crate) ticket: Ticket,
+    /// Monotonic: when to write again after a failure.
+    pub(crate) retry_at: Option<u64>,
+}
+
+impl Core {
+    pub(crate) fn on_hello(&mut self, hello: Hello, fresh: u64) {
+        if hello.activation < self.promise {
+            return self.out.push(Action::Welcome(Welcome::Promised(self.promise)));
+        }
+        // A newer hello replaces the session, and a hello still waiting.
+        self.session = None;
+        let newer = hello.activation > self.promise || self.opening.is_some();
+        self.promise = hello.activation;
+        let ticket = if newer { self.store(vec![Change::Promise(self.promise)]) } else { Ticket::MAX };
+        self.opening = Some(Opening { hello, fresh, ticket, retry_at: None });
+        if !newer {
+            self.open();
+        }
+    }
+
+    pub(crate) fn on_promise_stored(&mut self, result: Result<(), String>) {
+        let Err(why) = result else { return self.open() };
+        let retry_at = self.now.mono_ms + WRITE_AGAIN_MS;
+        if let Some(opening) = self.opening.as_mut() {
+            opening.retry_at = Some(retry_at);
+        }
+        let text = format!(
+            "cannot answer the placer: its promise cannot be written: {why}; trying again each second"
+        );
+        self.out.push(Action::Note(Note { kind: "store_failed", about: None, text }));
+    }
+
+    pub(crate) fn write_promise_again(&mut self) {
+        let now = self.now.mono_ms;
+        if self.opening.as_ref().is_none_or(|o| o.retry_at.is_none_or(|at| now < at)) {
+            return;
+        }
+        let ticket = self.store(vec![Change::Promise(self.promise)]);
+        if let Some(opening) = self.opening.as_mut() {
+            opening.ticket = ticket;
+            opening.retry_at = None;
+        }
+    }
+
+    /// The promise is on disk: welcome, then all there is.
+    fn open(&mut self) {
+        let Some(Opening { hello, fresh, .. }) = self.opening.take() else { return };
+        let id = SessionId { placer: hello.fresh, agent: fresh };
+        self.out.push(Action::Welcome(Welcome::Open { session: id, life: self.config.life }));
+        self.session = Some(Session { id, number: 0, seen: BTreeMap::new(), kept: BTreeMap::new() });
+        // An offer of the last session that is not answered yet is answered by this report.
+        self.tasks.values_mut().for_each(|t| t.accepting = None);
+        let tasks = self.reports();
+        self.dirty.clear();
+        self.gone.clear();
+        self.node_changed = false;
+        let news =
+            News::Full { node: self.config.node.clone(), books: self.books(), usage: self.usage(), tasks };
+        self.send(news);
+        let text = format!("the placer {} opened a session", hello.placer);
+        self.out.push(Action::Note(Note { kind: "session", about: None, text }));
+    }
+
+    pub(crate) fn on_closed(&mut self, id: SessionId) {
+        if self.session.as_ref().is_some_and(|s| s.id == id) {
+            self.session = None;
+        }
+    }
+
+    pub(crate) fn send(&mut self, news: News) {
+        let Some(session) = self.session.as_mut() else { return };
+        let message = FromAgent { session: session.id, number: session.number, news };
+        session.number += 1;
+        self.out.push(Action::Send(message));
+    }
+
+    /// What the session has not seen yet.
+    pub(crate) fn delta(&mut self) -> Delta {
+        let mut tasks = Vec::with_capacity(self.dirty.len());
+        // A task whose offer is not answered yet is not shown, unless a newer session's full report showed it.
+        for key in std::mem::take(&mut self.dirty) {
+            if let Some(task) = self.tasks.get_mut(&key).filter(|t| t.accepting.is_none()) {
+                task.reported_usage = task.usage.clone();
+                tasks.push(task.report());
+            }
+        }
+        let node = std::mem::take(&mut self.node_changed).then(|| self.config.node.clone());
+        let gone = std::mem::take(&mut self.gone).into_iter().collect();
+        Delta { node, books: self.books(), usage: self.usage(), tasks, gone }
+    }
+
+    /// One delta for all that an event changed.
+    pub(crate) fn flush(&mut self) {
+        if self.session.is_none() {
+            // The next one begins with all there is.
+            self.dirty.clear();
+            self.gone.clear();
+            return;
+        }
+        let delta = self.delta();
+        if delta.node.is_some() || !delta.tasks.is_empty() || !delta.gone.is_empty() {
+            self.send(News::Delta(delta));
+        }
+    }
+
+    pub(crate) fn on_stop(&mut self, key: TaskKey, generation: Generation, reason: String) {
+        if let Some(session) = self.session.as_mut() {
+            let seen = session.seen.entry(key).or_insert((generation, Answer::Stopped));
+            if seen.0 <= generation {
+                *seen = (generation, Answer::Stopped);
+            }
+            if session.kept.get(&key).is_some_and(|kept| *kept <= generation) {
+                session.kept.remove(&key);
+            }
+        }
+        match self.tasks.get(&key) {
+            // A success is never erased by a stop (PROTOCOL 25): shown once more.
+            Some(task) if task.record.outcome == Some(State::Succeeded) => {
+                self.dirty.insert(key);
+            }
+            Some(task) if task.record.generation <= generation => self.end_for_good(key, reason),
+            Some(_) => {}
+            None => {
+                self.gone.insert(key);
+            }
+        }
+    }
+
+    pub(crate) fn on_keep(&mut self, key: TaskKey, generation: Generation) {
+        let Some(session) = self.session.as_mut() else { return };
+        if session
+            .seen
+            .get(&key)
+            .is_some_and(|(seen, answer)| *seen >= generation && *answer == Answer::Stopped)
+        {
+            return;
+        }
+        if self.tasks.get(&key).is_some_and(|t| t.record.generation == generation) {
+            session.kept.insert(key, generation);
+            self.drive(key);
+        }
+    }
+
+    pub(crate) fn on_forget(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else {
+            self.gone.insert(key);
+            return;
+        };
+        if task.record.outcome.is_some() {
+            task.goal = Goal::Gone;
+            self.drive(key);
+        }
+    }
+
+    pub(crate) fn on_restart(&mut self, key: TaskKey, generation: Generation, at: u64) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let record = &mut task.record;
+        if record.generation != generation || record.restart_at >= at || record.outcome.is_some() {
+            return;
+        }
+        record.restart_at = at;
+        task.failures = 0;
+        task.unsaved = true;
+        self.dirty.insert(key);
+        self.note(key, "restarting", "asked to start again".to_string());
+        self.end_and_again(key, Cause::Stopped, "asked to start again");
+    }
+
+    pub(crate) fn on_accept_stored(&mut self, key: TaskKey, result: Result<(), String>) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let generation = task.record.generation;
+        let asked = task.accepting.take();
+        let answers = self.session.as_ref().is_some_and(|s| Some(s.id) == asked);
+        let stopped = task.goal == Goal::Gone;
+        if let Err(why) = result {
+            self.note(key, "refused", format!("its record cannot be written: {why}"));
+            self.tasks.remove(&key);
+            self.dirty.remove(&key);
+            return match answers {
+                true => self.refuse(key, generation, RefusedOffer::Store { why }),
+                // A full report may have shown it.
+                false => {
+                    self.gone.insert(key);
+                }
+            };
+        }
+        task.armed = true;
+        self.dirty.insert(key);
+        if stopped {
+            if answers {
+                self.dirty.remove(&key);
+                self.refuse(key, generation, RefusedOffer::Stale { seen: generation });
+            }
+            return self.write(key, Writing::Drop);
+        }
+        self.note(key, "accepted", "accepted by this node".to_string());
+        self.drive(key);
+        if answers {
+            if let Some(seen) = self.session.as_mut().and_then(|s| s.seen.get_mut(&key))
+                && seen.0 == generation
+            {
+                seen.1 = Answer::Accepted;
+            }
+            let delta = self.delta();
+            self.send(News::Accepted { key, generation, delta });
+        }
+    }
+
+    /// The highest generation of this placer or older that it can have made: what a stale offer is told.
+    pub(crate) fn promised(&self) -> Generation {
+        let Activation { cell, index } = self.promise;
+        Generation { cell, activation: index, seq: 0 }
+    }
+}

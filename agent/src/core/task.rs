@@ -1,0 +1,213 @@
+//! A task on this node: its record, its goal, its run; and the state that follows from them.
+
+use placement::{
+    job::Kind,
+    resources::Resources,
+    task::{Cause, Report, State},
+};
+
+use super::record::Record;
+use crate::event::{Ended, RunId, Ticket};
+use gossip::wire::SessionId;
+
+/// Pauses before a restart in place double from the first to the last.
+const BACKOFF_FIRST_MS: u64 = 500;
+const BACKOFF_LAST_MS: u64 = 60_000;
+/// A run that lasts so long begins the pauses anew.
+const BACKOFF_RESET_MS: u64 = 300_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// To run, or to have ended by itself.
+    Run,
+    /// To end, for this cause, and then run.
+    Again(Cause),
+    /// To end and be dropped.
+    Gone,
+}
+
+/// What is being written, and so what its being written brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writing {
+    Accept,
+    /// An ending, or the number of the next run.
+    Save,
+    Drop,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    pub(crate) record: Record,
+    /// As last seen by users: follows from the rest (`state_now`).
+    pub(crate) state: State,
+    pub(crate) goal: Goal,
+    pub(crate) run: Option<Run>,
+    /// The session whose offer is not answered yet.
+    pub(crate) accepting: Option<SessionId>,
+    pub(crate) writing: Option<(Ticket, Writing)>,
+    /// The record holds what must be on disk before the next step.
+    pub(crate) unsaved: bool,
+    /// Monotonic: when to write again after a failure.
+    pub(crate) retry_at: Option<u64>,
+    /// The record's run number is on disk, and no run of it was started.
+    pub(crate) armed: bool,
+    /// Monotonic: the end of the back-off.
+    pub(crate) not_before: u64,
+    /// Failures in a row, for the back-off.
+    pub(crate) failures: u32,
+    pub(crate) healthy: Option<bool>,
+    pub(crate) usage: Resources,
+    /// Usage as last reported.
+    pub(crate) reported_usage: Resources,
+}
+
+/// A container, from its start until its bundle is removed.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) number: u32,
+    pub(crate) stage: Stage,
+    /// Told to end.
+    pub(crate) told: Option<Told>,
+    pub(crate) probing: bool,
+    /// Health checks that failed in a row.
+    pub(crate) unhealthy: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Starting,
+    /// `since`: monotonic, of this agent's first sight of it; `ran_ms`: what it had run before that.
+    Running {
+        pid: u32,
+        since: u64,
+        ran_ms: u64,
+    },
+    Ended {
+        removing: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) wall_ms: u64,
+    /// Monotonic. None: killed already.
+    pub(crate) kill_at: Option<u64>,
+}
+
+impl Run {
+    pub(crate) fn new(number: u32, stage: Stage) -> Run {
+        Run { number, stage, told: None, probing: false, unhealthy: 0 }
+    }
+}
+
+impl Task {
+    pub(crate) fn new(record: Record) -> Task {
+        Task {
+            state: record.outcome.unwrap_or(State::Starting),
+            record,
+            goal: Goal::Run,
+            run: None,
+            accepting: None,
+            writing: None,
+            unsaved: false,
+            retry_at: None,
+            armed: false,
+            not_before: 0,
+            failures: 0,
+            healthy: None,
+            usage: Resources::default(),
+            reported_usage: Resources::default(),
+        }
+    }
+
+    pub(crate) fn run_id(&self, run: u32) -> RunId {
+        RunId { key: self.record.key, generation: self.record.generation, run }
+    }
+
+    pub(crate) fn is_batch(&self) -> bool {
+        self.record.spec.kind == Kind::Batch
+    }
+
+    /// The state that record, goal and run amount to.
+    pub(crate) fn state_now(&self) -> State {
+        if let Some(outcome) = self.record.outcome {
+            return outcome;
+        }
+        match (self.goal, self.run.as_ref().map(|r| r.stage)) {
+            (Goal::Gone | Goal::Again(_), _) => State::Stopping,
+            (Goal::Run, Some(Stage::Running { .. })) => State::Running,
+            (Goal::Run, _) => State::Starting,
+        }
+    }
+
+    /// Not yet gone (PROTOCOL 20): until the cgroup is empty, also after the ending is known.
+    pub(crate) fn holds_resources(&self) -> bool {
+        self.record.outcome.is_none() || self.run.is_some()
+    }
+
+    /// Why this run ended. An exit before SIGTERM was sent is the task's own.
+    pub(crate) fn cause(&self, ended: &Ended) -> Cause {
+        let told_ms = match (self.run.as_ref().and_then(|r| r.told), &self.record.stopping) {
+            (Some(told), _) => Some(told.wall_ms),
+            (None, Some(stopping)) => stopping.told_ms,
+            (None, None) => None,
+        };
+        if ended.shim_lost {
+            Cause::ShimLost
+        } else if told_ms.is_some_and(|told| ended.at_ms > told) {
+            match self.goal {
+                Goal::Again(cause) => cause,
+                Goal::Run | Goal::Gone => Cause::Stopped,
+            }
+        } else if ended.oom {
+            Cause::OomLimit
+        } else {
+            Cause::Exited
+        }
+    }
+
+    /// The pause before the next start, after one more failure.
+    pub(crate) fn back_off(&mut self, ran_ms: u64) -> u64 {
+        if ran_ms >= BACKOFF_RESET_MS {
+            self.failures = 0;
+        }
+        let pause = BACKOFF_FIRST_MS.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_LAST_MS);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let record = &self.record;
+        let pid = match self.run.as_ref().map(|r| r.stage) {
+            Some(Stage::Running { pid, .. }) => Some(pid),
+            _ => None,
+        };
+        Report {
+            key: record.key,
+            job: record.spec.job.clone(),
+            kind: record.spec.kind,
+            band: record.spec.band,
+            priority: record.spec.priority,
+            generation: record.generation,
+            version: record.version,
+            state: self.state,
+            image: record.spec.image.clone(),
+            digest: record.spec.digest.clone(),
+            pid,
+            ports: record.ports.clone(),
+            restarts: record.restarts,
+            restart_at: record.restart_at,
+            healthy: self.healthy,
+            since_ms: record.since_ms,
+            reason: record.reason.clone(),
+            exit: record.exit.clone(),
+            limit: record.spec.limit.clone(),
+            reservation: if self.holds_resources() {
+                record.spec.limit.clone()
+            } else {
+                Resources::default()
+            },
+            usage: self.usage.clone(),
+        }
+    }
+}
