@@ -1,0 +1,127 @@
+//! Limits, weights and device rules, in the dialects of v1 and v2.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Band, Error, Home, Limits, Placement};
+
+/// The kernel's default period for CPU quotas, in microseconds.
+const PERIOD_US: u64 = 100_000;
+/// The least quota that the kernel takes.
+const LEAST_QUOTA_US: u64 = 1_000;
+
+/// The devices that every container may use; all others are denied where cgroups can.
+/// Kind, major, minor: null zero full random urandom tty console ptmx, and pseudo terminals.
+const DEVICES: [&str; 9] =
+    ["c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*"];
+
+impl Placement {
+    /// Set the limits, on a cgroup in use too. A controller that the host lacks is passed over: [`super::Tree::open`]
+    /// has warned of it.
+    pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
+        if let Some(home) = self.home("cpu") {
+            cpu(&home, limits.cpu_milli)?;
+        }
+        if let Some(home) = self.home("memory") {
+            memory(&home, limits.memory_bytes)?;
+        }
+        if let Some(Home::V1(dir) | Home::V2(dir)) = self.home("pids") {
+            write(&dir.join("pids.max"), &or_max(limits.pids))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing but the usual devices may be opened or made. On v2 only an attached program can say so; there it is
+    /// the missing `CAP_MKNOD` and file systems mounted `nodev` that keep a container from devices.
+    pub(super) fn deny_devices(&self) -> Result<(), Error> {
+        let Some(Home::V1(dir)) = self.home("devices") else { return Ok(()) };
+        write(&dir.join("devices.deny"), "a")?;
+        let allow = dir.join("devices.allow");
+        DEVICES.iter().try_for_each(|device| write(&allow, &format!("{device} rwm")))
+    }
+}
+
+/// Give a band's directory its weight against the others.
+pub(super) fn weigh(unified: bool, dir: &Path, band: Band) -> Result<(), Error> {
+    weight(unified, dir, band.weight())
+}
+
+/// `weight` is on v2's scale; v1's shares have 1024 where v2 has 100.
+pub(super) fn weight(unified: bool, dir: &Path, weight: u64) -> Result<(), Error> {
+    if unified {
+        write(&dir.join("cpu.weight"), &weight.clamp(1, 10_000).to_string())
+    } else {
+        write(&dir.join("cpu.shares"), &(weight * 1024 / 100).clamp(2, 262_144).to_string())
+    }
+}
+
+fn cpu(home: &Home, milli: Option<u64>) -> Result<(), Error> {
+    let quota = milli.map(|milli| (milli * PERIOD_US / 1000).max(LEAST_QUOTA_US));
+    match home {
+        Home::V1(dir) => {
+            if let Some(milli) = milli {
+                write(&dir.join("cpu.shares"), &(milli * 1024 / 1000).clamp(2, 262_144).to_string())?;
+            }
+            let quota = quota.map_or("-1".to_string(), |q| q.to_string());
+            write(&dir.join("cpu.cfs_quota_us"), &quota)
+        }
+        Home::V2(dir) => {
+            if let Some(milli) = milli {
+                weight(true, dir, milli / 10)?;
+            }
+            write(&dir.join("cpu.max"), &format!("{} {PERIOD_US}", or_max(quota)))
+        }
+    }
+}
+
+fn memory(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
+    match home {
+        Home::V1(dir) => {
+            let (limit, with_swap) =
+                (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
+            let text = bytes.map_or("-1".to_string(), |b| b.to_string());
+            // Absent when the kernel does not account for swap: then there is nothing to forbid by it.
+            let swap_counts = with_swap.exists();
+            let first = write(&limit, &text);
+            let raised = matches!(&first, Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EINVAL));
+            if raised && swap_counts {
+                // The limit may never exceed memory and swap together: when it grows, that grows first.
+                write(&with_swap, &text)?;
+                return write(&limit, &text);
+            }
+            too_small(first, bytes)?;
+            if swap_counts { too_small(write(&with_swap, &text), bytes) } else { Ok(()) }
+        }
+        Home::V2(dir) => {
+            let no_swap = dir.join("memory.swap.max");
+            if no_swap.exists() {
+                write(&no_swap, if bytes.is_some() { "0" } else { "max" })?;
+            }
+            write(&dir.join("memory.max"), &or_max(bytes))
+        }
+    }
+}
+
+fn too_small(result: Result<(), Error>, limit: Option<u64>) -> Result<(), Error> {
+    match (result, limit) {
+        (Err(Error::Io { path, source, .. }), Some(limit)) if source.raw_os_error() == Some(libc::EBUSY) => {
+            Err(Error::MemoryTooSmall { limit, path, source })
+        }
+        (other, _) => other,
+    }
+}
+
+fn or_max(value: Option<u64>) -> String {
+    value.map_or("max".to_string(), |v| v.to_string())
+}
+
+/// One write(2): the kernel takes each as one instruction.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let write = || -> io::Result<()> {
+        use std::io::Write as _;
+        // Not created: on a file system that is no cgroup this must fail.
+        fs::File::options().write(true).open(path)?.write_all(text.as_bytes())
+    };
+    write().map_err(|source| Error::Io { op: "write", path: PathBuf::from(path), source })
+}

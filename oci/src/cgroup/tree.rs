@@ -1,0 +1,266 @@
+//! The node's tree: `covey-NODEID/{agent, shims, BAND/RUN}` below the agent's own cgroup, in every hierarchy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::host::{Hierarchy, hierarchies};
+use super::{Band, Error, Placement, UNIFIED, apply, join, keyed, number, remove_tree};
+
+/// The controllers without which a limit is not enforced, and that limit's name.
+const NEEDED: [(&str, &str); 3] = [("cpu", "CPU"), ("memory", "memory"), ("pids", "process")];
+
+/// Something that does not work on this host, and what follows from it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}: {effect}. {hint}")]
+pub struct Warning {
+    /// What is missing or refused.
+    pub problem: String,
+    /// What is not enforced because of that.
+    pub effect: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// What the node has to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Thousandths of a CPU.
+    pub cpu_milli: u64,
+    /// Bytes.
+    pub memory_bytes: u64,
+}
+
+/// The node's cgroups.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    trees: BTreeMap<String, PathBuf>,
+    roots: BTreeMap<String, Hierarchy>,
+}
+
+impl Tree {
+    /// Make or find the tree below the caller's own cgroups. A missing controller or right is a warning, never an
+    /// error: what can be enforced is.
+    pub fn open(node_id: &str) -> (Tree, Vec<Warning>) {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let mut roots = hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+        let name = format!("covey-{node_id}");
+        let mut warnings = Vec::new();
+        let mut trees = BTreeMap::new();
+        for (key, root) in &mut roots {
+            // The agent may have been here before, in its own leaf.
+            if root.own.ends_with("agent") && root.own.parent().is_some_and(|p| p.ends_with(&name)) {
+                root.own = root.own.ancestors().nth(2).unwrap_or(&root.mount).to_path_buf();
+            }
+            let made =
+                if key == UNIFIED { unified(root, &name, &mut warnings) } else { v1(key, root, &name) };
+            match made {
+                Ok(tree) => _ = trees.insert(key.clone(), tree),
+                // The unified hierarchy of a hybrid host only adds comfort.
+                Err(_)
+                    if key == UNIFIED
+                        && read("/sys/fs/cgroup/unified/cgroup.controllers").trim().is_empty() => {}
+                Err(error) => warnings.push(Warning {
+                    problem: error.to_string(),
+                    effect: format!("limits that need the {key} cgroups are not enforced"),
+                    hint: "Run the agent as root, with cgroups mounted writable".into(),
+                }),
+            }
+        }
+        let tree = Tree { trees, roots };
+        for (controller, limit) in NEEDED {
+            if !tree.enforces(controller) {
+                warnings.push(Warning {
+                    problem: format!("there is no usable {controller} cgroup controller"),
+                    effect: format!("{limit} limits are not enforced"),
+                    hint: "Mount it, or boot without cgroup_disable; under systemd, set Delegate=yes".into(),
+                });
+            }
+        }
+        (tree, warnings)
+    }
+
+    /// Whether limits of `controller` ("cpu", "memory", "pids") are in force here.
+    pub fn enforces(&self, controller: &str) -> bool {
+        self.trees.contains_key(controller)
+            || self.trees.get(UNIFIED).is_some_and(|tree| {
+                let enabled = fs::read_to_string(tree.join("cgroup.subtree_control")).unwrap_or_default();
+                enabled.split_whitespace().any(|c| c == controller)
+            })
+    }
+
+    /// Where a run's cgroups shall be; nothing is made yet.
+    pub fn placement(&self, band: Band, run: &str) -> Placement {
+        Placement { trees: self.trees.clone(), band, run: run.into() }
+    }
+
+    /// The least of the machine and of what the agent's cgroup and those above it are allowed.
+    pub fn capacity(&self) -> Capacity {
+        // SAFETY: sysconf has no preconditions.
+        let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }.max(1) as u64;
+        let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+            text.lines()
+                .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+        });
+        let mut capacity =
+            Capacity { cpu_milli: cpus * 1000, memory_bytes: total.map_or(0, |kib: u64| kib * 1024) };
+        for (key, root) in &self.roots {
+            for dir in root.own.ancestors().take_while(|dir| dir.starts_with(&root.mount)) {
+                if key == UNIFIED || key == "cpu" {
+                    capacity.cpu_milli = capacity.cpu_milli.min(cpu_limit(dir).unwrap_or(u64::MAX));
+                }
+                for file in ["memory.max", "memory.limit_in_bytes"] {
+                    capacity.memory_bytes =
+                        capacity.memory_bytes.min(number(&dir.join(file)).unwrap_or(u64::MAX));
+                }
+            }
+        }
+        capacity
+    }
+
+    /// Every run that has a cgroup here, with a record or without one.
+    pub fn list(&self) -> Vec<(Band, String)> {
+        let mut runs = BTreeSet::new();
+        for (tree, band) in self.trees.values().flat_map(|tree| Band::ALL.map(|band| (tree, band))) {
+            for entry in fs::read_dir(tree.join(band.name())).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    runs.insert((band, entry.file_name().to_string_lossy().into_owned()));
+                }
+            }
+        }
+        runs.into_iter().collect()
+    }
+
+    /// Kill what runs in a run's cgroups, whatever its band. Unknown runs are fine.
+    pub fn kill(&self, run: &str) -> Result<(), Error> {
+        Band::ALL.iter().try_for_each(|&band| self.placement(band, run).kill())
+    }
+
+    /// Remove a run's cgroups, whatever its band; they must be empty. Unknown runs are fine.
+    pub fn remove(&self, run: &str) -> Result<(), Error> {
+        Band::ALL.iter().try_for_each(|&band| self.placement(band, run).remove())
+    }
+
+    /// Take the whole tree away: runs are killed, the calling agent steps out. For a node that leaves.
+    pub fn clear(&self) -> Result<(), Error> {
+        for (band, run) in self.list() {
+            let placement = self.placement(band, &run);
+            placement.kill()?;
+            placement.remove()?;
+        }
+        for (key, tree) in &self.trees {
+            if let Some(root) = self.roots.get(key).filter(|_| tree.join("agent").exists()) {
+                // v2 lets no process into a cgroup that has handed controllers on.
+                for controller in ["-cpu", "-memory", "-pids"] {
+                    let _ = fs::write(root.own.join("cgroup.subtree_control"), controller);
+                }
+                join(&root.own)?;
+            }
+            remove_tree(tree)?;
+        }
+        Ok(())
+    }
+}
+
+fn cpu_limit(dir: &Path) -> Option<u64> {
+    if let Ok(text) = fs::read_to_string(dir.join("cpu.max")) {
+        let (quota, period) = text.trim().split_once(' ')?;
+        return Some(quota.parse::<u64>().ok()? * 1000 / period.parse::<u64>().ok()?.max(1));
+    }
+    let (quota, period) = (number(&dir.join("cpu.cfs_quota_us"))?, number(&dir.join("cpu.cfs_period_us"))?);
+    Some(quota * 1000 / period.max(1))
+}
+
+fn v1(controller: &str, root: &Hierarchy, name: &str) -> Result<PathBuf, Error> {
+    let tree = root.own.join(name);
+    bands(&tree)?;
+    if controller == "cpu" {
+        for band in Band::ALL {
+            apply::weigh(false, &tree.join(band.name()), band)?;
+        }
+        apply::weight(false, &tree.join("shims"), SHIMS_WEIGHT)?;
+    }
+    Ok(tree)
+}
+
+/// Shims move everyone's log bytes: they come before any band.
+const SHIMS_WEIGHT: u64 = 4000;
+
+fn bands(tree: &Path) -> Result<(), Error> {
+    let dirs = Band::ALL.iter().map(|band| band.name()).chain(["shims"]).map(|name| tree.join(name));
+    dirs.into_iter().try_for_each(|dir| {
+        fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "make", path: dir.clone(), source })
+    })
+}
+
+/// On v2 a cgroup hands controllers to its children only if no process is in it itself. So the agent steps into a leaf
+/// of its own; where others share its cgroup (a login session), the tree goes to the nearest ancestor that can hold it.
+fn unified(root: &mut Hierarchy, name: &str, warnings: &mut Vec<Warning>) -> Result<PathBuf, Error> {
+    let own = root.own.clone();
+    let above: Vec<&Path> = own.ancestors().skip(1).take_while(|dir| dir.starts_with(&root.mount)).collect();
+    // Controllers reach a cgroup only through all those above it; refused ones show below.
+    for dir in above.iter().rev() {
+        let _ = enable(dir);
+    }
+    let mut place = own.clone();
+    if let Err(error) = enable(&own) {
+        let leaf = own.join(name).join("agent");
+        let stepped = fs::create_dir_all(&leaf).is_ok() && join(&leaf).is_ok();
+        if !stepped || enable(&own).is_err() {
+            if stepped {
+                let _ = join(&own);
+                let _ = remove_tree(&own.join(name));
+            }
+            if let Some(dir) = above.into_iter().find(|dir| enable(dir).is_ok()) {
+                place = dir.to_path_buf();
+            }
+            let limits = if place == own {
+                "limits are not enforced"
+            } else {
+                "limits of that cgroup itself do not bind"
+            };
+            warnings.push(Warning {
+                problem: format!("other processes share the agent's cgroup {} ({error})", own.display()),
+                effect: format!("containers get theirs below {}; {limits}", place.display()),
+                hint: "Run the agent in a cgroup of its own: a systemd unit with Delegate=yes".into(),
+            });
+        }
+    }
+    let tree = place.join(name);
+    bands(&tree)?;
+    root.own = place;
+    // Without controllers (hybrid) there is nothing to hand on, and nothing to weigh.
+    if enable(&tree).is_ok() {
+        for band in Band::ALL {
+            let dir = tree.join(band.name());
+            if enable(&dir).is_ok() && dir.join("cpu.weight").exists() {
+                apply::weigh(true, &dir, band)?;
+            }
+        }
+        for leaf in
+            ["shims", "agent"].map(|leaf| tree.join(leaf)).iter().filter(|l| l.join("cpu.weight").exists())
+        {
+            apply::weight(true, leaf, SHIMS_WEIGHT)?;
+        }
+    }
+    Ok(tree)
+}
+
+/// Hand on what there is of the needed controllers; an error when one that is there is refused.
+fn enable(dir: &Path) -> io::Result<()> {
+    let there = fs::read_to_string(dir.join("cgroup.controllers"))?;
+    let on = fs::read_to_string(dir.join("cgroup.subtree_control"))?;
+    let has = |list: &str, controller: &str| list.split_whitespace().any(|c| c == controller);
+    for (controller, _) in NEEDED.iter().filter(|(c, _)| has(&there, c) && !has(&on, c)) {
+        fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"))?;
+    }
+    Ok(())
+}
+
+impl Tree {
+    /// How many cgroups the unified tree holds below it, by the kernel's own count; `None` without one.
+    pub fn descendants(&self) -> Option<u64> {
+        keyed(&self.trees.get(UNIFIED)?.join("cgroup.stat"), "nr_descendants")
+    }
+}

@@ -1,0 +1,173 @@
+//! A container as the agent sees it: spawned, found again, signalled, its end read, its remains removed.
+//!
+//! Everything here is synchronous and cheap, except [`Spawned`]'s announcement, which comes when the shim is done, and
+//! [`remove`], which may wait for processes to die.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+use crate::bundle::{self, Announcement, Bundle, ExitRecord, Process, State};
+use crate::{cgroup, pidfd};
+
+/// A run could not be spawned, signalled or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The shim could not be executed.
+    #[error("cannot execute the shim {exe}: {source}")]
+    Spawn {
+        /// This program.
+        exe: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A shim said nothing, or nothing that is known.
+    #[error("the shim of {bundle} ended without saying how the start went ({said:?})")]
+    Silent {
+        /// The bundle directory.
+        bundle: String,
+        /// What there was.
+        said: String,
+    },
+    /// Signalling failed for another reason than the process being gone.
+    #[error("cannot signal process {pid}: {source}")]
+    Signal {
+        /// The process.
+        pid: i32,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The bundle's documents.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// The run's cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// The directory could not be deleted.
+    #[error("cannot delete the bundle {bundle}: {source}")]
+    Delete {
+        /// The bundle directory.
+        bundle: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// A shim on its way. Reap `child` when it ends.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The shim.
+    pub child: Child,
+    /// One line comes, then the end: see [`parse_announcement`]. Blocking; a runtime may poll the descriptor.
+    pub announcement: ChildStdout,
+}
+
+/// Start the shim for `bundle`, with `exe` a covey binary. Its environment is empty, its standard input and error are
+/// `/dev/null`, and it leaves the caller's session, working directory and cgroups by itself.
+pub fn spawn(exe: &Path, bundle: &Path) -> Result<Spawned, Error> {
+    let failed = |source| Error::Spawn { exe: exe.display().to_string(), source };
+    let mut command = Command::new(exe);
+    command.arg("shim").arg(bundle).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(failed)?;
+    let announcement = child.stdout.take().ok_or_else(|| failed(io::Error::other("no pipe to it")))?;
+    Ok(Spawned { child, announcement })
+}
+
+/// Read what a shim has written to its announcement pipe.
+pub fn parse_announcement(bundle: &Path, said: &[u8]) -> Result<Announcement, Error> {
+    serde_json::from_slice(said).map_err(|_| Error::Silent {
+        bundle: bundle.display().to_string(),
+        said: String::from_utf8_lossy(said).chars().take(200).collect(),
+    })
+}
+
+/// A run whose shim is there.
+#[derive(Debug)]
+pub struct Live {
+    /// The shim's pid.
+    pub shim: i32,
+    /// Readable (poll) when the shim has ended; then the exit record is there, or the shim was lost.
+    pub shim_pidfd: OwnedFd,
+    /// What the shim has written; `None` while the container is still being started, and when the recorded processes
+    /// are not those that run now.
+    pub state: Option<State>,
+}
+
+impl Live {
+    /// Find the live shim of a bundle: the holder of its lock, whatever has become of pids since.
+    pub fn find(bundle: &Bundle) -> Result<Option<Live>, Error> {
+        let Some(shim) = lock_holder(bundle) else { return Ok(None) };
+        let Ok(shim_pidfd) = pidfd::open(shim) else { return Ok(None) };
+        // Asked again now that the process is held: it is the holder, and not one that came after.
+        if lock_holder(bundle) != Some(shim) {
+            return Ok(None);
+        }
+        let state = bundle.state()?.filter(|state| state.shim.pid == shim && state.shim.is_there());
+        Ok(Some(Live { shim, shim_pidfd, state }))
+    }
+}
+
+/// Who holds the bundle's lock.
+fn lock_holder(bundle: &Bundle) -> Option<i32> {
+    let file = File::options().read(true).write(true).open(bundle.lock()).ok()?;
+    // SAFETY: all zeroes is a valid flock: from the start to the end of the file.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    fcntl(file.as_raw_fd(), FcntlArg::F_GETLK(&mut lock)).ok()?;
+    (lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid > 0).then_some(lock.l_pid)
+}
+
+/// Signal a process that was recorded earlier. False when it is gone; a later process with its pid is never hit.
+pub fn signal(process: &Process, signal: i32) -> Result<bool, Error> {
+    let failed = |source| Error::Signal { pid: process.pid, source };
+    let held = match pidfd::open(process.pid) {
+        Ok(held) => held,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    if !process.is_there() {
+        return Ok(false);
+    }
+    match pidfd::signal(&held, signal) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// How a run ended; `None` while it has not, or when its shim was lost.
+pub fn exit_record(bundle: &Bundle) -> Result<Option<ExitRecord>, Error> {
+    Ok(bundle.exit_record()?)
+}
+
+/// Remove all of a run: its shim and processes if any are left, its cgroups, its directory. Doing it again is fine.
+pub fn remove(bundle: &Bundle) -> Result<(), Error> {
+    if let Some(live) = Live::find(bundle)? {
+        let _ = pidfd::signal(&live.shim_pidfd, libc::SIGKILL);
+        let mut fds = [nix::poll::PollFd::new(
+            std::os::fd::AsFd::as_fd(&live.shim_pidfd),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        let _ = nix::poll::poll(&mut fds, 5_000u16);
+    }
+    // A directory whose config is gone was being removed when something interrupted it: only files are left.
+    match bundle.config() {
+        Ok(config) => {
+            config.cgroup.kill()?;
+            config.cgroup.remove()?;
+        }
+        Err(bundle::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    match fs::remove_dir_all(bundle.dir()) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Delete { bundle: bundle.dir().display().to_string(), source })
+        }
+        _ => Ok(()),
+    }
+}

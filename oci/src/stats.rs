@@ -1,0 +1,73 @@
+//! What a run uses now, from its cgroups.
+
+use std::fs;
+use std::path::Path;
+
+use crate::cgroup::{Placement, keyed, number};
+
+/// One look. A figure that the host cannot give is 0 (or `None` for a limit).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// CPU time used so far, in microseconds.
+    pub cpu_usage_us: u64,
+    /// Time for which the CPU limit held it back, in microseconds.
+    pub throttled_us: u64,
+    /// Memory that the kernel could not take back without harm: usage less inactive file pages, in bytes.
+    pub memory_working_set: u64,
+    /// The highest usage so far, file pages included, in bytes.
+    pub memory_peak: u64,
+    /// The memory limit in force, in bytes.
+    pub memory_limit: Option<u64>,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Processes that the kernel killed for the memory limit.
+    pub oom_kills: u64,
+}
+
+impl Placement {
+    /// Read the run's figures; all zero once its cgroups are gone.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { oom_kills: self.oom_kills(), ..Stats::default() };
+        let v1 = |controller: &str| self.trees.get(controller).map(|tree| self.in_tree(tree));
+        let v2 = self.trees.get(crate::cgroup::UNIFIED).map(|tree| self.in_tree(tree));
+
+        if let Some(dir) = v1("cpuacct") {
+            stats.cpu_usage_us = number(&dir.join("cpuacct.usage")).unwrap_or(0) / 1000;
+        } else if let Some(dir) = &v2 {
+            // There without the controller too.
+            stats.cpu_usage_us = keyed(&dir.join("cpu.stat"), "usage_usec").unwrap_or(0);
+        }
+        if let Some(dir) = v1("cpu") {
+            stats.throttled_us = keyed(&dir.join("cpu.stat"), "throttled_time").unwrap_or(0) / 1000;
+        } else if let Some(dir) = &v2 {
+            stats.throttled_us = keyed(&dir.join("cpu.stat"), "throttled_usec").unwrap_or(0);
+        }
+        if let Some(dir) = v1("memory") {
+            let usage = number(&dir.join("memory.usage_in_bytes")).unwrap_or(0);
+            let inactive = keyed(&dir.join("memory.stat"), "total_inactive_file").unwrap_or(0);
+            stats.memory_working_set = usage.saturating_sub(inactive);
+            stats.memory_peak = number(&dir.join("memory.max_usage_in_bytes")).unwrap_or(0);
+            stats.memory_limit =
+                number(&dir.join("memory.limit_in_bytes")).filter(|&limit| limit < UNLIMITED);
+        } else if let Some(dir) = &v2 {
+            let usage = number(&dir.join("memory.current")).unwrap_or(0);
+            let inactive = keyed(&dir.join("memory.stat"), "inactive_file").unwrap_or(0);
+            stats.memory_working_set = usage.saturating_sub(inactive);
+            // Since Linux 5.19.
+            stats.memory_peak = number(&dir.join("memory.peak")).unwrap_or(usage);
+            stats.memory_limit = number(&dir.join("memory.max"));
+        }
+        if let Some(dir) = v1("pids").or_else(|| v2.clone()) {
+            stats.pids =
+                number(&dir.join("pids.current")).unwrap_or_else(|| lines(&dir.join("cgroup.procs")));
+        }
+        stats
+    }
+}
+
+/// v1 says "no limit" with the largest page-aligned number.
+const UNLIMITED: u64 = 1 << 62;
+
+fn lines(path: &Path) -> u64 {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count() as u64)
+}

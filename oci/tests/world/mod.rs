@@ -1,0 +1,191 @@
+//! A node's worth of things to run containers with: a tree of cgroups, an image of one busybox, bundles.
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use oci::bundle::{Announcement, Bundle, BundleConfig, ExitRecord, Failure, IdMap, State, VERSION};
+use oci::cgroup::{Band, Limits, Tree};
+use oci::container::{self, Live, Spawned};
+use oci::logs;
+use oci::spec::{self, Host, SpecInput};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+pub const IDS: IdMap = IdMap { host: 300_000, size: 65_536 };
+
+/// Everything goes away with it.
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub tree: Tree,
+    pub layer: PathBuf,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for (_, run) in self.tree.list() {
+            let _ = self.tree.kill(&run);
+        }
+        let cleared = self.tree.clear();
+        if !std::thread::panicking() {
+            cleared.expect("the tree of cgroups can be removed");
+        }
+    }
+}
+
+impl World {
+    pub fn new() -> World {
+        let dir = tempfile::Builder::new().prefix("covey-oci-").tempdir().unwrap();
+        let node = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let (tree, warnings) = Tree::open(&node);
+        assert_eq!(warnings, []);
+        let layer = dir.path().join("layer");
+        for sub in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
+            std::fs::create_dir_all(layer.join(sub)).unwrap();
+        }
+        std::fs::copy("/bin/busybox", layer.join("bin/busybox"))
+            .expect("Debian's busybox-static is installed");
+        for applet in
+            "sh cat echo id sleep hostname mount unshare mknod ls dd head yes kill ps true false grep \
+                       touch stat wc seq env readlink tail ulimit chmod mkfifo su pwd nice test printf"
+                .split_whitespace()
+        {
+            std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();
+        }
+        std::fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:101:102::/srv:/bin/sh\n")
+            .unwrap();
+        std::fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:102:\nlog:x:7:web\n").unwrap();
+        World { dir, tree, layer }
+    }
+
+    /// A run of `sh -c SCRIPT`, to be adjusted.
+    pub fn run(&self, name: &str, script: &str) -> Run<'_> {
+        self.program(name, &["sh", "-c", script])
+    }
+
+    pub fn program(&self, name: &str, args: &[&str]) -> Run<'_> {
+        let config = BundleConfig {
+            version: VERSION,
+            run: name.into(),
+            layers: vec![self.layer.clone()],
+            idmap: Some(IDS),
+            user: None,
+            cgroup: self.tree.placement(Band::Batch, name),
+            limits: Limits { cpu_milli: Some(1000), memory_bytes: Some(64 << 20), pids: Some(100) },
+            log_cap_bytes: 64 << 20,
+        };
+        let input = SpecInput {
+            args: args.iter().map(|a| a.to_string()).collect(),
+            env: vec!["GREETING=hi".into()],
+            cwd: "/".into(),
+            hostname: "box".into(),
+            idmap: Some(IDS),
+            read_only: false,
+            oom_score_adj: 100,
+        };
+        Run { world: self, config, input, host: Host::detect() }
+    }
+}
+
+pub struct Run<'a> {
+    world: &'a World,
+    pub config: BundleConfig,
+    pub input: SpecInput,
+    pub host: Host,
+}
+
+/// A shim and what it said.
+pub struct Running {
+    pub bundle: Bundle,
+    pub spawned: Spawned,
+    pub said: Announcement,
+}
+
+pub fn shim() -> PathBuf {
+    // target/TRIPLE/debug/deps/container-HASH → target/TRIPLE/debug/examples/shim
+    let exe = std::env::current_exe().unwrap();
+    let exe = exe.parent().unwrap().parent().unwrap().join("examples/shim");
+    assert!(exe.exists(), "{} is built by `cargo test` and `cargo nextest run`", exe.display());
+    exe
+}
+
+impl Run<'_> {
+    pub fn bundle(&mut self) -> Bundle {
+        self.input.idmap = self.config.idmap;
+        let spec = spec::build(&self.input, &self.host).unwrap();
+        Bundle::create(self.world.dir.path().join(&self.config.run), &self.config, &spec).unwrap()
+    }
+
+    /// Start it, whatever comes of that.
+    pub fn spawn(mut self) -> Running {
+        let bundle = self.bundle();
+        let mut spawned = container::spawn(&shim(), bundle.dir()).unwrap();
+        let mut said = Vec::new();
+        spawned.announcement.read_to_end(&mut said).unwrap();
+        let said = container::parse_announcement(bundle.dir(), &said).unwrap();
+        Running { bundle, spawned, said }
+    }
+
+    pub fn start(self) -> Running {
+        let running = self.spawn();
+        if let Announcement::Failed(failure) = &running.said {
+            panic!("{failure} ({})", failure.hint);
+        }
+        running
+    }
+
+    pub fn fail(self) -> Failure {
+        let mut running = self.spawn();
+        let Announcement::Failed(failure) = running.said else { panic!("it started") };
+        assert!(!running.spawned.child.wait().unwrap().success());
+        let record = running.bundle.exit_record().unwrap().unwrap();
+        assert_eq!(record.error.as_ref(), Some(&failure));
+        container::remove(&running.bundle).unwrap();
+        failure
+    }
+
+    /// Run to the end: how it ended, and what it wrote to both streams.
+    pub fn finish(self) -> (ExitRecord, String) {
+        let mut running = self.start();
+        let record = running.wait();
+        (record, running.output())
+    }
+}
+
+impl Running {
+    pub fn state(&self) -> &State {
+        match &self.said {
+            Announcement::Started(state) => state,
+            Announcement::Failed(failure) => panic!("{failure}"),
+        }
+    }
+
+    pub fn live(&self) -> Option<Live> {
+        Live::find(&self.bundle).unwrap()
+    }
+
+    pub fn wait(&mut self) -> ExitRecord {
+        self.spawned.child.wait().unwrap();
+        self.bundle.exit_record().unwrap().expect("an exit record")
+    }
+
+    pub fn output(&self) -> String {
+        let from = logs::From::Offset(0);
+        let [out, err] = logs::read_both(&self.bundle.log(), [from, from], 1 << 20).unwrap();
+        String::from_utf8_lossy(&[out.bytes, err.bytes].concat()).into_owned()
+    }
+
+    /// Wait until the container has written `text`.
+    pub fn wait_for(&self, text: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !self.output().contains(text) {
+            assert!(std::time::Instant::now() < deadline, "no {text:?} in {:?}", self.output());
+            std::thread::yield_now();
+        }
+    }
+}
+
+pub fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
