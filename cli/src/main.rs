@@ -11,5 +11,5 @@ fn main() -> ExitCode {
     if name.as_deref().map(Path::new).and_then(Path::file_name) == Some(OsStr::new("hello")) {
         return hello::main();
     }
-    ExitCode::FAILURE
+    cli::main(std::env::args_os())
 }

@@ -1,0 +1,226 @@
+//! The command line's shape: verbs, options, and the texts of `--help`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    jobfile::Set,
+    names::{Target, TaskName},
+    times::{Patience, Since},
+};
+use gossip::wire::JobName;
+
+const TOUR: &str = "\
+covey runs jobs in containers on the machines of a cell, and keeps them running.
+
+A short tour:
+  covey dev                       a cell of one node in this terminal, with an image to try
+  covey run web.toml --wait       create or change the job that the file describes
+  covey tasks web                 where its tasks are and how they do
+  covey logs -f web/0             what a task says
+  covey why web                   why it does not run, and what would help
+  covey scale web 5               more of it
+  covey stop web                  end it
+
+A smallest job file:
+  name = \"web\"
+  task = { image = \"hello:1\", ports = [\"http\"] }";
+
+/// Jobs in containers on the machines of a cell.
+#[derive(Debug, Parser)]
+#[command(name = "covey", version, about = TOUR, max_term_width = 100)]
+#[command(
+    after_help = "`covey VERB --help` explains a verb with an example. Exit codes: 0 done, 1 refused or failed, \
+                        2 wrong arguments."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The agent's socket; default: $COVEY_SOCKET, else /run/covey/agent.sock
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print one JSON document (with -f one a line) and nothing else on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Run(Run),
+    /// List jobs
+    #[command(after_help = "Example: covey jobs")]
+    Jobs,
+    /// Show one job: what it is, its versions and tasks
+    #[command(after_help = "Example: covey job web")]
+    Job {
+        /// NAME or OWNER/NAME
+        #[arg(value_name = "JOB", value_parser = crate::names::job)]
+        job: JobName,
+    },
+    /// List tasks, of one job or of all
+    #[command(after_help = "Example: covey tasks web")]
+    Tasks {
+        /// NAME or OWNER/NAME
+        #[arg(value_name = "JOB", value_parser = crate::names::job)]
+        job: Option<JobName>,
+    },
+    /// Show one task
+    #[command(after_help = "Example: covey task web/0")]
+    Task {
+        /// JOB/INDEX
+        #[arg(value_name = "JOB/INDEX")]
+        task: TaskName,
+    },
+    /// End a job, or take one task out of it
+    ///
+    /// Each task gets SIGTERM, and SIGKILL after its grace. A task that was stopped alone stays out until it is
+    /// restarted or its job changed. The command returns when the stop is committed, not when all have ended.
+    #[command(after_help = "Examples:\n  covey stop web\n  covey stop web/2")]
+    Stop {
+        #[arg(value_name = "JOB[/INDEX]")]
+        target: Target,
+    },
+    /// Start tasks of a job again, in place
+    ///
+    /// Each is ended as `stop` would end it, and started on its node again with the same image and settings.
+    #[command(after_help = "Examples:\n  covey restart web\n  covey restart web/2")]
+    Restart {
+        #[arg(value_name = "JOB[/INDEX]")]
+        target: Target,
+    },
+    /// Change how many tasks a job has
+    ///
+    /// Changes the count in the job's document; a later `covey run` of a file that has a count sets it again.
+    #[command(after_help = "Example: covey scale web 5")]
+    Scale {
+        /// NAME or OWNER/NAME
+        #[arg(value_name = "JOB", value_parser = crate::names::job)]
+        job: JobName,
+        /// How many
+        #[arg(value_name = "N")]
+        count: u32,
+    },
+    Logs(Logs),
+    /// Say why a job or task does not run, and what would make it run
+    #[command(after_help = "Examples:\n  covey why web\n  covey why web/2")]
+    Why {
+        #[arg(value_name = "JOB[/INDEX]")]
+        target: Target,
+    },
+    Events(Events),
+    /// List nodes
+    #[command(after_help = "Example: covey nodes")]
+    Nodes,
+    /// Load, list and remove images
+    #[command(subcommand)]
+    Image(Image),
+}
+
+/// Create or change the job that a file describes
+///
+/// The file is TOML or JSON. What runs already is changed to what the file says, task by task; a file that changes
+/// nothing does nothing. If somebody else changed the job in the same moment, the command is refused and nothing is
+/// done.
+///
+/// With --wait the command ends when the job is settled: a service when all its tasks run and are healthy, a batch job
+/// when all have succeeded. It fails when that cannot be, or not in time; the job itself goes on.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  covey run web.toml --wait --timeout 1m\n  covey run web.toml --count 3 --set \
+                        task.memory=64MiB\n  sed s/v1/v2/ web.toml | covey run -"
+)]
+pub(crate) struct Run {
+    /// The job file, - for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Refuse to change a job that exists
+    #[arg(long)]
+    pub(crate) create: bool,
+    /// Set a value of the document, for instance task.memory=64MiB
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<Set>,
+    /// How many tasks, whatever the file says
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u32>,
+    /// Wait until the job is settled, and show how it gets there
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Give up waiting after so long, for instance 30s or 2m
+    #[arg(long, value_name = "DURATION", requires = "wait")]
+    pub(crate) timeout: Option<Patience>,
+}
+
+/// Print what a task writes to stdout and stderr
+///
+/// Its stdout goes to stdout, its stderr to stderr, byte for byte. -f goes on with what comes, through restarts of the
+/// task and of the agent, until the task has ended for good.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  covey logs web/0\n  covey logs -f --tail 20 web/0\n  covey logs --previous web/0    \
+                        what it said before it was last restarted"
+)]
+pub(crate) struct Logs {
+    /// JOB/INDEX
+    #[arg(value_name = "JOB/INDEX")]
+    pub(crate) task: TaskName,
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begin so many lines before the end
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u64>,
+    /// The run before the last restart
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) previous: bool,
+}
+
+/// Show what happened
+///
+/// Nodes keep the last events of their tasks. -f goes on with what comes.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  covey events --job web --since 10m\n  covey events -f --json")]
+pub(crate) struct Events {
+    /// Of this job only: NAME or OWNER/NAME
+    #[arg(long, value_name = "JOB", value_parser = crate::names::job)]
+    pub(crate) job: Option<JobName>,
+    /// Of this node only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Since then: an age (10m) or a time (2026-05-04T12:00:00Z)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Since>,
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Load an image from a file: an OCI layout (directory or tar) or a `docker save` archive
+    #[command(after_help = "Example: docker save app:2 -o app.tar && covey image load app.tar")]
+    Load {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// What to call it; default: what the file calls it
+        #[arg(long, value_name = "REF")]
+        name: Option<String>,
+    },
+    /// List images
+    #[command(after_help = "Example: covey image ls")]
+    Ls,
+    /// Remove an image
+    ///
+    /// Tasks that run from it go on.
+    #[command(after_help = "Example: covey image rm app:1")]
+    Rm {
+        #[arg(value_name = "REF")]
+        reference: String,
+    },
+}

@@ -1,0 +1,152 @@
+//! How far a job has got, read from its document. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use gossip::wire::JobName;
+use placement::job::{Job, Kind};
+use serde_json::Value;
+
+use crate::output::{ended, shown};
+
+/// What counts as settled.
+pub(in crate::commands) struct Goal {
+    pub(super) job: JobName,
+    kind: Kind,
+    /// Whether a task has a health check: without one, running is enough.
+    checked: bool,
+    /// Where an `[[override]]` says otherwise.
+    overrides: BTreeMap<u32, bool>,
+}
+
+impl Goal {
+    pub(in crate::commands) fn of(job: &Job, name: JobName) -> Self {
+        Goal {
+            job: name,
+            kind: job.kind,
+            checked: job.task.health.is_some(),
+            overrides: job.overrides.iter().map(|(index, task)| (*index, task.health.is_some())).collect(),
+        }
+    }
+
+    fn any_checked(&self) -> bool {
+        self.checked || self.overrides.values().any(|checked| *checked)
+    }
+
+    /// Whether this task is where it should be.
+    fn reached_by(&self, task: &Value, version: &Value) -> bool {
+        match self.kind {
+            Kind::Batch => task["state"] == "succeeded",
+            Kind::Service => {
+                let index = task["index"].as_u64().and_then(|index| u32::try_from(index).ok());
+                let checked = index.and_then(|i| self.overrides.get(&i)).copied().unwrap_or(self.checked);
+                let healthy = if checked { task["healthy"] == true } else { task["healthy"] != false };
+                // What runs may still be what the job was before.
+                task["state"] == "running" && healthy && task["version"] == *version
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    UnderWay,
+    /// With the words for it.
+    Settled(String),
+    /// Nothing that is under way will change it.
+    Hopeless,
+}
+
+/// A task that is not where it should be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ailing {
+    pub(super) task: String,
+    pub(super) index: Option<u32>,
+    /// Its state, and why.
+    pub(super) text: String,
+    /// Whether it may have said something in its log.
+    pub(super) ran: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) verdict: Verdict,
+    pub(super) counts: String,
+    pub(super) ailing: Vec<Ailing>,
+}
+
+impl Progress {
+    pub(super) fn of(job: &Value, goal: &Goal) -> Self {
+        let none = Vec::new();
+        let tasks = job["tasks"].as_array().unwrap_or(&none);
+        let count = job["count"].as_u64().unwrap_or(0);
+        let (there, other): (Vec<_>, Vec<_>) =
+            tasks.iter().partition(|task| goal.reached_by(task, &job["version"]));
+        let reached = match (goal.kind, goal.any_checked()) {
+            (Kind::Batch, _) => "succeeded",
+            (Kind::Service, true) => "running and healthy",
+            (Kind::Service, false) => "running",
+        };
+        let state = job["state"].as_str().unwrap_or("");
+        let verdict = if there.len() as u64 >= count && other.is_empty()
+            || goal.kind == Kind::Batch && state == "succeeded"
+        {
+            let plural = if count == 1 { "" } else { "s" };
+            Verdict::Settled(format!("{count} task{plural} {reached}"))
+        } else if matches!(state, "failed" | "halted" | "stopped") {
+            Verdict::Hopeless
+        } else {
+            Verdict::UnderWay
+        };
+        let mut counts = format!("{} of {count} {reached}", there.len());
+        let mut others: BTreeMap<&str, u32> = BTreeMap::new();
+        for task in &other {
+            *others.entry(task["state"].as_str().unwrap_or("unknown")).or_default() += 1;
+        }
+        for (state, number) in others {
+            let state = if state == "running" { "running, not yet as it should" } else { state };
+            counts.push_str(&format!(", {number} {}", shown(state)));
+        }
+        let name = &goal.job.name;
+        Progress { verdict, counts, ailing: other.into_iter().map(|task| ailing(name, task, job)).collect() }
+    }
+}
+
+fn ailing(name: &str, task: &Value, job: &Value) -> Ailing {
+    let index = task["index"].as_u64().and_then(|index| u32::try_from(index).ok());
+    let state = task["state"].as_str().unwrap_or("unknown");
+    let mut text = shown(state).into_owned();
+    if state == "running" && task["version"] != job["version"] {
+        text.push_str(" in an older version");
+    } else if task["healthy"] == false {
+        text.push_str(", unhealthy");
+    } else if state == "running" && task["healthy"].is_null() {
+        text.push_str(", its health not known yet");
+    }
+    if let Some(reason) = task["reason"].as_str().filter(|reason| !reason.is_empty()) {
+        text.push_str(&format!(": {}", shown(reason)));
+    }
+    if let Some(how) = ended(&task["exit"]) {
+        text.push_str(&format!("; last it {how}"));
+    }
+    if let Some(restarts @ 1..) = task["restarts"].as_u64() {
+        text.push_str(&format!("; restarted {restarts} times").replace(" 1 times", " once"));
+    }
+    let task_name = match index {
+        Some(index) => format!("{name}/{index}"),
+        None => name.to_owned(),
+    };
+    let ran = !task["exit"].is_null() || !task["pid"].is_null() || task["restarts"].as_u64().unwrap_or(0) > 0;
+    Ailing { task: task_name, index, text, ran }
+}
+
+impl fmt::Display for Progress {
+    /// One line: the counts, and what holds up the first task that has a reason.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.counts)?;
+        let telling = self.ailing.iter().find(|a| a.text.contains([':', ';', ','])).or(self.ailing.first());
+        match telling {
+            Some(ailing) => write!(f, " | {} {}", ailing.task, ailing.text),
+            None => Ok(()),
+        }
+    }
+}

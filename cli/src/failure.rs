@@ -1,0 +1,130 @@
+//! Why a command was not done, as people and programs read it.
+
+use std::{
+    io::{self, ErrorKind},
+    path::PathBuf,
+};
+
+use gossip::{client::ClientError, frame::FrameError};
+use placement::ledger::Refusal;
+use serde_json::{Value, json};
+
+use crate::{jobfile::JobFileError, output::shown};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Arguments(String),
+    #[error(transparent)]
+    JobFile(#[from] JobFileError),
+    /// The first attempt to reach an agent failed.
+    #[error("{}", connect(socket, source))]
+    Connect { socket: PathBuf, source: io::Error },
+    /// The agent was there, and then no more.
+    #[error("the agent on {} broke the connection ({source}) and did not come back within {waited_s} s", socket.display())]
+    Lost { socket: PathBuf, source: ClientError, waited_s: u64 },
+    #[error("the agent on {} answered what this covey does not understand: {what}", socket.display())]
+    Garbled { socket: PathBuf, what: String },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    #[error("cannot {what}: {source}")]
+    System { what: &'static str, source: io::Error },
+    #[error("{message}")]
+    Unsettled { message: String, hint: String },
+    #[error("interrupted: {goes_on}")]
+    Interrupted { goes_on: String, hint: String },
+}
+
+/// What a failed attempt to connect means.
+fn connect(socket: &std::path::Path, source: &io::Error) -> String {
+    let socket = socket.display();
+    match source.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            format!("no agent runs here (nothing listens on {socket})")
+        }
+        ErrorKind::PermissionDenied => format!("no right to talk to the agent on {socket}"),
+        _ => format!("cannot connect to the agent on {socket}: {source}"),
+    }
+}
+
+impl Failure {
+    /// Sorts a client's errors by what a user can do about them.
+    pub(crate) fn of(socket: &std::path::Path, why: ClientError) -> Self {
+        let socket = socket.to_owned();
+        match why {
+            ClientError::Refused(refusal) => Failure::Refused(refusal),
+            ClientError::Connect { source, .. } => Failure::Connect { socket, source },
+            ClientError::Frame(FrameError::Garbled(why)) => {
+                Failure::Garbled { socket, what: why.to_string() }
+            }
+            ClientError::Frame(why @ FrameError::TooLong(_)) => {
+                Failure::Garbled { socket, what: why.to_string() }
+            }
+            source => Failure::Lost { socket, source, waited_s: 0 },
+        }
+    }
+
+    fn code(&self) -> &str {
+        match self {
+            Failure::Arguments(_) | Failure::JobFile(_) => "invalid",
+            Failure::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => "denied",
+            Failure::Connect { .. } | Failure::Lost { .. } => "no_agent",
+            Failure::Garbled { .. } => "protocol",
+            Failure::Refused(refusal) => &refusal.code,
+            Failure::Output(_) | Failure::System { .. } => "io",
+            Failure::Unsettled { .. } => "unsettled",
+            Failure::Interrupted { .. } => "interrupted",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Failure::JobFile(why) => why.hint(),
+            Failure::Refused(refusal) => refusal.hint.clone(),
+            Failure::Connect { source, .. } => match source.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => Some(
+                    "start one with `covey dev` or `covey agent`, or name the socket of one that runs with --socket"
+                        .into(),
+                ),
+                ErrorKind::PermissionDenied => Some("the local socket is for root: try it with sudo".into()),
+                _ => None,
+            },
+            Failure::Lost { .. } => Some("see what its log says; once it runs again, repeat the command".into()),
+            Failure::Garbled { .. } => Some("is the agent of another version? `covey nodes` shows it".into()),
+            Failure::Unsettled { hint, .. } | Failure::Interrupted { hint, .. } => Some(hint.clone()),
+            Failure::Arguments(_) | Failure::Output(_) | Failure::System { .. } => None,
+        }
+    }
+
+    /// For people: what was tried, why it failed, what to do.
+    pub(crate) fn explain(&self, doing: &str) -> String {
+        let mut text = match self {
+            // Begins with FILE:LINE:COLUMN, where editors look for it.
+            Failure::JobFile(why) => match why.excerpt() {
+                Some(excerpt) => format!("{}\n{excerpt}", shown(&why.to_string())),
+                None => format!("covey: cannot {doing}: {}", shown(&why.to_string())),
+            },
+            // Its lines are made here.
+            Failure::Unsettled { message, .. } => format!("covey: {message}"),
+            Failure::Interrupted { .. } => format!("covey: {self}"),
+            _ => format!("covey: cannot {doing}: {}", shown(&self.to_string())),
+        };
+        if let Some(hint) = self.hint() {
+            text.push_str(&format!("\n  hint: {}", shown(&hint)));
+        }
+        text
+    }
+
+    /// For programs.
+    pub(crate) fn document(&self) -> Value {
+        let mut error = json!({"code": self.code(), "message": self.to_string(), "hint": self.hint()});
+        if let Failure::JobFile(JobFileError::At { file, excerpt, .. }) = self {
+            error["file"] = json!(file);
+            error["line"] = json!(excerpt.line);
+            error["column"] = json!(excerpt.column);
+        }
+        json!({ "error": error })
+    }
+}

@@ -1,0 +1,133 @@
+//! Jobs and tasks as people name them.
+
+use std::{fmt, str::FromStr};
+
+use gossip::wire::JobName;
+use placement::job::name::is_label;
+
+/// `JOB/INDEX`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TaskName {
+    pub(crate) job: JobName,
+    pub(crate) index: u32,
+}
+
+/// `JOB` or `JOB/INDEX`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) job: JobName,
+    pub(crate) index: Option<u32>,
+}
+
+/// `NAME` or `OWNER/NAME`.
+pub(crate) fn job(text: &str) -> Result<JobName, String> {
+    let target: Target = text.parse()?;
+    match target.index {
+        None => Ok(target.job),
+        Some(index) => {
+            Err(format!("that is a task; a job has the form NAME or OWNER/NAME, here without the /{index}"))
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    /// Names begin with a letter, so a number at the end can only be an index.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (job, index) = match text.rsplit_once('/') {
+            Some((job, index)) if index.starts_with(|c: char| c.is_ascii_digit()) => {
+                let index = index
+                    .parse()
+                    .map_err(|_| format!("`{index}` is not an index: 0 is a job's first task"))?;
+                (job, Some(index))
+            }
+            _ => (text, None),
+        };
+        let (owner, name) = match job.split_once('/') {
+            Some((owner, name)) => (Some(owner.to_owned()), name),
+            None => (None, job),
+        };
+        if owner.as_deref() == Some("") || !is_label(name) {
+            return Err(format!(
+                "a job has the form NAME or OWNER/NAME, a task NAME/INDEX or OWNER/NAME/INDEX, and `{name}` is not a \
+                 name: a small letter, then small letters, digits and -, at most 63"
+            ));
+        }
+        Ok(Target { job: JobName { owner, name: name.to_owned() }, index })
+    }
+}
+
+impl FromStr for TaskName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse()? {
+            Target { job, index: Some(index) } => Ok(TaskName { job, index }),
+            Target { index: None, .. } => {
+                Err(format!("that is a job; a task has the form JOB/INDEX, for instance {text}/0"))
+            }
+        }
+    }
+}
+
+/// A job as people name it.
+pub(crate) struct Shown<'a>(pub(crate) &'a JobName);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.owner {
+            Some(owner) => write!(f, "{owner}/{}", self.0.name),
+            None => f.write_str(&self.0.name),
+        }
+    }
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Shown(&self.job), self.index)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "{}/{index}", Shown(&self.job)),
+            None => write!(f, "{}", Shown(&self.job)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn target(text: &str) -> String {
+        match text.parse::<Target>() {
+            Ok(t) => format!("{:?} {} {:?}", t.job.owner, t.job.name, t.index),
+            Err(why) => why,
+        }
+    }
+
+    #[test]
+    fn owner_name_and_index_are_told_apart() {
+        assert_eq!(target("web"), "None web None");
+        assert_eq!(target("web/0"), "None web Some(0)");
+        assert_eq!(target("alice/web"), "Some(\"alice\") web None");
+        assert_eq!(target("alice/web/12"), "Some(\"alice\") web Some(12)");
+        assert_eq!("alice/web/12".parse::<TaskName>().unwrap().to_string(), "alice/web/12");
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_the_form() {
+        for text in ["", "/", "9web", "web/", "a/b/c/0", "we b", "/web", "web//0", "wéb", "Web"] {
+            assert!(target(text).contains("the form NAME or OWNER/NAME"), "{text}: {}", target(text));
+        }
+        assert!(target("web/99999999999").contains("not an index"));
+        assert!(target("web/1x").contains("not an index"));
+        assert!("web".parse::<TaskName>().unwrap_err().contains("for instance web/0"));
+        assert!(job("web/3").unwrap_err().contains("that is a task"));
+        assert!(job(&"a".repeat(63)).is_ok() && job(&"a".repeat(64)).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! Requests to the agent, over restarts of the agent.
+
+use std::{
+    cell::Cell,
+    fs::File,
+    io::{ErrorKind, Read},
+    ops::ControlFlow,
+    path::PathBuf,
+    time::Duration,
+};
+
+use gossip::{
+    client::{self, ClientError},
+    frame::FrameError,
+    wire::{Call, PROTOCOL, Reply, Request},
+};
+use placement::ids::RequestId;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::failure::Failure;
+
+/// An agent that broke the connection is given so long to come back: a restart takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where requests go.
+pub(crate) struct Session {
+    socket: PathBuf,
+    /// 128 random bits: no two requests ever share an id.
+    next: Cell<u128>,
+}
+
+/// Who reads an answer of many parts, and knows how to ask for the rest of it.
+pub(crate) trait Reader {
+    /// What to ask, given what was read so far.
+    fn call(&self) -> Call;
+    /// Takes a part; says whether it wants more.
+    fn take(&mut self, part: Reply) -> Result<ControlFlow<()>, Failure>;
+}
+
+impl Session {
+    pub(crate) fn new(socket: PathBuf) -> Result<Self, Failure> {
+        let mut bits = [0; 16];
+        File::open("/dev/urandom")
+            .and_then(|mut random| random.read_exact(&mut bits))
+            .map_err(|source| Failure::System { what: "read /dev/urandom", source })?;
+        Ok(Session { socket, next: Cell::new(u128::from_be_bytes(bits)) })
+    }
+
+    /// Asks for one document.
+    pub(crate) async fn ask(&self, call: Call) -> Result<Value, Failure> {
+        self.ask_with_progress(call, |_, _, _| ()).await
+    }
+
+    /// Asks for one document that takes its time. If the connection breaks, the same request, id and all, is made
+    /// again, so that what it asks for is done once.
+    pub(crate) async fn ask_with_progress(
+        &self,
+        call: Call,
+        mut progress: impl FnMut(&str, u64, u64),
+    ) -> Result<Value, Failure> {
+        let request = self.request(call);
+        let mut outage = Outage::default();
+        loop {
+            match self.attempt(&request, &mut outage, &mut progress).await {
+                Ok(document) => return Ok(document),
+                Err(why) => outage.wait_out(self, why).await?,
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        request: &Request,
+        outage: &mut Outage,
+        progress: &mut impl FnMut(&str, u64, u64),
+    ) -> Result<Value, ClientError> {
+        let mut answer = client::send(&self.socket, request).await?;
+        outage.reached = true;
+        let mut document = Value::Null;
+        loop {
+            match answer.next().await? {
+                Some(Reply::Item(value)) => document = value,
+                Some(Reply::Progress { what, done, total }) => progress(&what, done, total),
+                Some(_) => {}
+                None => return Ok(document),
+            }
+        }
+    }
+
+    /// Reads an answer of many parts to its end, or until the reader has enough. If the connection breaks, the reader
+    /// says how to go on.
+    pub(crate) async fn follow(&self, reader: &mut impl Reader) -> Result<(), Failure> {
+        let mut outage = Outage::default();
+        loop {
+            let why = match client::send(&self.socket, &self.request(reader.call())).await {
+                Err(why) => why,
+                Ok(mut answer) => loop {
+                    outage.reached = true;
+                    match answer.next().await {
+                        Err(why) => break why,
+                        Ok(None) => return Ok(()),
+                        Ok(Some(part)) => {
+                            outage.since = None;
+                            if reader.take(part)?.is_break() {
+                                return Ok(());
+                            }
+                        }
+                    }
+                },
+            };
+            outage.wait_out(self, why).await?;
+        }
+    }
+
+    fn request(&self, call: Call) -> Request {
+        let id = self.next.get();
+        self.next.set(id.wrapping_add(1));
+        Request { protocol: PROTOCOL.to_owned(), principal: None, id: RequestId(format!("{id:032x}")), call }
+    }
+}
+
+/// How long the agent has been away, if it was there before.
+#[derive(Default)]
+struct Outage {
+    reached: bool,
+    since: Option<Instant>,
+}
+
+impl Outage {
+    /// Returns when it is worth another attempt; fails if none is.
+    async fn wait_out(&mut self, session: &Session, why: ClientError) -> Result<(), Failure> {
+        let passing = match &why {
+            ClientError::Closed | ClientError::Frame(FrameError::Broken(_)) => true,
+            // Between two agents there is no socket, or nobody behind it.
+            ClientError::Connect { source, .. } => {
+                self.reached && matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+            }
+            _ => false,
+        };
+        if !passing {
+            return Err(Failure::of(&session.socket, why));
+        }
+        self.reached = true;
+        let since = *self.since.get_or_insert_with(|| {
+            eprintln!("covey: the agent went away; waiting for it to come back");
+            Instant::now()
+        });
+        if since.elapsed() >= PATIENCE {
+            return Err(Failure::Lost {
+                socket: session.socket.clone(),
+                source: why,
+                waited_s: PATIENCE.as_secs(),
+            });
+        }
+        sleep(PAUSE).await;
+        Ok(())
+    }
+}
