@@ -1,5 +1,15 @@
 //! Images and containers. Blocking throughout; knows neither cell nor job.
 
+// Images: what runs.
+pub mod binary;
+pub mod content;
+pub mod digest;
+pub mod layers;
+pub mod layout;
+pub mod reference;
+pub mod rootfs;
+
+// Containers: how it runs.
 pub mod bundle;
 pub mod cgroup;
 pub mod container;

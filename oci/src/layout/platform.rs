@@ -1,0 +1,32 @@
+//! Which of an image's variants is for this machine.
+
+use crate::content::documents::Platform;
+
+/// The name that images use for the architecture this program was built for.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
+/// How well a platform suits this machine; `None` if not at all.
+pub(super) fn fit(platform: &Platform) -> Option<u32> {
+    if platform.os != "linux" || platform.architecture != architecture() {
+        return None;
+    }
+    // A variant that is not the architecture's base may need more than this processor has.
+    Some(match platform.variant.as_deref() {
+        None | Some("" | "v1" | "v8") => 2,
+        Some(_) => 1,
+    })
+}
+
+pub(super) fn shown(platform: &Platform) -> String {
+    let variant = platform.variant.as_deref().map(|variant| format!("/{variant}")).unwrap_or_default();
+    format!("{}/{}{variant}", platform.os, platform.architecture)
+}

@@ -1,0 +1,225 @@
+//! A container's root filesystem: an overlay of an image's unpacked layers and a directory for what it writes.
+//!
+//! Called in a private mount namespace by a process of one thread. With a user namespace the layers are not
+//! copied: overlayfs sees them through a detached, *idmapped* clone of the mount they are on (`mount_setattr`,
+//! Linux 5.19 for overlayfs), on which what user 0 owns on disk is owned by the mapped root.
+
+mod syscalls;
+mod user_namespace;
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use crate::content::error::hint;
+use syscalls::FsContext;
+
+/// Which ids of the host the container's ids 0 to `size - 1` are: `base` and following, users and groups alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMap {
+    pub base: u32,
+    pub size: u32,
+}
+
+impl IdMap {
+    fn host(&self, id: u32) -> u32 {
+        // What is not mapped could belong to nobody in the container; its root is the best owner then.
+        if id < self.size { self.base + id } else { self.base }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller may mount without an idmap, and say that the container then shares the host's ids.
+    #[error(
+        "layers under {} cannot be idmapped: {source}; user namespaces need Linux 5.19 and a filesystem that \
+         supports idmapped mounts (ext4, xfs, btrfs …)",
+        path.display()
+    )]
+    IdmapUnsupported { path: PathBuf, source: io::Error },
+    #[error("make a user namespace for the id map {base}+{size}: {source}")]
+    UserNamespace { base: u32, size: u32, source: io::Error },
+    #[error("the image has no layers: nothing to mount on {}", .0.display())]
+    NoLayers(PathBuf),
+    #[error("{doing} {}: {source}{}", path.display(), hint(source))]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("mount an overlay of {layers} layers on {}: {doing}: {source}{log}", target.display())]
+    Overlay {
+        target: PathBuf,
+        layers: usize,
+        doing: &'static str,
+        source: io::Error,
+        /// What the kernel says about it, if it does.
+        log: String,
+    },
+}
+
+impl Error {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { doing, path: path.to_owned(), source }
+    }
+}
+
+/// Mounts an overlay of `lowers` (topmost first) on `target`; writes go to `upper`.
+///
+/// The directories `upper`, `work` and `target` are made if they are missing; `upper` gets the owner and mode
+/// of the image's root, `work` is emptied. The mount is `nodev` (the runtime mounts its own /dev) and *volatile*: fsync in
+/// it does not wait for the disk, as what a container writes there does not outlive the machine's boot.
+///
+/// Nothing else stays mounted. The process must have left the host's mount namespace.
+pub fn mount(
+    lowers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    target: &Path,
+    idmap: Option<&IdMap>,
+) -> Result<(), Error> {
+    let Some(top) = lowers.first() else { return Err(Error::NoLayers(target.to_owned())) };
+    prepare(top, upper, work, target, idmap)?;
+    let clones = match idmap {
+        Some(idmap) => idmapped_clones(lowers, idmap)?,
+        None => BTreeMap::new(),
+    };
+    let lower_fds = lowers
+        .iter()
+        .map(|lower| {
+            // Opened in the clone, the layer is seen with mapped owners.
+            let opened =
+                match parent_and_name(lower).and_then(|(parent, name)| Some((clones.get(parent)?, name))) {
+                    Some((clone, name)) => syscalls::open_path(clone.as_fd(), name),
+                    None => syscalls::open_path(syscalls::CWD, lower),
+                };
+            opened.map_err(Error::io("open the layer", lower))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let overlay = Overlay {
+        lowers: lower_fds,
+        upper: syscalls::open_path(syscalls::CWD, upper).map_err(Error::io("open", upper))?,
+        work: syscalls::open_path(syscalls::CWD, work).map_err(Error::io("open", work))?,
+        target,
+    };
+    match overlay.mount() {
+        // Before Linux 6.14 or so, overlayfs takes layers from attached mounts only.
+        Err(Error::Overlay { source, .. })
+            if !clones.is_empty() && source.raw_os_error() == Some(libc::EINVAL) =>
+        {
+            let _attached = attach(&clones)?;
+            overlay.mount()
+        }
+        other => other,
+    }
+}
+
+/// The directories of one overlay, as descriptors: so that neither the number of layers nor the length of paths nor
+/// colons and commas in them matter.
+struct Overlay<'a> {
+    lowers: Vec<OwnedFd>,
+    upper: OwnedFd,
+    work: OwnedFd,
+    target: &'a Path,
+}
+
+impl Overlay<'_> {
+    fn mount(&self) -> Result<(), Error> {
+        let context =
+            FsContext::open("overlay").map_err(|source| self.error("fsopen", source, String::new()))?;
+        let context = &context;
+        let error = |doing| move |source| self.error(doing, source, context.log());
+        for (index, lower) in self.lowers.iter().enumerate() {
+            match context.set_string("lowerdir+", &fd_path(lower.as_fd())) {
+                // Linux before 6.5 does not know the option.
+                Err(source) if index == 0 && source.raw_os_error() == Some(libc::EINVAL) => {
+                    return self.mount_with_data();
+                }
+                other => other.map_err(error("add a layer"))?,
+            }
+        }
+        context.set_string("upperdir", &fd_path(self.upper.as_fd())).map_err(error("set upperdir"))?;
+        context.set_string("workdir", &fd_path(self.work.as_fd())).map_err(error("set workdir"))?;
+        context.set_flag("volatile").map_err(error("set volatile"))?;
+        context.create().map_err(error("create"))?;
+        let mount = context.mount_nodev().map_err(error("fsmount"))?;
+        syscalls::attach(mount.as_fd(), self.target).map_err(error("attach"))
+    }
+
+    /// The way of older kernels. Its one page of options holds some 220 layers.
+    fn mount_with_data(&self) -> Result<(), Error> {
+        let lowers = self.lowers.iter().map(|lower| fd_path(lower.as_fd())).collect::<Vec<_>>().join(":");
+        let (upper, work) = (fd_path(self.upper.as_fd()), fd_path(self.work.as_fd()));
+        let data = format!("lowerdir={lowers},upperdir={upper},workdir={work},volatile");
+        let flags = nix::mount::MsFlags::MS_NODEV;
+        nix::mount::mount(Some("overlay"), self.target, Some("overlay"), flags, Some(data.as_str()))
+            .map_err(|errno| self.error("mount", errno.into(), String::new()))
+    }
+
+    fn error(&self, doing: &'static str, source: io::Error, log: String) -> Error {
+        Error::Overlay { target: self.target.to_owned(), layers: self.lowers.len(), doing, source, log }
+    }
+}
+
+fn fd_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn parent_and_name(path: &Path) -> Option<(&Path, &Path)> {
+    Some((path.parent()?, Path::new(path.file_name()?)))
+}
+
+fn prepare(top: &Path, upper: &Path, work: &Path, target: &Path, idmap: Option<&IdMap>) -> Result<(), Error> {
+    match fs::remove_dir_all(work) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("empty", work)(error)),
+        _ => {}
+    }
+    for dir in [upper, work, target] {
+        fs::create_dir_all(dir).map_err(Error::io("make the directory", dir))?;
+    }
+    // The upper directory stands for the root directory that the container sees.
+    let root = fs::metadata(top).map_err(Error::io("look at the layer", top))?;
+    let host = |id| idmap.map_or(id, |idmap| idmap.host(id));
+    chown(upper, Some(host(root.uid())), Some(host(root.gid())))
+        .map_err(Error::io("set the owner of", upper))?;
+    let mode = Permissions::from_mode(root.mode() & 0o7777);
+    fs::set_permissions(upper, mode).map_err(Error::io("set the mode of", upper))
+}
+
+/// Detached idmapped clones of the directories that hold the layers: in practice one, whatever the layers' number.
+fn idmapped_clones<'a>(lowers: &'a [PathBuf], idmap: &IdMap) -> Result<BTreeMap<&'a Path, OwnedFd>, Error> {
+    let namespace = user_namespace::make(idmap);
+    let (base, size) = (idmap.base, idmap.size);
+    let namespace = namespace.map_err(|source| Error::UserNamespace { base, size, source })?;
+    let mut clones = BTreeMap::new();
+    for (parent, _) in lowers.iter().filter_map(|lower| parent_and_name(lower)) {
+        if clones.contains_key(parent) {
+            continue;
+        }
+        let unsupported = |source: io::Error| Error::IdmapUnsupported { path: parent.to_owned(), source };
+        let clone = syscalls::clone_mount(parent).map_err(|source| match source.raw_os_error() {
+            Some(libc::ENOSYS) => unsupported(source),
+            _ => Error::io("clone the mount of", parent)(source),
+        })?;
+        syscalls::set_idmap(clone.as_fd(), namespace.as_fd()).map_err(unsupported)?;
+        clones.insert(parent, clone);
+    }
+    Ok(clones)
+}
+
+/// Attaches each clone over the directory it was made of, for as long as the value lives.
+fn attach<'a>(clones: &BTreeMap<&'a Path, OwnedFd>) -> Result<Vec<Attached<'a>>, Error> {
+    let attach = |(path, clone): (&&'a Path, &OwnedFd)| {
+        syscalls::attach(clone.as_fd(), path).map_err(Error::io("attach the idmapped layers on", path))?;
+        Ok(Attached(path))
+    };
+    clones.iter().map(attach).collect()
+}
+
+struct Attached<'a>(&'a Path);
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        // The overlay has clones of its own. What cannot be detached goes with the namespace.
+        let _ = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
