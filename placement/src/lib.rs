@@ -6,9 +6,15 @@
 #![no_std]
 extern crate alloc;
 
+pub mod feasible;
 pub mod ids;
+pub mod intent;
 pub mod job;
 pub mod ledger;
 pub mod node;
+pub mod obstacle;
+pub mod plan;
 pub mod resources;
+pub mod score;
 pub mod task;
+pub mod view;

@@ -1,0 +1,86 @@
+//! Copies of an old version are stopped one at a time for each job, and restarts go the same way: nothing is disturbed
+//! while another index of the job is on its way or not well, and nothing is stopped whose new version fits nowhere.
+
+use alloc::{format, sync::Arc, vec::Vec};
+
+use super::{Plan, PlannedRestart, PlannedStop, copies::Copy, settle::JobNow};
+use crate::{
+    feasible::{Obstacles, Place},
+    intent::Wanted,
+    obstacle::{No, Obstacle},
+    view::View,
+};
+
+pub(super) fn replace(jobs: Vec<JobNow<'_>>, view: &View, places: &mut [Place<'_>], plan: &mut Plan) {
+    for now in jobs {
+        // PROTOCOL 11: a replacement is a new generation too.
+        let may_start = view.complete() || !view.old_names.contains(&now.wanted.key);
+        let mut unwell = now.unwell;
+        for copy in now.outdated.iter().filter(|c| may_start && c.live()) {
+            let (key, generation) = (copy.report.key, copy.report.generation);
+            let stuck = match other(&unwell, key.index) {
+                Some(index) if !unwell.contains(&key.index) => {
+                    Err(Vec::from([Obstacle::on(No::Budget { index }, &copy.node.name)]))
+                }
+                _ => room_for_next(now.wanted, copy, places, view.now_ms),
+            };
+            match stuck {
+                Ok(()) => {
+                    unwell.push(key.index);
+                    let reason = format!("version {} takes its place", now.wanted.record.version.number);
+                    plan.stops.push(PlannedStop { node: copy.id, key, generation, reason });
+                }
+                Err(obstacles) => {
+                    plan.stuck.insert(key, Arc::new(obstacles));
+                }
+            }
+        }
+        for copy in now.restart.iter().filter(|c| c.live()) {
+            let (key, generation) = (copy.report.key, copy.report.generation);
+            if unwell.contains(&key.index) || unwell.is_empty() {
+                unwell.push(key.index);
+                let at = now.wanted.restart_at(key.index);
+                plan.restarts.push(PlannedRestart { node: copy.id, key, generation, at });
+            }
+        }
+    }
+}
+
+/// Another index that is not well.
+fn other(unwell: &[u32], index: u32) -> Option<u32> {
+    unwell.iter().copied().find(|i| *i != index)
+}
+
+/// Sets room aside for the new version: where the old copy is, as if that had ended, or anywhere.
+fn room_for_next(
+    wanted: &Wanted,
+    copy: &Copy<'_>,
+    places: &mut [Place<'_>],
+    now_ms: u64,
+) -> Result<(), Vec<Obstacle>> {
+    let job_says = |text| Vec::from([Obstacle::everywhere(No::Job(text))]);
+    wanted.spec(copy.report.key.index).map_err(job_says)?;
+    let Ok(job) = &wanted.job else { return Ok(()) };
+    let key = copy.report.key;
+    let (task, restart_at) = (job.template(key.index), wanted.restart_at(key.index));
+
+    places[copy.at].give(&copy.report.limit, copy.report.ports.len());
+    let mut obstacles = Obstacles::default();
+    let here_first = [copy.at].into_iter().chain((0..places.len()).filter(|at| *at != copy.at));
+    for at in here_first {
+        let place = &mut places[at];
+        let refused = place.node.refusal(key, wanted.record.version, restart_at, now_ms);
+        let no = place
+            .closed()
+            .or_else(|| place.unmet(&job.require))
+            .or_else(|| refused.map(|r| No::Refused(r.why.clone())));
+        if no.is_none() && place.fits(task) {
+            place.take(task);
+            return Ok(());
+        }
+        let shortages = if no.is_none() { place.shortages(task) } else { Vec::new() };
+        no.into_iter().chain(shortages).for_each(|no| obstacles.add(no, Some(&place.node.name)));
+    }
+    places[copy.at].take_back(&copy.report.limit, copy.report.ports.len());
+    Err(obstacles.list())
+}

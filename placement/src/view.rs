@@ -1,0 +1,133 @@
+//! What the placer has seen of the nodes: soft state, rebuilt by each placer from reports.
+//!
+//! Beside what nodes reported stands what the placer told them and has no answer to yet, since that decides what may be
+//! told next: an unanswered offer holds its index (PROTOCOL 15), a stop is never taken back (16).
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+};
+
+use crate::{
+    ids::{Generation, JobKey, NodeId, TaskKey, Version},
+    job::Band,
+    node::{Books, NodeInfo},
+    resources::Resources,
+    task::Report,
+};
+
+/// All nodes of the roster, as one placer sees them at one time.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct View {
+    /// Monotonic, milliseconds: ends the memory of refusals.
+    pub now_ms: u64,
+    pub nodes: BTreeMap<NodeId, NodeView>,
+    /// Names of jobs that are older than this placer: their indexes may run on a node that has not reported yet
+    /// (PROTOCOL 11).
+    pub old_names: BTreeSet<JobKey>,
+    /// Completions proposed to the ledger and not applied yet.
+    pub completing: BTreeSet<TaskKey>,
+}
+
+impl View {
+    /// Whether every member has reported in this activation, or is gone (PROTOCOL 11, 26).
+    pub fn complete(&self) -> bool {
+        self.nodes.values().all(|n| n.standing != Standing::Unheard)
+    }
+}
+
+/// What the placer knows of a node's whereabouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Has not reported to this placer: anything may run there.
+    #[default]
+    Unheard,
+    /// Has reported in the open session.
+    Live,
+    /// Has reported to this placer, but has no session now: what it reported counts on.
+    Away,
+    /// Dead, or silent for too long: what it reported counts no more.
+    Gone,
+}
+
+/// One node of the roster.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NodeView {
+    pub name: String,
+    pub standing: Standing,
+    /// None until the first report.
+    pub info: Option<NodeInfo>,
+    pub books: Books,
+    pub usage: Resources,
+    /// One copy for each key, as last reported.
+    pub tasks: BTreeMap<TaskKey, Report>,
+    /// Offers without an answer.
+    pub offers: BTreeMap<TaskKey, OpenOffer>,
+    /// Stops that no report has shown done yet.
+    pub stops: BTreeMap<TaskKey, Generation>,
+    /// Told in the open session.
+    pub kept: BTreeMap<TaskKey, Generation>,
+    /// Told in the open session.
+    pub forgotten: BTreeSet<TaskKey>,
+    /// Told in the open session: up to which restart.
+    pub restarted: BTreeMap<TaskKey, u64>,
+    /// Why the node does not get a task for now.
+    pub refusals: BTreeMap<TaskKey, Refusal>,
+}
+
+/// An offer as sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenOffer {
+    pub job: JobKey,
+    pub generation: Generation,
+    pub version: Version,
+    pub band: Band,
+    pub restart_at: u64,
+    pub limit: Resources,
+    pub ports: u32,
+}
+
+/// A node refused a task, or failed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// A sentence without the node's name.
+    pub why: String,
+    /// What was refused: another version, or a later restart, may be tried at once.
+    pub version: Version,
+    pub restart_at: u64,
+    /// Counts until then.
+    pub until_ms: u64,
+    /// How often in a row.
+    pub times: u32,
+    /// More room on the node may change its mind sooner.
+    pub for_room: bool,
+}
+
+impl NodeView {
+    /// Room as the next offer finds it: capacity less all limits in the node's books and in open offers.
+    pub fn room(&self) -> Resources {
+        let Some(info) = &self.info else { return Resources::default() };
+        let mut room = self.books.room(&info.capacity);
+        self.offers.values().for_each(|o| room.sub(&o.limit));
+        room
+    }
+
+    /// Ports in use or on offer.
+    pub fn ports(&self) -> u32 {
+        let used: usize =
+            self.tasks.values().filter(|t| t.state.holds_resources()).map(|t| t.ports.len()).sum();
+        self.offers.values().fold(used as u32, |sum, o| sum.saturating_add(o.ports))
+    }
+
+    /// What speaks against offering this to the node again now.
+    pub fn refusal(&self, key: TaskKey, version: Version, restart_at: u64, now_ms: u64) -> Option<&Refusal> {
+        let refusal = self.refusals.get(&key)?;
+        let same = refusal.version == version && refusal.restart_at >= restart_at;
+        (same && refusal.until_ms > now_ms).then_some(refusal)
+    }
+
+    /// Whether a stop that takes this generation is under way (PROTOCOL 16).
+    pub fn stopping(&self, key: TaskKey, generation: Generation) -> bool {
+        self.stops.get(&key).is_some_and(|stop| *stop >= generation)
+    }
+}
