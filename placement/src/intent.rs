@@ -4,6 +4,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     string::{String, ToString},
     sync::Arc,
+    vec::Vec,
 };
 
 use crate::{
@@ -28,6 +29,7 @@ pub struct Intent {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
     pub key: JobKey,
+    /// Without its earlier versions.
     pub record: JobRecord,
     /// Or a sentence that says why the document cannot be read.
     pub job: Result<Job, String>,
@@ -60,8 +62,11 @@ impl Intent {
             .jobs
             .iter()
             .map(|(key, record)| {
-                let same = before.jobs.get(key).filter(|w| w.record == *record);
-                let wanted = same.cloned().unwrap_or_else(|| Arc::new(Wanted::read(key, record)));
+                let wanted = match before.jobs.get(key) {
+                    Some(wanted) if wanted.is_of(record) => wanted.clone(),
+                    Some(wanted) if wanted.reads(record) => Arc::new(wanted.with(record)),
+                    _ => Arc::new(Wanted::read(key, record)),
+                };
                 (key.clone(), wanted)
             })
             .collect();
@@ -95,13 +100,30 @@ impl Intent {
 impl Wanted {
     pub fn read(key: &JobKey, record: &JobRecord) -> Wanted {
         let job = Job::from_document(&record.document).map_err(|e| e.to_string());
-        let mut wanted = Wanted { key: key.clone(), record: record.clone(), job, earlier: BTreeMap::new() };
+        let mut wanted = Wanted { key: key.clone(), record: bare(record), job, earlier: BTreeMap::new() };
         for old in record.versions.iter().filter(|v| v.version != record.version) {
             if let Some(changed) = wanted.changed_since(old) {
                 wanted.earlier.insert(old.version, changed);
             }
         }
         wanted
+    }
+
+    /// Whether the record has this very document, and the versions before it.
+    fn reads(&self, record: &JobRecord) -> bool {
+        (self.record.uid, self.record.version) == (record.uid, record.version)
+    }
+
+    fn is_of(&self, record: &JobRecord) -> bool {
+        let mine = &self.record;
+        self.reads(record)
+            && (mine.stopped, &mine.held, &mine.restarts, &mine.finished)
+                == (record.stopped, &record.held, &record.restarts, &record.finished)
+    }
+
+    /// The same document, and all else anew.
+    fn with(&self, record: &JobRecord) -> Wanted {
+        Wanted { record: bare(record), ..self.clone() }
     }
 
     pub fn uid(&self) -> Uid {
@@ -150,7 +172,7 @@ impl Wanted {
 
     /// The ledger index of the last restart that somebody asked for this index; 0: none.
     pub fn restart_at(&self, index: u32) -> u64 {
-        self.record.restarts.get(&index).copied().unwrap_or(0)
+        self.record.restart_at(index)
     }
 
     /// Whether a copy of that version must be replaced: what it runs is not what is wanted. A version newer than the
@@ -182,6 +204,11 @@ impl Wanted {
             indexes: named.into_iter().map(|i| (i, differs(i))).collect(),
         })
     }
+}
+
+/// Earlier versions are long, and only told apart.
+fn bare(record: &JobRecord) -> JobRecord {
+    JobRecord { versions: Vec::new(), ..record.clone() }
 }
 
 /// Whether two specs run the same: the rest is for people and for the placer.

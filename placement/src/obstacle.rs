@@ -143,6 +143,29 @@ impl fmt::Display for Names<'_> {
     }
 }
 
+/// "memory: wants 9 GiB, 3.2 GiB is free", of a node whose capacity the speaker does not know.
+pub fn shortage(resource: &str, wanted: u64, free: u64) -> String {
+    let (name, unit) = units(resource);
+    let (wanted, free) = (unit(wanted, Round::Up), unit(free, Round::Down));
+    format!("{name}: wants {}, {} is free", join(&wanted), join(&free))
+}
+
+fn units(resource: &str) -> (&str, Unit) {
+    match resource {
+        MEMORY => ("memory", bytes),
+        DISK => ("disk", bytes),
+        CPU => ("cpu", cores),
+        other => (other, plain),
+    }
+}
+
+fn join((number, unit): &(String, &str)) -> String {
+    match *unit {
+        "" => number.clone(),
+        unit => format!("{number} {unit}"),
+    }
+}
+
 struct Amounts<'a> {
     resource: &'a str,
     wanted: u64,
@@ -155,16 +178,7 @@ impl Amounts<'_> {
     /// shortage still shows.
     fn text(&self) -> (&str, String, String) {
         let Amounts { resource, wanted, free, capacity } = *self;
-        let (name, unit): (_, Unit) = match resource {
-            MEMORY => ("memory", bytes),
-            DISK => ("disk", bytes),
-            CPU => ("cpu", cores),
-            other => (other, plain),
-        };
-        let join = |(number, unit): &(String, &str)| match *unit {
-            "" => number.clone(),
-            unit => format!("{number} {unit}"),
-        };
+        let (name, unit) = units(resource);
         let (free, capacity) = (unit(free, Round::Down), unit(capacity, Round::Down));
         let left = if free.1 == capacity.1 || free.0 == "0" {
             format!("{} of {}", free.0, join(&capacity))

@@ -194,6 +194,7 @@ fn complete(key: TaskKey, here: &Here<'_>, copy: &Copy<'_>, success: bool, view:
     if alone && view.complete() && !view.completing.contains(&key) {
         let exit =
             copy.report.exit.clone().unwrap_or(Exit { code: None, signal: None, cause: Cause::Exited });
-        plan.complete.push(Completion { uid: key.uid, index: key.index, exit, success });
+        let restart_at = copy.report.restart_at;
+        plan.complete.push(Completion { uid: key.uid, index: key.index, exit, success, restart_at });
     }
 }
