@@ -1,5 +1,7 @@
 //! Texts with the expected answers below each line of input. `UPDATE=1` rewrites the answers.
 
+#![allow(dead_code, reason = "each test uses its half")]
+
 use std::fs;
 
 /// `answer` gives the indented lines below an input line; blank lines and comments (`#`) stay as they are.
@@ -20,7 +22,6 @@ pub(crate) fn check(path: &str, mut answer: impl FnMut(&str) -> String) {
 }
 
 /// Compares a whole file with what it should hold.
-#[allow(dead_code, reason = "not every test has whole files")]
 pub(crate) fn whole(path: &str, now: &str) {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
     same(&path, &fs::read_to_string(&path).unwrap_or_default(), now);

@@ -1,0 +1,246 @@
+//! The written forms that logs, snapshots, records and messages rely on. They are frozen: a difference here is a change
+//! of format, which readers of the release before must survive. New fields must have a default.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+
+use placement::{
+    ids::{Activation, CellId, Generation, JobKey, NodeId, Principal, RequestId, TaskKey, Uid, Version},
+    job::{Band, Job, Kind},
+    ledger::{Answer, Command, Completion, Entry, Expect, Ledger, Refusal, RequestStamp},
+    node::{Books, NodeInfo},
+    resources::Resources,
+    task::{Cause, Exit, Report, State},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+mod golden;
+
+/// Compares with the golden file and reads that back.
+fn frozen<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &str, value: &T) -> Value {
+    let text = serde_json::to_string_pretty(value).unwrap() + "\n";
+    golden::whole(&format!("tests/golden/{name}.json"), &text);
+    assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), value, "{name} is read back");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Reads the value with a field of a later covey in each of these objects.
+fn with_later_fields<T: DeserializeOwned + PartialEq + std::fmt::Debug>(
+    written: &Value,
+    at: &[&str],
+    value: &T,
+) {
+    let mut later = written.clone();
+    for pointer in at {
+        let object = later.pointer_mut(pointer).and_then(Value::as_object_mut);
+        object
+            .unwrap_or_else(|| panic!("no object at {pointer}"))
+            .insert("later".into(), json!({"deep": [1]}));
+    }
+    assert_eq!(&serde_json::from_value::<T>(later).unwrap(), value);
+}
+
+fn key() -> JobKey {
+    JobKey { owner: "ann".into(), name: "etl".into() }
+}
+
+fn exit(code: i32) -> Exit {
+    Exit { code: Some(code), signal: None, cause: Cause::Exited }
+}
+
+fn entries() -> Vec<Entry> {
+    let uid = Uid { cell: 1, index: 4 };
+    let version = Version { cell: 1, number: 1 };
+    let images = || BTreeMap::from([("hello:1".to_string(), "sha256:0f".to_string())]);
+    let document = |count| json!({"name": "etl", "kind": "batch", "count": count, "task": {"image": "hello:1", "cpu": 0.5}});
+    let asked = [
+        Command::Submit { job: key(), document: document(4), images: images(), expect: Expect::Absent },
+        Command::Submit {
+            job: key(),
+            document: document(3),
+            images: images(),
+            expect: Expect::Version { uid, version },
+        },
+        Command::Scale { job: key(), count: 4, expect: Expect::Any },
+        Command::Stop { job: key(), index: Some(2) },
+        Command::Restart { job: key(), index: None },
+        Command::Stop { job: JobKey { owner: "ann".into(), name: "none".into() }, index: None },
+    ];
+    let own = [
+        Command::Found { cell: CellId("c0ffee".into()), name: "lab".into(), generation: 1 },
+        Command::Admit { node: NodeId(0xA1), name: "h1".into() },
+        Command::Activate { node: NodeId(0xA1) },
+    ];
+    let done = vec![
+        Completion { uid, index: 0, exit: exit(0), success: true, restart_at: 8 },
+        Completion { uid, index: 1, exit: exit(3), success: false, restart_at: 8 },
+    ];
+    let mut out: Vec<Entry> =
+        own.into_iter().map(|command| Entry { request: None, at_ms: 1_700_000_000_000, command }).collect();
+    out.extend(asked.into_iter().enumerate().map(|(i, command)| Entry {
+        request: Some(RequestStamp { principal: Principal("ann".into()), id: RequestId(format!("r{i}")) }),
+        at_ms: 1_700_000_001_000,
+        command,
+    }));
+    out.push(Entry { request: None, at_ms: 1_700_000_002_000, command: Command::Complete { done } });
+    out
+}
+
+#[test]
+fn entries_and_answers() {
+    let entries = entries();
+    let written = frozen("entries", &entries);
+    let inner = [
+        "/0",
+        "/0/command/found",
+        "/1/command/admit",
+        "/2/command/activate",
+        "/3/request",
+        "/3/command/submit",
+        "/3/command/submit/job",
+        "/4/command/submit/expect/version",
+        "/4/command/submit/expect/version/version",
+        "/5/command/scale",
+        "/6/command/stop",
+        "/7/command/restart",
+        "/9/command/complete",
+        "/9/command/complete/done/0",
+        "/9/command/complete/done/0/exit",
+    ];
+    with_later_fields(&written, &inner, &entries);
+
+    let mut ledger = Ledger::default();
+    let answers: Vec<Answer> =
+        entries.iter().zip(1..).map(|(entry, index)| ledger.apply(index, entry)).collect();
+    let written = frozen("answers", &answers);
+    with_later_fields(&written, &["/0/done", "/3/done", "/8/refused"], &answers);
+}
+
+#[test]
+fn a_snapshot_of_the_ledger() {
+    let mut ledger = Ledger::default();
+    for (index, entry) in (1..).zip(&entries()) {
+        ledger.apply(index, entry);
+    }
+    let written = frozen("ledger", &ledger);
+    let inner = [
+        "",
+        "/cell",
+        "/activation",
+        "/roster/00000000000000a1",
+        "/jobs/0/0",
+        "/jobs/0/1",
+        "/jobs/0/1/version",
+        "/jobs/0/1/versions/0",
+        "/jobs/0/1/finished/0",
+        "/requests/ann/0",
+        "/requests/ann/0/answer/done",
+    ];
+    with_later_fields(&written, &inner, &ledger);
+
+    // Keys of a later covey in a document are the document's own: they stay.
+    let mut later = written;
+    later["jobs"][0][1]["document"]["later"] = json!({"deep": [1]});
+    let read: Ledger = serde_json::from_value(later.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), later);
+}
+
+#[test]
+fn what_a_node_is_given_and_reports() {
+    let document = json!({
+        "name": "web", "band": "production",
+        "task": {
+            "image": "hello:1", "command": ["/hello"], "env": {"A": "${PORT_http}"}, "ports": ["http"],
+            "health": {"http": "/healthz", "port": "http"},
+        },
+    });
+    let images = [("hello:1".to_string(), "sha256:0f".to_string())].into();
+    let spec = Job::from_document(&document).unwrap().task_spec(2, &key(), &images, 8).unwrap();
+    let written = frozen("task_spec", &spec);
+    with_later_fields(&written, &["", "/job", "/health"], &spec);
+    // Fields with a default may be missing.
+    let mut least = written;
+    for field in ["command", "env", "ports", "health", "restart_at", "retries"] {
+        least.as_object_mut().unwrap().remove(field);
+    }
+    assert!(serde_json::from_value::<placement::task::TaskSpec>(least).is_ok());
+
+    let report = Report {
+        key: TaskKey { uid: Uid { cell: 1, index: 4 }, index: 2 },
+        job: key(),
+        kind: Kind::Service,
+        band: Band::Production,
+        priority: 250,
+        generation: Generation { cell: 1, activation: 3, seq: 9 },
+        version: Version { cell: 1, number: 2 },
+        state: State::Running,
+        image: "hello:1".into(),
+        digest: "sha256:0f".into(),
+        pid: Some(4711),
+        ports: [("http".to_string(), 20001)].into(),
+        restarts: 1,
+        restart_at: 8,
+        healthy: Some(true),
+        since_ms: 1_700_000_000_000,
+        reason: None,
+        exit: None,
+        limit: Resources::new(100, 128 << 20),
+        reservation: Resources::new(100, 128 << 20),
+        usage: Resources::default(),
+    };
+    let written = frozen("report", &report);
+    with_later_fields(&written, &["", "/job", "/version"], &report);
+}
+
+#[test]
+fn names_and_amounts() {
+    let mut books = Books::default();
+    books.add(Band::Batch, &Resources::new(250, 64 << 20), &Resources::new(100, 32 << 20));
+    let causes = [
+        Cause::Exited,
+        Cause::Stopped,
+        Cause::Unhealthy,
+        Cause::OomLimit,
+        Cause::Reclaimed,
+        Cause::OomHost,
+        Cause::Preempted,
+        Cause::Disk,
+        Cause::NodeLost,
+        Cause::ShimLost,
+    ];
+    let states = [
+        State::Pending,
+        State::Starting,
+        State::Running,
+        State::Stopping,
+        State::Succeeded,
+        State::Failed,
+        State::Lost,
+        State::Unknown,
+    ];
+    let node = NodeInfo {
+        id: NodeId(0xA1),
+        name: "h1".into(),
+        addr: "10.0.0.1:7411".into(),
+        version: "0.1.0".into(),
+        labels: [("arch".to_string(), "x86_64".to_string())].into(),
+        capacity: Resources::new(4000, 8 << 30),
+    };
+    let refusal = Refusal::new("conflict", "web is at version 2, not at 1", Some("look again"));
+    let all = json!({
+        "node_id": NodeId(0xA1), "cell_id": CellId("c0ffee".into()), "uid": Uid { cell: 1, index: 4 },
+        "task_key": TaskKey { uid: Uid { cell: 1, index: 4 }, index: 2 }, "job": key(),
+        "generation": Generation { cell: 1, activation: 3, seq: 9 }, "activation": Activation { cell: 1, index: 3 },
+        "version": Version { cell: 1, number: 2 }, "bands": Band::ALL, "kinds": [Kind::Service, Kind::Batch],
+        "causes": causes, "states": states, "exit": exit(137), "books": books, "node": node, "refusal": refusal,
+        "constraint": "zone in (a,b)".parse::<placement::job::Constraint>().unwrap(),
+    });
+    frozen("nouns", &all);
+    assert_eq!(serde_json::from_value::<[Cause; 10]>(all["causes"].clone()).unwrap(), causes);
+    assert_eq!(serde_json::from_value::<[State; 8]>(all["states"].clone()).unwrap(), states);
+    assert_eq!(serde_json::from_value::<[Band; 4]>(all["bands"].clone()).unwrap(), Band::ALL);
+    assert_eq!(serde_json::from_value::<Books>(all["books"].clone()).unwrap(), books);
+    assert_eq!(serde_json::from_value::<NodeInfo>(all["node"].clone()).unwrap(), node);
+    assert_eq!(serde_json::from_value::<Refusal>(all["refusal"].clone()).unwrap(), refusal);
+}
