@@ -2,6 +2,7 @@
 //! binary, as its users do, never the crates that it is made of.
 
 pub mod binary;
+pub mod debian;
 mod error;
 pub mod vm;
 
