@@ -1,9 +1,11 @@
-//! Real hosts for tests, demos and figures: virtual machines for now. Everything here uses only the built `covey`
-//! binary, as its users do, never the crates that it is made of.
+//! Real hosts for tests, demos and figures: virtual machines, and nodes on this machine. Everything here uses only the
+//! built `covey` binary, as its users do, never the crates that it is made of.
 
 pub mod binary;
 pub mod debian;
 mod error;
+pub mod image;
+pub mod node;
 pub mod vm;
 
 pub use error::{Error, Result};

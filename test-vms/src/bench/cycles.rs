@@ -1,0 +1,105 @@
+//! Many starts and stops, and what they leave over: nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use test_vms::Result;
+use test_vms::node::Node;
+
+use crate::figures::show_holds;
+
+/// Cycles before the first look: what is made once and kept is made then.
+const WARM_UP: usize = 10;
+const JOB: &str = "name = \"cycle\"\n[task]\nimage = \"hello:1\"\nports = [\"http\"]\n\
+                   command = [\"/hello\", \"--listen\", \":${PORT_http}\"]\n";
+
+pub(crate) fn run(count: usize) -> Result<bool> {
+    let node = Node::start()?;
+    for _ in 0..WARM_UP {
+        cycle(&node)?;
+    }
+    let before = Left::of(&node);
+    node.run("cycle", JOB)?;
+    let running = Left::of(&node);
+    node.stop("cycle")?;
+    let begun = Instant::now();
+    for _ in 1..count {
+        cycle(&node)?;
+    }
+    let each = begun.elapsed() / u32::try_from(count.max(2) - 1).unwrap_or(1);
+    let after = Left::of(&node);
+    println!("  {} each, seen from the command line", crate::figures::millis(each));
+    // Else the comparison would look where nothing ever is.
+    let sees = running.processes > before.processes && running.cgroups.len() > before.cgroups.len();
+    let holds = show_holds("a running task is seen in the cgroups", sees, "")
+        & show_same("mounts", &before.mounts, &after.mounts)
+        & show_same("cgroups", &before.cgroups, &after.cgroups)
+        & show_holds(
+            "no process is left",
+            after.processes <= before.processes,
+            &format!("{} → {}", before.processes, after.processes),
+        )
+        & show_holds(
+            "no descriptor of the agent is left",
+            after.descriptors <= before.descriptors,
+            &format!("{} → {}", before.descriptors, after.descriptors),
+        )
+        & show_same("files in DIR", &before.files, &after.files);
+    Ok(holds)
+}
+
+fn cycle(node: &Node) -> Result<()> {
+    node.run("cycle", JOB)?;
+    node.stop("cycle")
+}
+
+/// Everything that a container could leave behind.
+struct Left {
+    mounts: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    files: BTreeSet<String>,
+    processes: usize,
+    descriptors: usize,
+}
+
+impl Left {
+    fn of(node: &Node) -> Self {
+        let mut files = BTreeSet::new();
+        walk(&node.data(), &mut files);
+        let agent = node.agent_pid();
+        Self {
+            mounts: mounts("/proc/self/mounts", node)
+                .union(&mounts(&format!("/proc/{agent}/mounts"), node))
+                .cloned()
+                .collect(),
+            cgroups: node.cgroups.below().iter().map(|path| path.display().to_string()).collect(),
+            files,
+            processes: node.cgroups.processes().len(),
+            descriptors: fs::read_dir(format!("/proc/{agent}/fd")).map_or(0, Iterator::count),
+        }
+    }
+}
+
+/// The mounts of a namespace that have to do with the node; others come and go beside it.
+fn mounts(path: &str, node: &Node) -> BTreeSet<String> {
+    let mine = node.scratch().display().to_string();
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter(|line| line.contains(&mine)).map(str::to_owned).collect()
+}
+
+fn show_same(what: &str, before: &BTreeSet<String>, after: &BTreeSet<String>) -> bool {
+    let new: Vec<_> = after.difference(before).take(3).cloned().collect();
+    let detail = format!("{} → {} {}", before.len(), after.len(), new.join(" "));
+    show_holds(&format!("no more {what} than before"), after.len() <= before.len(), detail.trim_end())
+}
+
+fn walk(directory: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        found.insert(entry.path().display().to_string());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&entry.path(), found);
+        }
+    }
+}

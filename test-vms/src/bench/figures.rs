@@ -1,0 +1,92 @@
+//! Samples, and how they are shown.
+
+use std::time::Duration;
+
+/// What one program took, sample by sample.
+#[derive(Debug)]
+pub(crate) struct Series {
+    name: String,
+    samples: Vec<Duration>,
+}
+
+impl Series {
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, samples: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, sample: Duration) {
+        self.samples.push(sample);
+    }
+
+    /// The middle sample; zero if there is none.
+    pub(crate) fn median(&self) -> Duration {
+        self.quantile(0.5)
+    }
+
+    fn quantile(&self, share: f64) -> Duration {
+        let mut sorted = self.samples.clone();
+        sorted.sort_unstable();
+        let last = sorted.len().saturating_sub(1);
+        let place = (share * last as f64).round() as usize;
+        sorted.get(place).copied().unwrap_or_default()
+    }
+}
+
+/// Prints covey's series (the first) against its goal and beside its peers'; true when the goal is met.
+pub(crate) fn show(series: &[Series], goal: Duration) -> bool {
+    let Some(covey) = series.first() else { return false };
+    let met = !covey.samples.is_empty() && covey.median() <= goal;
+    println!("  {:28} {:>10} {:>10} {:>10}   covey/peer", "", "median", "p10", "p90");
+    for one in series {
+        let ratio = if std::ptr::eq(one, covey) {
+            format!("goal ≤ {} ms: {}", goal.as_millis(), if met { "met" } else { "MISSED" })
+        } else {
+            format!("{:.2}", covey.median().as_secs_f64() / one.median().as_secs_f64())
+        };
+        println!(
+            "  {:28} {:>10} {:>10} {:>10}   {ratio}",
+            one.name,
+            millis(one.median()),
+            millis(one.quantile(0.1)),
+            millis(one.quantile(0.9))
+        );
+    }
+    met
+}
+
+/// Milliseconds with one decimal.
+pub(crate) fn millis(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+}
+
+/// Prints one number against its goal; true when it is met.
+pub(crate) fn show_at_most(what: &str, value: f64, goal: f64, unit: &str) -> bool {
+    let met = value <= goal;
+    println!(
+        "  {what:28} {value:>7.1} {unit}   goal ≤ {goal} {unit}: {}",
+        if met { "met" } else { "MISSED" }
+    );
+    met
+}
+
+/// Prints whether what must hold does.
+pub(crate) fn show_holds(what: &str, holds: bool, detail: &str) -> bool {
+    println!("  {what:44} {}   {detail}", if holds { "yes" } else { "NO" });
+    holds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        let mut series = Series::new("x".to_owned());
+        assert_eq!(series.median(), Duration::ZERO);
+        for millis in [9, 1, 5, 7, 3] {
+            series.push(Duration::from_millis(millis));
+        }
+        assert_eq!(series.median(), Duration::from_millis(5));
+        assert_eq!(series.quantile(0.9), Duration::from_millis(9));
+    }
+}

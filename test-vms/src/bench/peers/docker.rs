@@ -1,0 +1,130 @@
+//! Debian's Docker engine, unpacked beside the system and run on a directory of its own.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use test_vms::debian::Unpacked;
+use test_vms::{Error, Result, binary, image};
+
+use super::output;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running engine with the image `hello:1`.
+pub(crate) struct Docker {
+    /// With its version.
+    pub(crate) name: String,
+    unpacked: Unpacked,
+    daemon: Child,
+    scratch: TempDir,
+}
+
+impl Docker {
+    pub(crate) fn start() -> Result<Self> {
+        let unpacked = Unpacked::get("docker-1", &[], &["docker.io"])?;
+        let scratch = tempfile::Builder::new().prefix("covey-docker-").tempdir();
+        let scratch = scratch.map_err(|why| Error::Missing(format!("cannot make a directory: {why}")))?;
+        let at = |name: &str| scratch.path().join(name);
+        let log =
+            fs::File::create(at("log")).map_err(|why| Error::Missing(format!("cannot make a log: {why}")))?;
+        let daemon = unpacked
+            .command("dockerd")
+            .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
+            .arg("--data-root")
+            .arg(at("data"))
+            .arg("--exec-root")
+            .arg(at("run"))
+            .arg("--pidfile")
+            .arg(at("pid"))
+            .arg("--host")
+            .arg(format!("unix://{}", at("sock").display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|why| Error::Missing(format!("cannot start dockerd: {why}")))?;
+        let mut docker = Self { name: String::new(), unpacked, daemon, scratch };
+        docker.answers()?;
+        let version = output(docker.client().args(["version", "--format", "{{.Server.Version}}"]))?;
+        docker.name = format!("docker {}", version.trim());
+        docker.load()?;
+        Ok(docker)
+    }
+
+    fn answers(&mut self) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while UnixStream::connect(self.scratch.path().join("sock")).is_err() {
+            if Instant::now() > until || self.daemon.try_wait().is_ok_and(|ended| ended.is_some()) {
+                let log = fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default();
+                let last = log.lines().last().unwrap_or("it wrote nothing");
+                return Err(Error::Missing(format!("dockerd does not start: {last}")));
+            }
+            sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// The same single file that is covey's `hello:1`.
+    fn load(&self) -> Result<()> {
+        let tree = self.scratch.path().join("image");
+        let failed = |why| Error::Missing(format!("cannot make docker's image: {why}"));
+        fs::create_dir(&tree).map_err(failed)?;
+        fs::copy(binary::covey()?, tree.join("hello")).map_err(failed)?;
+        let archive = self.scratch.path().join("image.tar");
+        output(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg("hello"))?;
+        let entry = r#"ENTRYPOINT ["/hello"]"#;
+        output(self.client().args(["import", "-c", entry]).arg(&archive).arg(image::HELLO)).map(drop)
+    }
+
+    fn client(&self) -> Command {
+        let mut client = self.unpacked.command("docker");
+        client.env("DOCKER_HOST", format!("unix://{}", self.scratch.path().join("sock").display()));
+        client
+    }
+
+    /// Starts one container, with the limits that a covey task has by default.
+    pub(crate) fn run(&self, name: &str) -> Command {
+        let mut client = self.client();
+        client.args(["run", "-d", "--network", "host", "--cpus", "0.1", "--memory", "128m", "--name", name]);
+        client.args([image::HELLO, "--listen", "127.0.0.1:0"]);
+        client
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        output(self.client().args(["rm", "-f", name])).map(drop)
+    }
+
+    /// The engine's two daemons.
+    pub(crate) fn daemons(&self) -> Vec<u32> {
+        let containerd: Option<u32> =
+            fs::read_to_string(self.scratch.path().join("run/containerd/containerd.pid"))
+                .ok()
+                .and_then(|pid| pid.trim().parse().ok());
+        std::iter::once(self.daemon.id()).chain(containerd).collect()
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        // It ends its own daemons and containers when asked.
+        let _ = kill(Pid::from_raw(self.daemon.id().cast_signed()), Signal::SIGTERM);
+        let _ = self.daemon.wait();
+        // This one mount it leaves over, and the directories of its cgroups.
+        let _ = umount2(&self.scratch.path().join("run/netns/default"), MntFlags::MNT_DETACH);
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let mut left: Vec<PathBuf> = hierarchies.map(|entry| entry.path().join("docker")).collect();
+        left.push("/sys/fs/cgroup/docker".into());
+        for directory in left {
+            // Not empty: somebody else's engine.
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
