@@ -5,6 +5,7 @@ pub mod core;
 pub mod dir;
 pub mod event;
 pub mod identity;
+pub mod ledger;
 pub mod limits;
 pub mod probe;
 pub mod store;

@@ -1,0 +1,150 @@
+//! What the daemon sees of the ledger.
+
+use std::{path::Path, sync::Arc};
+
+use placement::{
+    ids::NodeId,
+    ledger::{Answer, Entry, Ledger},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    Batch, DiskError, File, View,
+    keeper::{Keeper, Pulse, Request},
+};
+
+/// Requests that may wait; beyond it proposers wait for a place.
+const QUEUE: usize = 4096;
+/// Bytes of one entry. A job's document is bounded far below; this guards the log itself.
+const MAX_ENTRY: usize = 8 << 20;
+
+/// What this node is to the ledger now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It leads: its proposals are taken. `start` counts the starts of the Raft core in this process: a core that had
+    /// to be started again leads in the same term, and the daemon activates itself anew all the same (PROTOCOL 3).
+    Leader { term: u64, start: u64 },
+    /// Somebody else leads, or nobody yet.
+    Follower { leader: Option<NodeId> },
+    /// The disk failed; proposals are refused with the reason until it works again.
+    Broken,
+}
+
+impl Role {
+    pub fn is_leader(self) -> bool {
+        matches!(self, Role::Leader { .. })
+    }
+}
+
+/// Why an entry did not get into the ledger.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProposeError {
+    /// Somebody else has to be asked.
+    #[error("this node does not lead the ledger{}", leader.map(|id| format!("; node {id} does")).unwrap_or_default())]
+    NotLeader { leader: Option<NodeId> },
+    /// Most likely the entry is not in the ledger, but it may be: repeat it with the same request id.
+    #[error("the ledger did not take the entry: {0}")]
+    Disk(#[from] DiskError),
+    /// The Raft core stopped for a reason that is not the disk's. As with `Disk`, repeat it with the same id.
+    #[error("the ledger stopped: {why}; it is being started again")]
+    Core { why: String },
+    #[error("an entry of {size} bytes is too large for the ledger, the limit is {MAX_ENTRY}")]
+    TooLarge { size: usize },
+    #[error("the entry cannot be written as JSON: {0}")]
+    Encode(Arc<serde_json::Error>),
+    /// Shut down meanwhile. As with `Disk`, the entry may be in it or not.
+    #[error("the ledger is shut down")]
+    Closed,
+}
+
+/// The ledger, from outside. Clones are the same ledger; when the last is gone it stops, but only
+/// [`LedgerHandle::shutdown`] waits for that.
+#[derive(Debug, Clone)]
+pub struct LedgerHandle {
+    requests: mpsc::Sender<Request>,
+    view: Arc<View>,
+    role: watch::Receiver<Role>,
+    pulse: Arc<Pulse>,
+    stop: Arc<watch::Sender<bool>>,
+}
+
+impl LedgerHandle {
+    /// Opens `ledger.redb`, or makes an empty one. A sole voter leads again, with all of its log applied, when this
+    /// returns. Takes tokio's current runtime.
+    pub async fn open(path: &Path, node: NodeId) -> Result<LedgerHandle, ProposeError> {
+        let file = {
+            let path = path.to_owned();
+            tokio::task::spawn_blocking(move || File::open(&path, node))
+                .await
+                .map_err(|_| ProposeError::Closed)??
+        };
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let view = Arc::<View>::default();
+        let pulse = Arc::<Pulse>::default();
+        let (role, roles) = watch::channel(Role::Follower { leader: None });
+        let (stop, stopped) = watch::channel(false);
+        let keeper = Keeper::start(file, node, view.clone(), pulse.clone(), role).await?;
+        tokio::spawn(keeper.run(queue, stopped));
+        Ok(LedgerHandle { requests, view, role: roles, pulse, stop: Arc::new(stop) })
+    }
+
+    /// Makes this node the sole voter of a new ledger and proposes its first entries. Doing it again does nothing if the
+    /// ledger has its `Found` entry, and finishes what a crash interrupted if not.
+    pub async fn found(&self, first: Vec<Entry>) -> Result<(), ProposeError> {
+        if self.state().cell.is_some() {
+            return Ok(());
+        }
+        let mut all = Batch::default();
+        for entry in &first {
+            all.append(encode(entry)?);
+        }
+        self.send(all, true).await.map(drop)
+    }
+
+    /// Commits one entry and tells what the state machine answered. It is on disk, on a majority of voters, when this
+    /// returns. If the future is dropped, the entry may be committed all the same.
+    pub async fn propose(&self, entry: &Entry) -> Result<Answer, ProposeError> {
+        let mut answers = self.send(encode(entry)?, false).await?;
+        answers.pop().ok_or_else(|| ProposeError::Core { why: "an entry without an answer".into() })
+    }
+
+    async fn send(&self, batch: Batch, found: bool) -> Result<Vec<Answer>, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request { found, batch, reply }).await.map_err(|_| ProposeError::Closed)?;
+        answer.await.map_err(|_| ProposeError::Closed)?
+    }
+
+    /// The ledger as applied on this node. A pointer; let go of it soon, since while it is held the next entry has to
+    /// copy the ledger.
+    pub fn state(&self) -> Arc<Ledger> {
+        self.view.ledger()
+    }
+
+    /// The index of the last entry applied, each time it grows.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.view.applied()
+    }
+
+    /// What this node is to the ledger, each time it changes.
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
+    /// As leader: how long ago the heartbeats were answered that a majority answered last (PROTOCOL 6), by a clock that
+    /// counts suspension. 0 for a sole voter; `None` if this node does not lead.
+    pub fn millis_since_quorum_ack(&self) -> Option<u64> {
+        self.role.borrow().is_leader().then(|| self.pulse.age())
+    }
+
+    /// Ends what is under way, closes the file and waits for both. Proposals that wait are refused.
+    pub async fn shutdown(&self) {
+        self.stop.send_replace(true);
+        self.requests.closed().await;
+    }
+}
+
+fn encode(entry: &Entry) -> Result<Batch, ProposeError> {
+    let batch = Batch::one(entry).map_err(|e| ProposeError::Encode(Arc::new(e)))?;
+    let size = batch.size();
+    if size > MAX_ENTRY { Err(ProposeError::TooLarge { size }) } else { Ok(batch) }
+}

@@ -1,0 +1,218 @@
+//! Raft's state machine: the ledger as applied so far, its snapshots, and the view that everybody else reads.
+
+use std::{
+    io::Cursor,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use openraft::{
+    EmptyNode, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder,
+    SnapshotMeta, StorageError, StoredMembership, storage::RaftStateMachine,
+};
+use placement::{
+    ids::NodeId,
+    ledger::{Answer, Ledger},
+};
+use tokio::sync::watch;
+
+use super::{
+    Batch, Change, Disk, DiskError, Types,
+    log::{decode, failed},
+    record::{FORMAT, Snapshot, written_by},
+};
+
+/// The applied ledger. Reading is a pointer copy; whoever holds one makes the next change copy the ledger, so let go soon.
+#[derive(Debug)]
+pub struct View {
+    ledger: RwLock<Arc<Ledger>>,
+    applied: watch::Sender<u64>,
+}
+
+impl Default for View {
+    fn default() -> View {
+        View { ledger: RwLock::default(), applied: watch::Sender::new(0) }
+    }
+}
+
+impl View {
+    pub fn ledger(&self) -> Arc<Ledger> {
+        self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The index of the ledger's last applied entry, each time it grows.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Arc<Ledger>) -> T) -> T {
+        let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut ledger);
+        let applied = ledger.applied;
+        drop(ledger);
+        self.applied.send_if_modified(|known| std::mem::replace(known, applied) != applied);
+        result
+    }
+}
+
+/// The state machine as openraft wants it.
+#[derive(Debug)]
+pub struct Machine<D> {
+    disk: D,
+    view: Arc<View>,
+    last: Option<LogId<NodeId>>,
+    members: StoredMembership<NodeId, EmptyNode>,
+}
+
+impl<D: Disk> Machine<D> {
+    /// Starts from the snapshot on disk; openraft then applies the log behind it.
+    pub fn open(disk: D, view: Arc<View>) -> Result<Machine<D>, DiskError> {
+        let mut machine = Machine { disk, view, last: None, members: StoredMembership::default() };
+        match machine.disk.snapshot()? {
+            Some(stored) => {
+                let snapshot = decode(&machine.disk, &stored, "the snapshot")?;
+                machine.restore(snapshot);
+            }
+            None => machine.view.change(|ledger| *ledger = Arc::default()),
+        }
+        Ok(machine)
+    }
+
+    fn restore(&mut self, snapshot: Snapshot) {
+        let meta = snapshot.meta();
+        self.last = meta.last_log_id;
+        self.members = meta.last_membership;
+        self.view.change(|ledger| *ledger = Arc::new(snapshot.ledger));
+    }
+
+    fn apply_all<C: Types>(
+        &mut self,
+        entries: impl Iterator<Item = Entry<C>>,
+    ) -> Result<Vec<Vec<Answer>>, (LogId<NodeId>, DiskError)> {
+        let (disk, last, members) = (&self.disk, &mut self.last, &mut self.members);
+        let unknown = |at: LogId<NodeId>, e: serde_json::Error| {
+            (at, disk.damaged(format!("log entry {}", at.index), e.to_string()))
+        };
+        self.view.change(|ledger| {
+            let mut answers = Vec::new();
+            for entry in entries {
+                answers.push(match &entry.payload {
+                    EntryPayload::Blank => Vec::new(),
+                    EntryPayload::Normal(batch) => {
+                        apply(Arc::make_mut(ledger), batch).map_err(|e| unknown(entry.log_id, e))?
+                    }
+                    EntryPayload::Membership(changed) => {
+                        *members = StoredMembership::new(Some(entry.log_id), changed.clone());
+                        Vec::new()
+                    }
+                });
+                *last = Some(entry.log_id);
+            }
+            Ok(answers)
+        })
+    }
+
+    fn snapshot(&self) -> Snapshot<Arc<Ledger>> {
+        Snapshot {
+            format: FORMAT,
+            written_by: written_by(),
+            last: self.last.map(Into::into),
+            members_at: self.members.log_id().map(Into::into),
+            members: self.members.membership().into(),
+            ledger: self.view.ledger(),
+        }
+    }
+}
+
+/// Entries are numbered by the ledger itself, one after the other: Raft's index counts batches, and words of its own.
+fn apply(ledger: &mut Ledger, batch: &Batch) -> Result<Vec<Answer>, serde_json::Error> {
+    // All of a batch or nothing.
+    let entries = batch.entries().collect::<Result<Vec<_>, _>>()?;
+    Ok(entries.iter().map(|entry| ledger.apply(ledger.applied + 1, entry)).collect())
+}
+
+impl<C: Types, D: Disk> RaftStateMachine<C> for Machine<D> {
+    type SnapshotBuilder = Builder<D>;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId<NodeId>>, StoredMembership<NodeId, EmptyNode>), StorageError<NodeId>> {
+        Ok((self.last, self.members.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Answer>>, StorageError<NodeId>>
+    where
+        I: IntoIterator<Item = Entry<C>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let applied = self.apply_all::<C>(entries.into_iter());
+        applied.map_err(|(at, e)| failed(ErrorSubject::Apply(at), ErrorVerb::Read, &e))
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder<D> {
+        Builder { disk: self.disk.clone(), snapshot: Some(self.snapshot()) }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError<NodeId>> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<NodeId, EmptyNode>,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError<NodeId>> {
+        let stored = snapshot.into_inner();
+        let failed = |verb, e| failed(ErrorSubject::Snapshot(Some(meta.signature())), verb, &e);
+        // Only what can be read may take the place of what is there.
+        let snapshot = decode(&self.disk, &stored, "the snapshot sent by the leader");
+        let snapshot = snapshot.map_err(|e| failed(ErrorVerb::Read, e))?;
+        let written = self.disk.write(vec![Change::Snapshot(stored)]).await;
+        written.map_err(|e| failed(ErrorVerb::Write, e))?;
+        self.restore(snapshot);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<openraft::Snapshot<C>>, StorageError<NodeId>> {
+        let stored =
+            stored(&self.disk).map_err(|e| failed(ErrorSubject::Snapshot(None), ErrorVerb::Read, &e))?;
+        Ok(stored.map(|(meta, stored)| openraft::Snapshot { meta, snapshot: Box::new(Cursor::new(stored)) }))
+    }
+}
+
+/// The snapshot on disk, as text; its ledger is passed over unread.
+fn stored(disk: &impl Disk) -> Result<Option<(Meta, Vec<u8>)>, DiskError> {
+    let Some(stored) = disk.snapshot()? else { return Ok(None) };
+    let snapshot: Snapshot<serde::de::IgnoredAny> = decode(disk, &stored, "the snapshot")?;
+    Ok(Some((snapshot.meta(), stored)))
+}
+
+type Meta = SnapshotMeta<NodeId, EmptyNode>;
+
+/// Writes a snapshot of the ledger as it was when the builder was made.
+#[derive(Debug)]
+pub struct Builder<D> {
+    disk: D,
+    /// Taken by the build: until it is written out, each change of the ledger has to copy it.
+    snapshot: Option<Snapshot<Arc<Ledger>>>,
+}
+
+impl<D: Disk> Builder<D> {
+    async fn build(&mut self) -> Result<(Meta, Vec<u8>), DiskError> {
+        let unwritable = |why: &str| self.disk.damaged("the snapshot to be written".into(), why.into());
+        let snapshot = self.snapshot.take().ok_or_else(|| unwritable("it was written before"))?;
+        let meta = snapshot.meta();
+        let encoded = self.disk.aside(move || serde_json::to_vec(&snapshot)).await;
+        let encoded = encoded.ok_or_else(|| unwritable("encoding it failed"))?;
+        let stored = encoded.map_err(|e| unwritable(&e.to_string()))?;
+        self.disk.write(vec![Change::Snapshot(stored.clone())]).await?;
+        Ok((meta, stored))
+    }
+}
+
+impl<C: Types, D: Disk> RaftSnapshotBuilder<C> for Builder<D> {
+    async fn build_snapshot(&mut self) -> Result<openraft::Snapshot<C>, StorageError<NodeId>> {
+        let built = self.build().await;
+        let (meta, stored) = built.map_err(|e| failed(ErrorSubject::Snapshot(None), ErrorVerb::Write, &e))?;
+        Ok(openraft::Snapshot { meta, snapshot: Box::new(Cursor::new(stored)) })
+    }
+}
