@@ -122,7 +122,9 @@ pub fn parse(file: &str, text: &str, sets: &[Set]) -> Result<JobFile, JobFileErr
 
 /// Whether it is the key that is wrong, not its value.
 fn is_about_key(message: &str) -> bool {
-    message.starts_with("unknown key") || message.ends_with("not supported yet")
+    message.starts_with("unknown key")
+        || message.ends_with("not supported yet")
+        || message.ends_with("not the name of a variable")
 }
 
 /// What is wrong at a place of a text, in bytes.

@@ -59,7 +59,7 @@ impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
-        writeln!(f, " {number} | {}", self.text)?;
+        writeln!(f, "{}", format!(" {number} | {}", self.text).trim_end())?;
         write!(f, " {margin} | {}{}", " ".repeat(self.before), "^".repeat(self.marked))
     }
 }

@@ -21,9 +21,14 @@ fn syntax(text: &str, why: &serde_json::Error) -> Flaw {
     let start = (line + why.column().saturating_sub(1)).min(text.len());
     let message = why.to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
+    if why.is_eof() {
+        let end = text.trim_end().len();
+        return Flaw::new(end..end, "the file ends in the middle of the document");
+    }
     let flaw = Flaw::new(start..start + 1, message);
     match message {
         m if m.contains("trailing comma") => flaw.hint("JSON allows no comma after the last element"),
+        "trailing characters" => Flaw::new(start..start + 1, "more text after the document's end"),
         m if m.contains("key must be a string") => flaw.hint("JSON's keys are quoted: {\"name\": …}"),
         _ => flaw,
     }

@@ -40,20 +40,26 @@ pub(super) fn key(text: &str) -> Option<Vec<String>> {
     Some(steps)
 }
 
-/// The parser's words for what it met, made a sentence, with a hint for what people often get wrong.
+/// The parser's words for what it met, plainer where they are of its grammar, with a hint for what people often get
+/// wrong.
 fn syntax(text: &str, why: &toml::de::Error) -> Flaw {
     let span = why.span().unwrap_or(text.len()..text.len());
     let found = text.get(span.clone()).unwrap_or_default();
     let line = text.get(..span.start).and_then(|head| head.rsplit('\n').next()).unwrap_or_default();
-    let flaw = Flaw::new(span, why.message().trim().replace('\n', ", "));
-    if flaw.message.contains("duplicate key") {
-        flaw.hint("give each key once; a table's keys may not be spread over two headers of the same name")
-    } else if line.trim_end().ends_with('=') && found.starts_with(|c: char| c.is_alphanumeric() || c == '/') {
-        flaw.hint("quote text: key = \"value\"")
-    } else if line.contains(": ") || found.starts_with(':') {
-        flaw.hint("TOML has key = value, not key: value")
+    let message = why.message().trim().replace('\n', ", ");
+    let flaw = |message: &str, hint: &str| Flaw::new(span.clone(), message).hint(hint);
+    if message.starts_with("duplicate key") {
+        flaw(&format!("`{found}` is there twice"), "give each key and each [table] once")
+    } else if message.starts_with("string values must be quoted") {
+        flaw("text must be quoted", "key = \"value\"")
+    } else if line.trim_start().split(['=', '#']).next().is_some_and(|key| key.contains(':')) {
+        flaw(&message, "TOML has key = value, not key: value")
+    } else if message.starts_with("invalid basic string, expected `\"`") {
+        flaw("the closing quote is missing", "text of several lines stands between \"\"\" and \"\"\"")
+    } else if message.starts_with("invalid basic string, expected non-double-quote") {
+        flaw("quoted text may not hold this character", "write it as \\u and four hex digits")
     } else {
-        flaw
+        Flaw::new(span.clone(), message)
     }
 }
 
