@@ -1,5 +1,12 @@
-//! The shim alone: what `covey shim` does, for the tests of this crate, which have no `covey`.
+//! What `covey` does with this crate, for its tests, which have no `covey`: `shim BUNDLE`, and `capacity`.
 
 fn main() -> std::process::ExitCode {
-    oci::shim::main(std::env::args_os().skip(2))
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|verb| verb == "capacity") {
+        let (tree, warnings) = oci::cgroup::Tree::open("capacity");
+        let capacity = tree.capacity();
+        println!("{} {} {}", capacity.cpu_milli, capacity.memory_bytes, warnings.len());
+        return if tree.clear().is_ok() { 0.into() } else { 1.into() };
+    }
+    oci::shim::main(args)
 }

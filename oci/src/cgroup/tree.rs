@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::{Hierarchy, hierarchies};
-use super::{Band, Error, Placement, UNIFIED, apply, join, keyed, number, remove_tree};
+use super::{Band, Error, Placement, UNIFIED, apply, join, number, remove_tree};
 
 /// The controllers without which a limit is not enforced, and that limit's name.
 const NEEDED: [(&str, &str); 3] = [("cpu", "CPU"), ("memory", "memory"), ("pids", "process")];
@@ -256,11 +256,4 @@ fn enable(dir: &Path) -> io::Result<()> {
         fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"))?;
     }
     Ok(())
-}
-
-impl Tree {
-    /// How many cgroups the unified tree holds below it, by the kernel's own count; `None` without one.
-    pub fn descendants(&self) -> Option<u64> {
-        keyed(&self.trees.get(UNIFIED)?.join("cgroup.stat"), "nr_descendants")
-    }
 }

@@ -15,7 +15,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -28,7 +27,7 @@ pub(super) const STATE: &str = "/sys/state";
 pub(super) struct Host {
     namespace: OwnedFd,
     /// Keeps the private namespace until the shim executes itself: taking it apart need not be waited for.
-    private: Option<OwnedFd>,
+    _private: Option<OwnedFd>,
 }
 
 /// Which step failed, and how.
@@ -42,7 +41,7 @@ pub(super) fn enter() -> Result<Host, Failed> {
     const NONE: Option<&str> = None;
 
     unshare(CloneFlags::CLONE_NEWNS).map_err(step("make a mount namespace"))?;
-    let host = Host { namespace, private: open().ok() };
+    let host = Host { namespace, _private: open().ok() };
     let prepare = || {
         mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
             .map_err(step("make mounts private"))?;
@@ -68,7 +67,6 @@ pub(super) fn enter() -> Result<Host, Failed> {
 impl Host {
     /// Return to the host's mounts. What was opened before stays open.
     pub(super) fn back(&self) -> io::Result<()> {
-        debug_assert!(self.private.is_some() || Path::new("/proc").exists());
         Ok(setns(self.namespace.as_fd(), CloneFlags::CLONE_NEWNS)?)
     }
 }

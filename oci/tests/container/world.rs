@@ -53,6 +53,7 @@ impl World {
         {
             std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();
         }
+        std::fs::copy(example("probe"), layer.join("bin/probe")).unwrap();
         std::fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:101:102::/srv:/bin/sh\n")
             .unwrap();
         std::fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:102:\nlog:x:7:web\n").unwrap();
@@ -103,9 +104,13 @@ pub struct Running {
 }
 
 pub fn shim() -> PathBuf {
-    // target/TRIPLE/debug/deps/container-HASH → target/TRIPLE/debug/examples/shim
+    example("shim")
+}
+
+fn example(name: &str) -> PathBuf {
+    // target/TRIPLE/debug/deps/container-HASH → target/TRIPLE/debug/examples/NAME
     let exe = std::env::current_exe().unwrap();
-    let exe = exe.parent().unwrap().parent().unwrap().join("examples/shim");
+    let exe = exe.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(exe.exists(), "{} is built by `cargo test` and `cargo nextest run`", exe.display());
     exe
 }

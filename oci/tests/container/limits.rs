@@ -1,0 +1,123 @@
+//! Limits that are really in force, and figures that are really read.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+
+use oci::cgroup::{Band, Limits};
+use oci::container;
+
+use crate::world::{World, read};
+
+#[test]
+fn a_memory_hog_is_killed_for_its_limit_and_the_record_says_so() {
+    let world = World::new();
+    let mut running = world.program("hog", &["probe", "memory", "1000"]).start();
+    let end = running.wait();
+    assert_eq!((end.signal, end.oom), (Some(libc::SIGKILL), true));
+    // The same by way of a shell, whose child was killed.
+    let (end, _) = world.run("shell", "probe memory 1000; exit $?").finish();
+    assert_eq!((end.code, end.oom), (Some(137), true));
+    // An end that has nothing to do with it.
+    let (end, said) = world.run("survivor", "probe memory 1000; probe memory 8; exit 0").finish();
+    assert_eq!((end.code, end.oom), (Some(0), false));
+    assert!(said.contains("held 8\n"), "{said}");
+}
+
+#[test]
+fn cpu_has_a_ceiling_and_a_weight() {
+    let world = World::new();
+    let mut run = world.program("spin", &["probe", "spin"]);
+    run.config.limits.cpu_milli = Some(100);
+    let placement = run.config.cgroup.clone();
+    let running = run.start();
+    let cpu = placement.trees["cpu"].join("batch/spin");
+    assert_eq!(read(cpu.join("cpu.cfs_quota_us")), "10000\n");
+    assert_eq!(read(cpu.join("cpu.shares")), "102\n");
+    let start = std::time::Instant::now();
+    while placement.stats().throttled_us < 200_000 {
+        assert!(start.elapsed().as_secs() < 60, "never held back");
+        std::thread::yield_now();
+    }
+    let stats = placement.stats();
+    let most = start.elapsed().as_micros() as u64 / 10 + 300_000;
+    assert!(stats.cpu_usage_us > 0 && stats.cpu_usage_us < most, "{stats:?}");
+
+    // A live change.
+    placement.apply(&Limits { cpu_milli: Some(500), memory_bytes: Some(128 << 20), pids: None }).unwrap();
+    assert_eq!(read(cpu.join("cpu.cfs_quota_us")), "50000\n");
+    assert_eq!(placement.stats().memory_limit, Some(128 << 20));
+    placement.apply(&Limits { cpu_milli: None, memory_bytes: Some(32 << 20), pids: Some(7) }).unwrap();
+    assert_eq!(read(cpu.join("cpu.cfs_quota_us")), "-1\n");
+    assert_eq!(placement.stats().memory_limit, Some(32 << 20));
+    assert_eq!(read(placement.trees["pids"].join("batch/spin/pids.max")), "7\n");
+    container::remove(&running.bundle).unwrap();
+}
+
+#[test]
+fn a_fork_bomb_stops_at_the_limit() {
+    let world = World::new();
+    let mut run = world.program("bomb", &["probe", "threads", "1000"]);
+    run.config.limits.pids = Some(20);
+    assert_eq!(run.finish().1, "made 19\n");
+}
+
+#[test]
+fn stats_tell_what_is_used() {
+    let world = World::new();
+    let run = world.run("use", "probe memory 20; probe memory 4; sleep 1000 & sleep 1000");
+    let placement = run.config.cgroup.clone();
+    let running = run.start();
+    running.wait_for("held 4");
+    let stats = placement.stats();
+    assert!((20 << 20..64 << 20).contains(&stats.memory_peak), "{stats:?}");
+    assert!(stats.memory_working_set < 16 << 20, "{stats:?}");
+    assert_eq!(stats.memory_limit, Some(64 << 20));
+    assert!((1..=4).contains(&stats.pids), "{stats:?}");
+    assert!(stats.cpu_usage_us > 0 && stats.oom_kills == 0, "{stats:?}");
+    container::remove(&running.bundle).unwrap();
+    assert_eq!(placement.stats(), Default::default());
+}
+
+#[test]
+fn the_tree_has_bands_with_weights_and_is_listed_killed_and_cleared() {
+    let world = World::new();
+    let running = world.run("one", "sleep 1000 & sleep 1000").start();
+    let trees: BTreeSet<PathBuf> = world.tree.placement(Band::Batch, "one").trees.into_values().collect();
+    let shares = |band: &str| -> u64 {
+        let tree = world.tree.placement(Band::Batch, "one").trees["cpu"].clone();
+        read(tree.join(band).join("cpu.shares")).trim().parse().unwrap()
+    };
+    let weights = ["monitoring", "production", "batch", "free"].map(shares);
+    assert!(weights.is_sorted_by(|a, b| a > b), "{weights:?}");
+    assert_eq!(world.tree.list(), [(Band::Batch, "one".to_string())]);
+    // A run without a record: killed by name.
+    world.tree.kill("one").unwrap();
+    assert!(
+        !running.state().init.is_there()
+            || read(format!("/proc/{}/stat", running.state().init.pid)).contains(") Z")
+    );
+    world.tree.kill("unheard-of").unwrap();
+    drop(running);
+    world.tree.clear().unwrap();
+    assert!(trees.iter().all(|tree| !tree.exists()));
+}
+
+#[test]
+fn capacity_is_the_least_of_machine_and_cgroups() {
+    let world = World::new();
+    let whole = world.tree.capacity();
+    assert!(whole.cpu_milli >= 1000 && whole.memory_bytes > 64 << 20);
+    // A tree inside a limited cgroup, as on a node that is itself a container.
+    let parent = world.tree.placement(Band::Batch, "node");
+    parent.create().unwrap();
+    parent.apply(&Limits { cpu_milli: Some(700), memory_bytes: Some(48 << 20), pids: None }).unwrap();
+    let inside = parent.clone();
+    let mut child = std::process::Command::new(crate::world::shim());
+    // SAFETY: joining is a few writes to files.
+    unsafe { child.arg("capacity").pre_exec(move || inside.join().map_err(std::io::Error::other)) };
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said, format!("700 {} 0\n", 48 << 20), "{:?}", output.stderr);
+    parent.remove().unwrap();
+}

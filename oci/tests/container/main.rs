@@ -1,0 +1,10 @@
+//! Real containers, as root: that they start, what they see, what holds them, how they end, what stays.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cycles;
+mod failures;
+mod isolation;
+mod life;
+mod limits;
+mod log;
+mod world;
