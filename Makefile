@@ -47,7 +47,7 @@ test: build
 	fi
 
 demo: build
-	$(needs) run
+	$(needs) demo
 	@$(AS_ROOT) env COVEY=$(COVEY) test-vms/demo/one-node
 
 bench: build

@@ -43,7 +43,9 @@ pub(crate) fn main() -> ExitCode {
     let args = match Args::parse(env::args().skip(1), env::var("PORT_http").ok()) {
         Ok(args) => args,
         Err(why) => {
-            eprintln!("hello: {why}\nusage: hello [--listen [ADDRESS]:PORT] [--tick MILLISECONDS]");
+            eprintln!(
+                "hello: {why}\nusage: hello [--listen [ADDRESS]:PORT] [--tick MILLIS] [--exit-after MILLIS]"
+            );
             return ExitCode::from(2);
         }
     };
@@ -86,7 +88,14 @@ async fn run(args: Args) -> ExitCode {
         }
     }
     say(&started(args.listen));
-    let state = Arc::new(State::new(end));
+    let state = Arc::new(State::new(end.clone()));
+    if let Some(life) = args.exit_after {
+        tokio::spawn(async move {
+            tokio::time::sleep(life).await;
+            say(&format!("hello: done after {} ms", life.as_millis()));
+            end.send_replace(Some(Ending::Code(0)));
+        });
+    }
     if let Some(period) = args.tick {
         tokio::spawn(tick(state.clone(), period));
     }

@@ -5,7 +5,6 @@ mod cgroups;
 
 use std::fs;
 use std::io::Write;
-use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,7 +31,6 @@ pub struct Node {
     agent: Option<Child>,
     /// The node's own subtree of every hierarchy.
     pub cgroups: Cgroups,
-    port: u16,
 }
 
 impl Node {
@@ -47,8 +45,7 @@ impl Node {
             .map_err(Error::file("make a directory in", std::env::temp_dir()))?;
         let name = scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let covey = binary::covey()?;
-        let mut node =
-            Self { covey, agent: None, cgroups: Cgroups::make(&name)?, port: free_port()?, scratch };
+        let mut node = Self { covey, agent: None, cgroups: Cgroups::make(&name)?, scratch };
         node.start_agent()?;
         let layout = node.scratch.path().join("hello");
         image::hello_layout(&node.covey, &layout)?;
@@ -77,7 +74,7 @@ impl Node {
         let also = file.try_clone().map_err(Error::file("open", &log))?;
         let mut agent = self.cgroups.enter(&self.covey);
         agent
-            .args(["agent", "--listen", &format!("127.0.0.1:{}", self.port), "--cell", "test", "--data"])
+            .args(["agent", "--cell", "test", "--data"])
             .arg(self.data())
             .arg("--socket")
             .arg(self.socket())
@@ -234,12 +231,4 @@ impl Drop for Node {
         }
         self.cgroups.end();
     }
-}
-
-/// A UDP port that nobody has now.
-fn free_port() -> Result<u16> {
-    UdpSocket::bind("127.0.0.1:0")
-        .and_then(|socket| socket.local_addr())
-        .map(|address| address.port())
-        .map_err(Error::file("find a free port on", "127.0.0.1"))
 }

@@ -12,17 +12,20 @@ pub(super) struct Args {
     pub(super) listen: SocketAddr,
     /// Write a numbered line to stdout this often.
     pub(super) tick: Option<Duration>,
+    /// End with exit code 0 after so long, as a batch task would.
+    pub(super) exit_after: Option<Duration>,
 }
 
 impl Args {
     /// Reads the arguments after the program's name. Without `--listen` the port allotted as `http` is taken
-    /// (`$PORT_http`), else 8080.
+    /// (`$PORT_http`), else 8080; but what ends by itself listens where it is in nobody's way.
     pub(super) fn parse(
         args: impl IntoIterator<Item = String>,
         port: Option<String>,
     ) -> Result<Self, String> {
         let mut listen = None;
         let mut tick = None;
+        let mut exit_after = None;
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let (name, given) = match arg.split_once('=') {
@@ -32,16 +35,18 @@ impl Args {
             let mut value = || given.clone().or_else(|| args.next()).ok_or(format!("{name} needs a value"));
             match name.as_str() {
                 "--listen" => listen = Some(address(&value()?)?),
-                "--tick" => tick = Some(period(&value()?)?),
+                "--tick" => tick = Some(millis(&name, &value()?)?),
+                "--exit-after" => exit_after = Some(millis(&name, &value()?)?),
                 _ => return Err(format!("unknown argument {name:?}")),
             }
         }
         let listen = match (listen, port) {
             (Some(listen), _) => listen,
             (None, Some(port)) => address(&format!(":{port}"))?,
+            (None, None) if exit_after.is_some() => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             (None, None) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
         };
-        Ok(Self { listen, tick })
+        Ok(Self { listen, tick, exit_after })
     }
 }
 
@@ -54,9 +59,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("--listen {text:?} is not [ADDRESS]:PORT with a numeric address"))
 }
 
-fn period(text: &str) -> Result<Duration, String> {
+fn millis(name: &str, text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(millis @ 1..) => Ok(Duration::from_millis(millis)),
-        _ => Err(format!("--tick {text:?} is not a number of milliseconds from 1")),
+        _ => Err(format!("{name} {text:?} is not a number of milliseconds from 1")),
     }
 }

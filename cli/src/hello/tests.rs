@@ -50,12 +50,14 @@ fn listens_where_it_is_told() {
         ("localhost:2", "127.0.0.1:2"),
         ("[::1]:3", "[::1]:3"),
     ] {
-        let expected = Args { listen: listen.parse().unwrap(), tick: None };
+        let expected = Args { listen: listen.parse().unwrap(), tick: None, exit_after: None };
         assert_eq!(args(&["--listen", given]), Ok(expected));
         assert!(args(&[&format!("--listen={given}")]).is_ok());
     }
     let port = Args::parse([], Some("20001".to_owned())).unwrap();
     assert_eq!(port.listen, "0.0.0.0:20001".parse().unwrap());
+    let batch = args(&["--exit-after", "500"]).unwrap();
+    assert_eq!((batch.listen.port(), batch.exit_after), (0, Some(Duration::from_millis(500))));
     assert_eq!(args(&["--tick", "5"]).unwrap().tick, Some(Duration::from_millis(5)));
 }
 
