@@ -9,6 +9,7 @@ mod admit;
 mod drive;
 mod env;
 mod health;
+pub mod place;
 mod ports;
 pub mod record;
 mod report;

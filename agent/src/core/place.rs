@@ -1,0 +1,343 @@
+//! The placer's core: what people want minus what nodes report, as orders to nodes and entries for the ledger.
+//!
+//! PROTOCOL has the rules. What a session holds is in `session`, carrying out a plan in `tell`, what people read in
+//! `rows` and `settled`. Rules 5 and 6 are the shell's: it feeds `Activated` once the activation entry is applied, and
+//! calls nothing here without a quorum behind it.
+
+mod rows;
+mod session;
+mod settled;
+mod tell;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use gossip::wire::{FromAgent, SessionId, ToAgent};
+use placement::{
+    ids::{Activation, NodeId, TaskKey},
+    intent::{Intent, Verdict},
+    ledger::{Command, Ledger},
+    obstacle::No,
+    plan::Plan,
+    task::Report,
+    view::{NodeView, Standing, View},
+};
+
+pub use rows::{JobRow, NodeRow, TaskRow};
+pub use settled::Settled;
+
+use crate::event::Now;
+
+/// All that can happen to the placer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PlaceEvent {
+    /// This node's activation entry is applied (PROTOCOL 5).
+    Activated {
+        activation: Activation,
+        ledger: Arc<Ledger>,
+    },
+    /// The ledger after an entry.
+    Ledger(Arc<Ledger>),
+    /// The node answered the shell's `Hello`.
+    SessionOpened {
+        node: NodeId,
+        session: SessionId,
+    },
+    News {
+        node: NodeId,
+        from: Box<FromAgent>,
+    },
+    SessionClosed {
+        node: NodeId,
+        session: SessionId,
+    },
+    /// Membership sees the node.
+    MemberAlive(NodeId),
+    /// Membership has declared it dead.
+    MemberGone(NodeId),
+    /// Another placer acts, or no quorum is behind this one.
+    Deposed,
+    /// The time last asked for by `WakeAt` has come.
+    Woke,
+}
+
+/// All that the placer can want.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PlaceAction {
+    /// On the node's session, in order.
+    Send { node: NodeId, order: ToAgent },
+    /// Close it; a new one, with a full report, tells what happened.
+    CloseSession { node: NodeId, session: SessionId },
+    /// An entry for the ledger. If it fails, nothing needs to be done: it is proposed again.
+    Propose(Command),
+    /// What people read may have changed.
+    Changed,
+    /// Ask for `Woke` at this monotonic time; replaces the last one.
+    WakeAt { mono_ms: u64 },
+}
+
+/// Times, in milliseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceConfig {
+    /// A member that is alive but has not reported for so long is gone for placement (PROTOCOL 12).
+    pub lost_after_ms: u64,
+    /// W of PROTOCOL 13 and 27: a dead member is gone after so long without traffic.
+    pub quiet_ms: u64,
+}
+
+impl Default for PlaceConfig {
+    fn default() -> Self {
+        PlaceConfig { lost_after_ms: 10_000, quiet_ms: 1_600 }
+    }
+}
+
+/// A proposed completion that is not applied by then is proposed again.
+const PROPOSE_AGAIN_MS: u64 = 5_000;
+
+#[derive(Debug, Default)]
+pub struct PlaceCore {
+    config: PlaceConfig,
+    active: Option<Active>,
+}
+
+/// One activation: forgotten as a whole when it ends.
+#[derive(Debug)]
+struct Active {
+    config: PlaceConfig,
+    activation: Activation,
+    ledger: Arc<Ledger>,
+    intent: Intent,
+    view: View,
+    plan: Plan,
+    /// Of the next generation (PROTOCOL 3).
+    seq: u64,
+    links: BTreeMap<NodeId, Link>,
+    /// The last that was heard of each wanted or finished task, and where.
+    last: BTreeMap<TaskKey, (NodeId, Report)>,
+    /// When to propose a completion again.
+    completing: BTreeMap<TaskKey, u64>,
+    /// Stops that were said in the open session (PROTOCOL 16: said again in the next).
+    said_stops: BTreeSet<(NodeId, TaskKey)>,
+    wake: Option<u64>,
+}
+
+/// The connection to one member.
+#[derive(Debug, Default)]
+struct Link {
+    session: Option<SessionId>,
+    /// Number of the next news; 0 before the full report.
+    next: u64,
+    /// When it last said anything; at first, when the activation began (PROTOCOL 13).
+    heard_ms: u64,
+    /// Membership says that it is dead.
+    dead: bool,
+    /// Since when its oldest offer has had no answer.
+    offered_ms: Option<u64>,
+}
+
+/// What an event calls for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    Nothing,
+    /// Only figures changed.
+    Shown,
+    Replan,
+}
+
+impl PlaceCore {
+    pub fn new(config: PlaceConfig) -> PlaceCore {
+        PlaceCore { config, active: None }
+    }
+
+    /// The activation under which it acts, if it does.
+    pub fn activation(&self) -> Option<Activation> {
+        self.active.as_ref().map(|a| a.activation)
+    }
+
+    /// What the placer has seen; None when it does not act.
+    pub fn view(&self) -> Option<(&Intent, &View)> {
+        self.active.as_ref().map(|a| (&a.intent, &a.view))
+    }
+
+    /// The newest plan: for what waits, why.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.active.as_ref().map(|a| &a.plan)
+    }
+
+    pub fn handle(&mut self, now: Now, event: PlaceEvent) -> Vec<PlaceAction> {
+        let mut actions = Vec::new();
+        let effect = match event {
+            PlaceEvent::Activated { activation, ledger } => {
+                self.active = Some(Active::new(self.config, activation, ledger, now));
+                Effect::Replan
+            }
+            PlaceEvent::Deposed => {
+                self.active = None;
+                actions.push(PlaceAction::Changed);
+                return actions;
+            }
+            other => match &mut self.active {
+                Some(active) => active.apply(now, other, &mut actions),
+                None => return actions,
+            },
+        };
+        if let Some(active) = &mut self.active {
+            active.view.now_ms = now.mono_ms;
+            let effect = if active.expire(now, &mut actions) { Effect::Replan } else { effect };
+            if effect == Effect::Replan {
+                active.replan(now, &mut actions);
+            }
+            if effect != Effect::Nothing {
+                actions.push(PlaceAction::Changed);
+            }
+            active.ask_to_wake(now, &mut actions);
+        }
+        actions
+    }
+}
+
+impl Active {
+    fn new(config: PlaceConfig, activation: Activation, ledger: Arc<Ledger>, now: Now) -> Active {
+        let view = View { old_names: ledger.jobs.keys().cloned().collect(), ..View::default() };
+        let mut active = Active {
+            config,
+            activation,
+            intent: Intent::default(),
+            view,
+            plan: Plan::default(),
+            seq: 0,
+            links: BTreeMap::new(),
+            last: BTreeMap::new(),
+            completing: BTreeMap::new(),
+            said_stops: BTreeSet::new(),
+            wake: None,
+            ledger: ledger.clone(),
+        };
+        active.adopt(ledger, now);
+        active
+    }
+
+    fn apply(&mut self, now: Now, event: PlaceEvent, actions: &mut Vec<PlaceAction>) -> Effect {
+        match event {
+            PlaceEvent::Ledger(ledger) => self.adopt(ledger, now),
+            PlaceEvent::SessionOpened { node, session } => return self.opened(node, session, now, actions),
+            PlaceEvent::News { node, from } => return self.news(node, *from, now, actions),
+            PlaceEvent::SessionClosed { node, session } => return self.closed(node, session, now),
+            PlaceEvent::MemberAlive(node) => self.member(node, false),
+            PlaceEvent::MemberGone(node) => self.member(node, true),
+            PlaceEvent::Woke => {
+                self.wake = None;
+                return Effect::Nothing;
+            }
+            PlaceEvent::Activated { .. } | PlaceEvent::Deposed => return Effect::Nothing,
+        }
+        Effect::Replan
+    }
+
+    /// A newer ledger: members come and go by it alone (PROTOCOL 10).
+    fn adopt(&mut self, ledger: Arc<Ledger>, now: Now) {
+        self.intent = Intent::read(&ledger, &self.intent);
+        self.view.nodes.retain(|id, _| ledger.roster.contains_key(id));
+        self.links.retain(|id, _| ledger.roster.contains_key(id));
+        for (id, member) in &ledger.roster {
+            self.links.entry(*id).or_insert_with(|| Link { heard_ms: now.mono_ms, ..Link::default() });
+            let node = self.view.nodes.entry(*id).or_insert_with(|| {
+                // Whoever was admitted later has never answered an older placer (PROTOCOL 8).
+                let new = member.admitted > self.activation.index;
+                let standing = if new { Standing::Away } else { Standing::Unheard };
+                NodeView { standing, ..NodeView::default() }
+            });
+            node.name.clone_from(&member.name);
+        }
+        let intent = &self.intent;
+        let counts = |key: &TaskKey| matches!(intent.verdict(*key), Verdict::Wanted | Verdict::Finished);
+        self.completing.retain(|key, _| intent.verdict(*key) == Verdict::Wanted);
+        self.view.completing = self.completing.keys().copied().collect();
+        self.last.retain(|key, _| counts(key));
+        for node in self.view.nodes.values_mut() {
+            node.refusals.retain(|key, _| counts(key));
+        }
+        self.ledger = ledger;
+    }
+
+    fn member(&mut self, node: NodeId, dead: bool) {
+        if let Some(link) = self.links.get_mut(&node) {
+            link.dead = dead;
+        }
+    }
+
+    /// What time alone changes. Returns whether anything did.
+    fn expire(&mut self, now: Now, actions: &mut Vec<PlaceAction>) -> bool {
+        let mut changed = false;
+        for (id, node) in &mut self.view.nodes {
+            let Some(link) = self.links.get_mut(id) else { continue };
+            let Some(at) = link.deadline(node, &self.config) else { continue };
+            if at > now.mono_ms {
+                continue;
+            }
+            changed = true;
+            if let Some(session) = link.session.take() {
+                // Wedged: it does not report, or does not answer. Only a fresh session can tell more.
+                actions.push(PlaceAction::CloseSession { node: *id, session });
+                if node.standing == Standing::Live {
+                    node.standing = Standing::Away;
+                    (link.heard_ms, link.offered_ms) = (now.mono_ms, None);
+                    continue;
+                }
+            }
+            node.standing = Standing::Gone;
+            // It may still hold what it accepted: should it come back, its full report tells (PROTOCOL 15).
+            node.offers.clear();
+            link.offered_ms = None;
+        }
+        let due = |until: &u64| *until <= now.mono_ms;
+        changed |= self.completing.values().any(due);
+        self.completing.retain(|_, until| !due(until));
+        self.view.completing = self.completing.keys().copied().collect();
+        changed || self.refusals().any(|until| self.wake.is_none() && due(&until))
+    }
+
+    /// When refusals end, those of tasks that wait because of one.
+    fn refusals(&self) -> impl Iterator<Item = u64> {
+        let waits = |key: &TaskKey| {
+            let refused = |no: &No| matches!(no, No::Refused(_));
+            let pending = self.plan.pending.get(key).map(|p| &p.obstacles);
+            let all = pending.into_iter().chain(self.plan.stuck.get(key));
+            all.flat_map(|o| o.iter()).any(|o| refused(&o.no))
+        };
+        let refusals = self.view.nodes.values().flat_map(|n| &n.refusals);
+        refusals.filter(move |(key, _)| waits(key)).map(|(_, r)| r.until_ms)
+    }
+
+    fn ask_to_wake(&mut self, now: Now, actions: &mut Vec<PlaceAction>) {
+        let nodes =
+            self.view.nodes.iter().filter_map(|(id, node)| {
+                self.links.get(id).and_then(|link| link.deadline(node, &self.config))
+            });
+        let next = nodes.chain(self.completing.values().copied()).chain(self.refusals()).min();
+        let next = next.map(|at| at.max(now.mono_ms + 1));
+        if let Some(mono_ms) = next
+            && self.wake != next
+        {
+            actions.push(PlaceAction::WakeAt { mono_ms });
+        }
+        self.wake = next;
+    }
+}
+
+impl Link {
+    /// When silence has a consequence.
+    fn deadline(&self, node: &NodeView, config: &PlaceConfig) -> Option<u64> {
+        let lost = self.heard_ms.saturating_add(config.lost_after_ms);
+        match (self.session, node.standing) {
+            (None, Standing::Gone) => None,
+            // PROTOCOL 13: a live session outvotes membership.
+            (None, _) if self.dead => Some(lost.min(self.heard_ms.saturating_add(config.quiet_ms))),
+            (None, _) => Some(lost),
+            (Some(_), Standing::Live) => self.offered_ms.map(|at| at.saturating_add(config.lost_after_ms)),
+            (Some(_), _) => Some(lost),
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What people read of the placer: a row for each index, job and node.
+
+use std::collections::BTreeMap;
+
+use placement::{
+    ids::{Generation, JobKey, NodeId, TaskKey, Uid, Version},
+    intent::{Verdict, Wanted},
+    job::{Band, Kind},
+    node::NodeInfo,
+    obstacle::No,
+    resources::Resources,
+    task::{Exit, Report, State},
+    view::Standing,
+};
+
+use super::{Active, PlaceCore};
+
+/// One index: its newest copy, or why there is none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRow {
+    pub job: JobKey,
+    pub key: TaskKey,
+    pub state: State,
+    pub node: Option<NodeId>,
+    pub node_name: Option<String>,
+    /// Never goes back: of the newest copy, or of the last that is known.
+    pub generation: Option<Generation>,
+    /// The version that runs, or would.
+    pub version: Version,
+    /// A sentence.
+    pub reason: Option<String>,
+    pub exit: Option<Exit>,
+    pub limit: Resources,
+    /// As the user wrote it, and its digest.
+    pub image: String,
+    pub digest: String,
+    /// The copy behind it, also one that ended or whose node is away.
+    pub report: Option<Report>,
+}
+
+/// One job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRow {
+    pub job: JobKey,
+    pub uid: Uid,
+    pub version: Version,
+    pub band: Band,
+    pub priority: u32,
+    pub kind: Kind,
+    pub count: u32,
+    pub running: u32,
+    pub pending: u32,
+    /// A word of INTERFACES.
+    pub state: &'static str,
+    /// Why it is not simply running.
+    pub reason: Option<String>,
+    pub created_ms: u64,
+    pub changed_ms: u64,
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeRow {
+    pub id: NodeId,
+    pub name: String,
+    pub standing: Standing,
+    /// Membership says that it is dead, whatever its session says.
+    pub suspect: bool,
+    /// None until the first report.
+    pub info: Option<NodeInfo>,
+    pub limits: Resources,
+    pub reserved: Resources,
+    pub usage: Resources,
+    /// How many copies hold resources there.
+    pub tasks: u32,
+}
+
+/// A copy and where it is.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    node: NodeId,
+    report: &'a Report,
+}
+
+impl PlaceCore {
+    /// By job and index. Empty when this node is not the placer.
+    pub fn tasks(&self) -> Vec<TaskRow> {
+        self.active.as_ref().map(|a| a.task_rows(None)).unwrap_or_default()
+    }
+
+    /// One job's tasks.
+    pub fn tasks_of(&self, job: &JobKey) -> Vec<TaskRow> {
+        self.active.as_ref().map(|a| a.task_rows(Some(job))).unwrap_or_default()
+    }
+
+    pub fn jobs(&self) -> Vec<JobRow> {
+        let Some(active) = &self.active else { return Vec::new() };
+        let mut rows: BTreeMap<JobKey, Vec<TaskRow>> = BTreeMap::new();
+        for row in active.task_rows(None) {
+            rows.entry(row.job.clone()).or_default().push(row);
+        }
+        let none = Vec::new();
+        let jobs = active.intent.jobs.values();
+        jobs.map(|wanted| active.job_row(wanted, rows.get(&wanted.key).unwrap_or(&none))).collect()
+    }
+
+    pub fn job(&self, job: &JobKey) -> Option<JobRow> {
+        let active = self.active.as_ref()?;
+        Some(active.job_row(active.intent.jobs.get(job)?, &active.task_rows(Some(job))))
+    }
+
+    pub fn nodes(&self) -> Vec<NodeRow> {
+        let Some(active) = &self.active else { return Vec::new() };
+        let row = |(id, node): (&NodeId, &placement::view::NodeView)| NodeRow {
+            id: *id,
+            name: node.name.clone(),
+            standing: node.standing,
+            suspect: active.links.get(id).is_some_and(|l| l.dead),
+            info: node.info.clone(),
+            limits: node.books.limits(),
+            reserved: node.books.reserved(),
+            usage: node.usage.clone(),
+            tasks: node.tasks.values().filter(|t| t.state.holds_resources()).count() as u32,
+        };
+        active.view.nodes.iter().map(row).collect()
+    }
+}
+
+impl Active {
+    pub(super) fn task_rows(&self, only: Option<&JobKey>) -> Vec<TaskRow> {
+        let mut newest: BTreeMap<(&JobKey, u32), Seen<'_>> = BTreeMap::new();
+        for (id, node) in &self.view.nodes {
+            for report in node.tasks.values().filter(|r| only.is_none_or(|job| r.job == *job)) {
+                let seen = Seen { node: *id, report };
+                let order = |s: &Seen<'_>| (s.report.key.uid, s.report.generation);
+                let entry = newest.entry((&report.job, report.key.index)).or_insert(seen);
+                if order(&seen) > order(entry) {
+                    *entry = seen;
+                }
+            }
+        }
+        let mut rows: BTreeMap<(JobKey, u32), TaskRow> = BTreeMap::new();
+        for (name, seen) in &newest {
+            rows.insert((name.0.clone(), name.1), self.row_of_copy(*seen));
+        }
+        for wanted in self.intent.jobs.values().filter(|w| only.is_none_or(|job| w.key == *job)) {
+            let listed = if wanted.record.stopped { 0 } else { wanted.record.count() };
+            let ended = wanted.record.finished.keys().copied().filter(|i| *i >= listed);
+            for index in (0..listed).chain(ended) {
+                let copy = newest.get(&(&wanted.key, index)).filter(|s| s.report.key.uid == wanted.uid());
+                let row = self.row_of_index(wanted, index, copy.copied());
+                rows.insert((wanted.key.clone(), index), row);
+            }
+        }
+        rows.into_values().collect()
+    }
+
+    /// A copy as it is, wanted or not.
+    fn row_of_copy(&self, seen: Seen<'_>) -> TaskRow {
+        let Seen { node: id, report } = seen;
+        let node = self.view.nodes.get(&id);
+        let name = node.map(|n| n.name.clone());
+        let standing = node.map_or(Standing::Gone, |n| n.standing);
+        let stopping = node.is_some_and(|n| n.stopping(report.key, report.generation));
+        let who = name.clone().unwrap_or_else(|| id.to_string());
+        let (state, reason) = match (report.state, standing) {
+            (state, _) if state.is_final() => (state, report.reason.clone()),
+            (_, Standing::Gone) => (State::Lost, Some(format!("{who} is gone"))),
+            (_, Standing::Away | Standing::Unheard) => {
+                (State::Unknown, Some(format!("{who} has no connection to the placer")))
+            }
+            (_, Standing::Live) if stopping => (State::Stopping, report.reason.clone()),
+            (state, Standing::Live) => {
+                let stuck = self.plan.stuck.get(&report.key).and_then(|o| o.first());
+                let waits = stuck.map(|o| format!("a new version waits: {o}"));
+                (state, report.reason.clone().or(waits))
+            }
+        };
+        TaskRow {
+            job: report.job.clone(),
+            key: report.key,
+            state,
+            node: Some(id),
+            node_name: name,
+            generation: Some(report.generation),
+            version: report.version,
+            reason,
+            exit: report.exit.clone(),
+            limit: report.limit.clone(),
+            image: report.image.clone(),
+            digest: report.digest.clone(),
+            report: Some(report.clone()),
+        }
+    }
+
+    /// An index that the job has, with a copy of it or without.
+    fn row_of_index(&self, wanted: &Wanted, index: u32, copy: Option<Seen<'_>>) -> TaskRow {
+        let key = wanted.task(index);
+        if let Some(done) = wanted.record.finished.get(&index) {
+            let (mut row, exit) = (self.row_without(wanted, index), Some(done.exit.clone()));
+            row.state = if done.success { State::Succeeded } else { State::Failed };
+            if done.success {
+                row.reason = None;
+            }
+            return TaskRow { exit, ..row };
+        }
+        let pending = self.plan.pending.get(&key);
+        if let Some(seen) = copy {
+            let row = self.row_of_copy(seen);
+            // Gone, or a service that gave up: what counts is that it is placed anew.
+            if row.state != State::Lost || pending.is_none() {
+                return row;
+            }
+            let because = pending.and_then(|p| p.obstacles.first()).map(|o| o.text());
+            let reason = row.reason.into_iter().chain(because).collect::<Vec<_>>().join("; ");
+            return TaskRow { reason: Some(reason), ..row };
+        }
+        let mut row = self.row_without(wanted, index);
+        (row.exit, row.node, row.node_name) = (None, None, None);
+        row.version = wanted.record.version;
+        match pending {
+            Some(pending) => {
+                row.state = if pending.unknown { State::Unknown } else { State::Pending };
+                let texts: Vec<String> = pending.obstacles.iter().map(|o| o.text()).collect();
+                row.reason = Some(texts.join("; "));
+            }
+            None => {
+                row.state = State::Pending;
+                row.reason = match wanted.verdict(index) {
+                    Verdict::Held(why) => Some(why.to_string()),
+                    Verdict::Unwanted(_) => {
+                        let (job, name) = (&wanted.key, &wanted.key.name);
+                        Some(format!(
+                            "somebody stopped {job}/{index}; `covey restart {name}/{index}` starts it"
+                        ))
+                    }
+                    Verdict::Wanted | Verdict::Finished => None,
+                };
+            }
+        }
+        row
+    }
+
+    /// What is known of an index without a copy: from its last one, and from what the job says.
+    fn row_without(&self, wanted: &Wanted, index: u32) -> TaskRow {
+        let key = wanted.task(index);
+        let last = self.last.get(&key);
+        let template = wanted.template(index);
+        let image = template.map(|t| t.image.clone()).unwrap_or_default();
+        let report = last.map(|(_, r)| r);
+        TaskRow {
+            job: wanted.key.clone(),
+            key,
+            state: State::Pending,
+            node: last.map(|(node, _)| *node),
+            node_name: last.and_then(|(node, _)| self.view.nodes.get(node)).map(|n| n.name.clone()),
+            generation: report.map(|r| r.generation),
+            version: report.map_or(wanted.record.version, |r| r.version),
+            reason: report.and_then(|r| r.reason.clone()),
+            exit: report.and_then(|r| r.exit.clone()),
+            limit: template.map(|t| t.limit.clone()).unwrap_or_default(),
+            digest: wanted.record.images.get(&image).cloned().unwrap_or_default(),
+            image,
+            report: report.cloned(),
+        }
+    }
+
+    pub(super) fn job_row(&self, wanted: &Wanted, rows: &[TaskRow]) -> JobRow {
+        let own = || rows.iter().filter(|r| r.key.uid == wanted.uid());
+        let waits = |r: &&TaskRow| matches!(r.state, State::Pending | State::Unknown | State::Lost);
+        let desired = |r: &&TaskRow| wanted.verdict(r.key.index) == Verdict::Wanted;
+        let (state, reason) = self.job_state(wanted, rows);
+        let job = wanted.job.as_ref().ok();
+        JobRow {
+            job: wanted.key.clone(),
+            uid: wanted.uid(),
+            version: wanted.record.version,
+            band: job.map_or(Band::Batch, |j| j.band),
+            priority: job.map_or(0, |j| j.priority),
+            kind: job.map_or(Kind::Service, |j| j.kind),
+            count: wanted.record.count(),
+            running: own().filter(|r| r.state == State::Running).count() as u32,
+            pending: own().filter(waits).filter(desired).count() as u32,
+            state,
+            reason,
+            created_ms: wanted.record.created_ms,
+            changed_ms: wanted.record.changed_ms,
+        }
+    }
+
+    fn job_state(&self, wanted: &Wanted, rows: &[TaskRow]) -> (&'static str, Option<String>) {
+        let record = &wanted.record;
+        let Ok(job) = &wanted.job else {
+            let why = wanted.job.as_ref().err().cloned();
+            return (if record.stopped { "stopped" } else { "blocked" }, why);
+        };
+        if record.is_finished() {
+            let failed = record.finished.range(..job.count).find(|(_, done)| !done.success);
+            return match failed {
+                None => ("succeeded", None),
+                Some((index, done)) => ("failed", Some(format!("index {index} {}", ending(&done.exit)))),
+            };
+        }
+        if record.stopped {
+            return ("stopped", None);
+        }
+        let own = || {
+            rows.iter()
+                .filter(|r| r.key.uid == wanted.uid() && wanted.verdict(r.key.index) == Verdict::Wanted)
+        };
+        let outdated = own().find(|r| {
+            r.report.as_ref().is_some_and(|c| !c.state.is_final() && wanted.outdated(c.version, r.key.index))
+        });
+        if let Some(row) = outdated {
+            return ("updating", row.reason.clone());
+        }
+        let settling = |no: &No| matches!(no, No::Offered | No::Ending { .. } | No::OlderJob);
+        let pending = own().find_map(|r| {
+            let obstacles = &self.plan.pending.get(&r.key)?.obstacles;
+            (!obstacles.iter().all(|o| settling(&o.no))).then_some(obstacles)
+        });
+        match pending {
+            Some(obstacles) => {
+                let reason = obstacles.first().map(|o| o.text());
+                let for_good = obstacles.iter().all(|o| o.no.for_good());
+                (if for_good { "blocked" } else { "waiting" }, reason)
+            }
+            None => ("running", None),
+        }
+    }
+}
+
+/// "ended with code 1", "was killed by signal 9", "was killed for its memory limit".
+pub(super) fn ending(exit: &Exit) -> String {
+    use placement::task::Cause;
+    match (exit.cause, exit.code, exit.signal) {
+        (Cause::OomLimit, ..) => "was killed at its memory limit".to_string(),
+        (_, Some(code), _) => format!("ended with code {code}"),
+        (_, _, Some(signal)) => format!("was killed by signal {signal}"),
+        _ => "ended without a record".to_string(),
+    }
+}
