@@ -13,6 +13,8 @@ mod log;
 mod network;
 pub mod record;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::io::Cursor;
 

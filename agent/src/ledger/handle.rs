@@ -9,7 +9,7 @@ use placement::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Batch, DiskError, File, View,
+    Batch, DiskError, File, View, config,
     keeper::{Keeper, Pulse, Request},
 };
 
@@ -72,6 +72,15 @@ impl LedgerHandle {
     /// Opens `ledger.redb`, or makes an empty one. A sole voter leads again, with all of its log applied, when this
     /// returns. Takes tokio's current runtime.
     pub async fn open(path: &Path, node: NodeId) -> Result<LedgerHandle, ProposeError> {
+        LedgerHandle::open_with(path, node, config()).await
+    }
+
+    pub(super) async fn open_with(
+        path: &Path,
+        node: NodeId,
+        config: openraft::Config,
+    ) -> Result<LedgerHandle, ProposeError> {
+        let config = config.validate().map_err(|e| ProposeError::Core { why: e.to_string() })?;
         let file = {
             let path = path.to_owned();
             tokio::task::spawn_blocking(move || File::open(&path, node))
@@ -83,7 +92,7 @@ impl LedgerHandle {
         let pulse = Arc::<Pulse>::default();
         let (role, roles) = watch::channel(Role::Follower { leader: None });
         let (stop, stopped) = watch::channel(false);
-        let keeper = Keeper::start(file, node, view.clone(), pulse.clone(), role).await?;
+        let keeper = Keeper::start(file, node, config, view.clone(), pulse.clone(), role).await?;
         tokio::spawn(keeper.run(queue, stopped));
         Ok(LedgerHandle { requests, view, role: roles, pulse, stop: Arc::new(stop) })
     }

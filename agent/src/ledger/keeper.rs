@@ -12,7 +12,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use openraft::{
-    EmptyNode, LogIdOptionExt, Raft, RaftMetrics, ServerState,
+    Config, EmptyNode, LogIdOptionExt, Raft, RaftMetrics, ServerState,
     error::{ClientWriteError, Fatal, RaftError},
 };
 use placement::{ids::NodeId, ledger::Answer};
@@ -23,7 +23,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Batch, Daemon, File, Log, Machine, ProposeError, Role, View, config, network::Alone};
+use super::{Batch, Daemon, File, Log, Machine, ProposeError, Role, View, network::Alone};
 
 /// A batch takes no more entries, nor bytes, than this (but always one request).
 const BATCH_ENTRIES: usize = 1024;
@@ -46,6 +46,7 @@ type Metrics = RaftMetrics<NodeId, EmptyNode>;
 pub(super) struct Keeper {
     file: File,
     node: NodeId,
+    config: Arc<Config>,
     view: Arc<View>,
     pulse: Arc<Pulse>,
     role: Arc<watch::Sender<Role>>,
@@ -63,12 +64,14 @@ impl Keeper {
     pub(super) async fn start(
         file: File,
         node: NodeId,
+        config: Config,
         view: Arc<View>,
         pulse: Arc<Pulse>,
         role: watch::Sender<Role>,
     ) -> Result<Keeper, ProposeError> {
-        let raft = start_core(&file, node, &view).await?;
-        let keeper = Keeper { file, node, view, pulse, role: Arc::new(role), raft, starts: 1 };
+        let config = Arc::new(config);
+        let raft = start_core(&file, node, config.clone(), &view).await?;
+        let keeper = Keeper { file, node, config, view, pulse, role: Arc::new(role), raft, starts: 1 };
         keeper.follow();
         Ok(keeper)
     }
@@ -183,7 +186,7 @@ impl Keeper {
         .map_err(|e| ProposeError::Core { why: e.to_string() })?;
         self.file = file;
         opened?;
-        self.raft = start_core(&self.file, self.node, &self.view).await?;
+        self.raft = start_core(&self.file, self.node, self.config.clone(), &self.view).await?;
         self.starts += 1;
         self.follow();
         Ok(())
@@ -219,13 +222,17 @@ impl Keeper {
     }
 }
 
-async fn start_core(file: &File, node: NodeId, view: &Arc<View>) -> Result<Raft<Daemon>, ProposeError> {
-    let config = config().validate().map_err(|e| ProposeError::Core { why: e.to_string() })?;
+async fn start_core(
+    file: &File,
+    node: NodeId,
+    config: Arc<Config>,
+    view: &Arc<View>,
+) -> Result<Raft<Daemon>, ProposeError> {
     let (disk, shown) = (file.clone(), view.clone());
     let machine = spawn_blocking(move || Machine::open(disk, shown))
         .await
         .map_err(|e| ProposeError::Core { why: e.to_string() })??;
-    let raft = Raft::new(node, Arc::new(config), Alone, Log::new(file.clone()), machine)
+    let raft = Raft::new(node, config, Alone, Log::new(file.clone()), machine)
         .await
         .map_err(|e| reason(file, &e))?;
     caught_up(&raft, node).await.map_err(|e| reason(file, &e))?;
