@@ -39,9 +39,11 @@ pub(super) async fn until_settled(
         }
     };
     let ending = tokio::select! {
+        // In this order, so that the signal's handler is there before anything is shown.
+        biased;
+        _ = tokio::signal::ctrl_c() => Err(interrupted(&watch.goal)),
         done = session.follow(&mut watch) => done.map(|()| None),
         () = late => Ok(patience.map(|Patience(time)| format!("within {}", humantime::format_duration(time)))),
-        _ = tokio::signal::ctrl_c() => Err(interrupted(&watch.goal)),
     };
     watch.display.clear();
     let late = ending?;

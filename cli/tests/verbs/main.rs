@@ -1,0 +1,8 @@
+//! The built command against an agent that answers by script.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod fake;
+mod follow;
+mod run;
+mod show;
+mod wait;
