@@ -1,11 +1,21 @@
 //! A node: the agent that runs on it. Pure cores decide (`core`), shells do.
 
+mod api;
+pub mod clock;
 pub mod config;
 pub mod core;
+pub mod daemon;
 pub mod dir;
 pub mod event;
 pub mod identity;
+pub mod journal;
+mod labels;
 pub mod ledger;
 pub mod limits;
+pub mod logs;
+mod measure;
 pub mod probe;
+pub mod runner;
+mod server;
+pub mod session;
 pub mod store;

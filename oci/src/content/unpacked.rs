@@ -24,6 +24,12 @@ impl Store {
         self.unpack(&mut lease, digest, &mut |_| {})
     }
 
+    /// Whether `ensure_unpacked` would have nothing to do.
+    pub fn is_unpacked(&self, digest: &Digest) -> bool {
+        let Ok((manifest, config, _)) = self.documents(digest) else { return false };
+        image::layers(manifest, &config).iter().all(|layer| self.layer_path(&layer.chain_id).exists())
+    }
+
     pub(crate) fn unpack(
         &self,
         lease: &mut Lease<'_>,

@@ -1,0 +1,167 @@
+//! The documents of INTERFACES, made of what the placer and the ledger show. Fields may be added here, never changed.
+
+use placement::{
+    ids::{Uid, Version},
+    job::Kind,
+    ledger::JobRecord,
+    obstacle::Obstacle,
+    resources::Resources,
+    view::Standing,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    clock,
+    core::place::{JobRow, NodeRow, Settled, TaskRow},
+    event::Now,
+};
+
+/// A list, as of now, with all members heard.
+pub(crate) fn list(now: Now, items: Vec<Value>) -> Value {
+    answer(now, false, items)
+}
+
+/// A list that may be stale: no placer could be asked.
+pub(crate) fn answer(now: Now, stale: bool, items: Vec<Value>) -> Value {
+    json!({"as_of": clock::rfc3339(now.wall_ms), "stale": stale, "missing": [], "items": items})
+}
+
+pub(crate) fn node(row: &NodeRow, placer: bool, voter: bool) -> Value {
+    let state = match row.standing {
+        Standing::Gone => "gone",
+        _ if row.suspect => "suspect",
+        _ => "alive",
+    };
+    let info = row.info.as_ref();
+    json!({
+        "id": row.id,
+        "name": row.name,
+        "addr": info.map(|i| i.addr.as_str()),
+        "state": state,
+        "admin": "active",
+        "placer": placer,
+        "voter": voter,
+        "labels": info.map(|i| &i.labels),
+        "version": info.map(|i| i.version.as_str()),
+        "capacity": info.map(|i| &i.capacity),
+        "limits": row.limits,
+        "reserved": row.reserved,
+        "usage": row.usage,
+        "tasks": row.tasks,
+    })
+}
+
+pub(crate) fn task(row: &TaskRow) -> Value {
+    let copy = row.report.as_ref();
+    json!({
+        "job": row.job.name,
+        "owner": row.job.owner,
+        "index": row.key.index,
+        "uid": row.key.uid,
+        "generation": row.generation,
+        "state": row.state,
+        "node": row.node_name,
+        "pid": copy.and_then(|c| c.pid),
+        "ports": copy.map(|c| json!(c.ports)).unwrap_or_else(|| json!({})),
+        "restarts": copy.map_or(0, |c| c.restarts),
+        "version": row.version.number,
+        "image": image(&row.image, &row.digest),
+        "healthy": copy.and_then(|c| c.healthy),
+        "since": copy.map(|c| clock::rfc3339(c.since_ms)),
+        "reason": row.reason,
+        "exit": row.exit,
+        "limit": row.limit,
+        "reservation": copy.map_or_else(Resources::default, |c| c.reservation.clone()),
+        "usage": copy.map_or_else(Resources::default, |c| c.usage.clone()),
+    })
+}
+
+/// What keeps a task from running.
+pub(crate) fn why(row: &TaskRow, obstacles: Option<&Vec<Obstacle>>) -> Value {
+    let obstacles = obstacles.map(Vec::as_slice).unwrap_or_default();
+    let obstacles: Vec<Value> =
+        obstacles.iter().map(|o| json!({"text": o.text(), "nodes": o.nodes})).collect();
+    json!({
+        "job": row.job.name,
+        "owner": row.job.owner,
+        "index": row.key.index,
+        "state": row.state,
+        "reason": row.reason,
+        "obstacles": obstacles,
+        "fixes": [],
+    })
+}
+
+/// `hello:1@sha256:…`: what the user wrote, and what runs.
+fn image(name: &str, digest: &str) -> String {
+    match digest {
+        "" => name.to_string(),
+        digest => format!("{}@{digest}", name.split('@').next().unwrap_or(name)),
+    }
+}
+
+pub(crate) fn job(row: &JobRow) -> Value {
+    json!({
+        "name": row.job.name,
+        "owner": row.job.owner,
+        "uid": row.uid,
+        "band": row.band,
+        "priority": row.priority,
+        "kind": row.kind,
+        "count": row.count,
+        "running": row.running,
+        "pending": row.pending,
+        "version": row.version.number,
+        "state": row.state,
+        "reason": row.reason,
+        "created": clock::rfc3339(row.created_ms),
+        "changed": clock::rfc3339(row.changed_ms),
+    })
+}
+
+/// One job whole: with its versions and tasks, and whether it is as it was asked to be.
+pub(crate) fn whole_job(
+    row: &JobRow,
+    record: &JobRecord,
+    tasks: &[TaskRow],
+    settled: Option<&Settled>,
+) -> Value {
+    let mut document = job(row);
+    let versions: Vec<Value> = record.versions.iter().map(version).collect();
+    let succeeded = record.finished.values().filter(|done| done.success).count();
+    if let Value::Object(fields) = &mut document {
+        fields.insert("read".into(), read(row.uid, row.version));
+        fields.insert("document".into(), record.document.clone());
+        fields.insert("versions".into(), Value::Array(versions));
+        fields.insert("tasks".into(), Value::Array(tasks.iter().map(task).collect()));
+        fields.insert("settled".into(), settled_document(settled));
+        if row.kind == Kind::Batch {
+            fields.insert("succeeded".into(), json!(succeeded));
+        }
+    }
+    document
+}
+
+/// What a client sends back with a change (compare-and-set).
+fn read(uid: Uid, version: Version) -> Value {
+    json!({"uid": uid, "version": version})
+}
+
+fn version(record: &placement::ledger::VersionRecord) -> Value {
+    json!({
+        "version": record.version.number,
+        "time": clock::rfc3339(record.at_ms),
+        "by": record.by,
+        "images": record.images,
+        "document": record.document,
+    })
+}
+
+fn settled_document(settled: Option<&Settled>) -> Value {
+    match settled {
+        Some(Settled::Yes) => json!({"state": "yes", "reason": null}),
+        Some(Settled::NotYet(reason)) => json!({"state": "not_yet", "reason": reason}),
+        Some(Settled::Never(reason)) => json!({"state": "never", "reason": reason}),
+        None => json!({"state": "not_yet", "reason": "no placer acts"}),
+    }
+}

@@ -1,0 +1,253 @@
+//! The agent: puts its parts together, and takes them apart.
+
+pub mod node;
+pub mod placer;
+
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+
+use oci::cgroup::Tree;
+use placement::{
+    ids::Activation,
+    ledger::{Command, Entry},
+    node::NodeInfo,
+    resources::{CPU, MEMORY, Resources},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc::unbounded_channel,
+    task::spawn_blocking,
+};
+
+use self::{
+    node::{NodeHandle, NodeLoop},
+    placer::PlacerLoop,
+};
+use crate::{
+    clock,
+    config::Config,
+    core::{self, Core},
+    dir::{DataDir, DirError},
+    event::Event,
+    identity::{Identity, IdentityError},
+    journal::Journal,
+    labels,
+    ledger::{LedgerHandle, ProposeError},
+    limits, measure,
+    runner::{Ground, Runner},
+    server::{self, ServerError, Services},
+    store::{Store, StoreError},
+};
+
+/// Ports that a node allots (INTERFACES).
+const PORTS: std::ops::RangeInclusive<u16> = 20_000..=31_999;
+/// The image that comes with covey, made of its own binary.
+const HELLO: &str = "hello:1";
+/// How long containers of a throw-away cell have to end by themselves.
+const DEV_GRACE: Duration = Duration::from_secs(2);
+
+/// An agent that could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("an agent makes containers, and so needs root: run it with sudo, or as a system service")]
+    NotRoot,
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot open the ledger: {0}")]
+    Ledger(#[from] ProposeError),
+    #[error("cannot open the images: {0}")]
+    Images(#[from] oci::content::Error),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("cannot {what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot name the image of covey's own: {0}")]
+    Hello(#[source] oci::reference::ParseError),
+    #[error("the agent's start broke off")]
+    Broken,
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+}
+
+/// What an agent says of itself once it answers.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    pub node: NodeInfo,
+    pub cell: String,
+    pub socket: PathBuf,
+    /// What will not work as it should here, and what to do.
+    pub warnings: Vec<String>,
+}
+
+/// Runs an agent until SIGTERM or SIGINT, or until it cannot go on. `ready` is called once it answers on its socket.
+/// Containers go on without it, but for those of a throw-away cell.
+pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(AgentError::NotRoot);
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+    let mut warnings = limits::prepare();
+    let dir = DataDir::open(&config.data)?;
+    let identity = Identity::open(&dir, config.name.as_deref(), config.cell.as_deref())?;
+    let (tree, problems) = Tree::open(&identity.node.to_string());
+    warnings.extend(problems.iter().map(|w| format!("{}: {} ({})", w.problem, w.effect, w.hint)));
+    let images = images(&config, &dir);
+    let ledger = ledger(&dir, &identity);
+    let (images, ledger) = tokio::try_join!(images, ledger)?;
+
+    let (to_node, from_all) = unbounded_channel();
+    let node = NodeHandle::new(to_node);
+    let teller = node.clone();
+    let stored = Box::new(move |ticket, result| teller.tell(Event::Stored { ticket, result }));
+    let (store, held) = Store::open(&dir.join("agent.redb"), !config.dev, stored)?;
+    let journal = Journal::new(&identity.name, held.events, store.clone());
+    for (key, why) in &held.quarantined {
+        warnings.push(format!("the record of task {key} cannot be read and was put aside: {why}"));
+    }
+
+    let info = info(&config, &identity, &tree);
+    let ground = ground(&config, &dir, images.clone(), tree, store.clone(), &mut warnings)?;
+    let runner = Runner::new(ground.clone(), node.clone());
+    let found = runner.scan().map_err(|source| AgentError::Io {
+        what: "look for running containers in",
+        path: ground.bundles.clone(),
+        source,
+    })?;
+    let promise = held.promise.max(admitted(&ledger, &identity));
+    let about = core::Config {
+        node: info.clone(),
+        cell: identity.cell_name.clone(),
+        life: held.life,
+        promise,
+        ports: PORTS,
+        claims: false,
+    };
+    let (core, first) = Core::restore(about, held.records, found, clock::now());
+    let (placer, placer_handle) =
+        PlacerLoop::new(identity.node, ledger.clone(), node.clone(), journal.clone());
+
+    let listener = server::listen(&config.socket).await?;
+    let services = Services {
+        node: node.clone(),
+        placer: placer_handle,
+        ledger: ledger.clone(),
+        journal: journal.clone(),
+        images,
+        bundles: ground.bundles.clone(),
+        logs: ground.logs.clone(),
+    };
+    tokio::spawn(NodeLoop::new(core, store, runner, journal.clone()).run(first, from_all));
+    tokio::spawn(placer.run());
+    tokio::spawn(measure::run(ground.clone(), node));
+    let serving = tokio::spawn(server::serve(listener, Arc::new(services)));
+
+    journal.node("agent_started", format!("covey {} started", env!("CARGO_PKG_VERSION")));
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+        journal.node("warning", warning.clone());
+    }
+    ready(Ready { node: info, cell: identity.cell_name, socket: config.socket.clone(), warnings });
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    serving.abort();
+    let _ = fs::remove_file(&config.socket);
+    journal.node("agent_stopped", "told to end; containers go on".to_string());
+    ledger.shutdown().await;
+    if config.dev {
+        let _ = spawn_blocking(move || ground.end_all(DEV_GRACE)).await;
+    }
+    Ok(())
+}
+
+/// The content store, with `hello:1` made from this very binary if there is none yet.
+async fn images(config: &Config, dir: &DataDir) -> Result<Arc<oci::content::Store>, AgentError> {
+    let (exe, path) = (config.exe.clone(), dir.join("content"));
+    let opened = spawn_blocking(move || {
+        let store = oci::content::Store::open(&path)?;
+        let name = HELLO.parse().map_err(AgentError::Hello)?;
+        let hello = oci::binary::Binary { exe: &exe, name: "hello", cmd: &[] };
+        oci::binary::image_from_binary(&store, &hello, &name)?;
+        Ok(Arc::new(store))
+    });
+    opened.await.unwrap_or(Err(AgentError::Broken))
+}
+
+/// The ledger, founded if it is new: this node is then its cell's first member and sole voter.
+async fn ledger(dir: &DataDir, identity: &Identity) -> Result<LedgerHandle, AgentError> {
+    let ledger = LedgerHandle::open(&dir.join("ledger.redb"), identity.node).await?;
+    let entry = |command| Entry { request: None, at_ms: clock::now().wall_ms, command };
+    let found =
+        Command::Found { cell: identity.cell.clone(), name: identity.cell_name.clone(), generation: 1 };
+    let admit = Command::Admit { node: identity.node, name: identity.name.clone() };
+    ledger.found(vec![entry(found), entry(admit)]).await?;
+    Ok(ledger)
+}
+
+/// PROTOCOL 8: a new node begins with the promise of the entry that admitted it.
+fn admitted(ledger: &LedgerHandle, identity: &Identity) -> Activation {
+    let state = ledger.state();
+    let cell = state.cell.as_ref().map_or(0, |c| c.generation);
+    let index = state.roster.get(&identity.node).map_or(0, |m| m.admitted);
+    Activation { cell, index }
+}
+
+fn info(config: &Config, identity: &Identity, tree: &Tree) -> NodeInfo {
+    let detected = tree.capacity();
+    let mut capacity = Resources::new(detected.cpu_milli, detected.memory_bytes);
+    for (name, amount) in &config.capacity.0 {
+        let least = match name.as_str() {
+            CPU | MEMORY => capacity.get(name).min(*amount),
+            _ => *amount,
+        };
+        capacity.set(name, least);
+    }
+    let mut labels = labels::detect();
+    labels.extend(config.labels.clone());
+    NodeInfo {
+        id: identity.node,
+        name: identity.name.clone(),
+        addr: config.socket.display().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        labels,
+        capacity,
+    }
+}
+
+fn ground(
+    config: &Config,
+    dir: &DataDir,
+    images: Arc<oci::content::Store>,
+    tree: Tree,
+    store: Store,
+    warnings: &mut Vec<String>,
+) -> Result<Arc<Ground>, AgentError> {
+    let (bundles, logs) = (dir.join("bundles"), dir.join("logs"));
+    for path in [&bundles, &logs] {
+        fs::create_dir_all(path).map_err(|source| AgentError::Io {
+            what: "create",
+            path: path.clone(),
+            source,
+        })?;
+    }
+    let idmaps = oci::rootfs::can_map_ids(images.root());
+    if let Err(error) = &idmaps {
+        warnings.push(format!("containers run without a user namespace of their own: {error}"));
+    }
+    Ok(Arc::new(Ground {
+        exe: config.exe.clone(),
+        bundles,
+        logs,
+        images,
+        tree,
+        host: oci::spec::Host::detect(),
+        store,
+        idmaps: idmaps.is_ok(),
+    }))
+}

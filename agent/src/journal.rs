@@ -1,0 +1,116 @@
+//! What happened on this node, for people: a bounded ring, written down, and followed live.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use gossip::wire::EventRecord;
+use tokio::sync::broadcast;
+
+use crate::{clock, event::Note, store::Store};
+
+/// Events in memory; older ones are on disk only.
+const KEPT: usize = 2_000;
+/// A follower that is further behind misses some, and is told how many.
+const BACKLOG: usize = 1_024;
+/// Events that were not yet on disk when an agent was killed may have been seen by a follower: their numbers are not
+/// used again.
+const GAP: u64 = 1_000;
+
+/// A handle on the node's events; cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    node: Arc<str>,
+    ring: Arc<Mutex<Ring>>,
+    live: broadcast::Sender<Arc<EventRecord>>,
+    store: Store,
+}
+
+struct Ring {
+    next: u64,
+    records: VecDeque<Arc<EventRecord>>,
+}
+
+impl Journal {
+    /// `held`: what the store had, oldest first.
+    pub fn new(node: &str, held: Vec<EventRecord>, store: Store) -> Journal {
+        let next = held.last().map_or(0, |last| last.seq + GAP);
+        let skip = held.len().saturating_sub(KEPT);
+        let records = held.into_iter().skip(skip).map(Arc::new).collect();
+        Journal {
+            node: node.into(),
+            ring: Arc::new(Mutex::new(Ring { next, records })),
+            live: broadcast::channel(BACKLOG).0,
+            store,
+        }
+    }
+
+    /// What the core noted: of a task, or of the node.
+    pub fn note(&self, note: Note) {
+        let mut record = plain(note.kind, note.text);
+        if let Some(about) = note.about {
+            record.owner = Some(about.job.owner);
+            record.job = Some(about.job.name);
+            record.index = Some(about.index);
+            record.generation = Some(about.generation);
+        }
+        self.add(record);
+    }
+
+    /// Of a job: somebody changed it.
+    pub fn job(&self, kind: &str, owner: &str, job: &str, text: String) {
+        self.add(EventRecord {
+            job: Some(job.to_string()),
+            owner: Some(owner.to_string()),
+            ..plain(kind, text)
+        });
+    }
+
+    /// Of the node itself.
+    pub fn node(&self, kind: &str, text: String) {
+        self.add(plain(kind, text));
+    }
+
+    fn add(&self, mut record: EventRecord) {
+        record.node = self.node.to_string();
+        record.time = clock::rfc3339(clock::now().wall_ms);
+        let mut ring = self.ring();
+        record.seq = ring.next;
+        ring.next += 1;
+        let record = Arc::new(record);
+        if ring.records.len() == KEPT {
+            ring.records.pop_front();
+        }
+        ring.records.push_back(record.clone());
+        // Under the lock, so that followers and the disk see them in order.
+        self.store.event(EventRecord::clone(&record));
+        let _ = self.live.send(record);
+    }
+
+    /// What there is, oldest first, and what is to come, without a gap between them.
+    pub fn read(&self) -> (Vec<Arc<EventRecord>>, broadcast::Receiver<Arc<EventRecord>>) {
+        let ring = self.ring();
+        (ring.records.iter().cloned().collect(), self.live.subscribe())
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // A panic elsewhere cannot have left a ring half changed that matters.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn plain(kind: &str, text: String) -> EventRecord {
+    EventRecord {
+        time: String::new(),
+        node: String::new(),
+        seq: 0,
+        kind: kind.to_string(),
+        job: None,
+        owner: None,
+        index: None,
+        generation: None,
+        text,
+        detail: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,129 @@
+//! Logs of runs: in the bundle while it is there, put aside when it goes.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use placement::ids::TaskKey;
+
+use crate::event::RunId;
+
+/// Runs whose logs are kept after their end, the newest; and for how long at most.
+const KEPT_RUNS: usize = 200;
+const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Of one task: the run before the present one, and one more while the present one is being replaced.
+const KEPT_OF_TASK: usize = 2;
+
+/// A log directory that could not be moved or listed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} the logs in {path}: {source}")]
+pub struct LogsError {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Puts a run's logs aside, and lets go of what is beyond the bounds.
+pub fn keep(kept: &Path, run: RunId, log: &Path) -> Result<(), LogsError> {
+    let failed = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| LogsError { what, path, source }
+    };
+    fs::create_dir_all(kept).map_err(failed("make room for", kept))?;
+    let aside = kept.join(run.to_string());
+    match fs::rename(log, &aside) {
+        // Its age counts from here.
+        Ok(()) => fs::File::open(&aside)
+            .and_then(|dir| dir.set_modified(SystemTime::now()))
+            .map_err(failed("date", &aside))?,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("put aside", log)(error)),
+        Err(_) => {}
+    }
+    let mut runs = list(kept).map_err(failed("list", kept))?;
+    runs.sort_by_key(|(_, ended)| std::cmp::Reverse(*ended));
+    let now = SystemTime::now();
+    let mut of_task = 0;
+    for (place, (old, ended)) in runs.into_iter().enumerate() {
+        of_task += usize::from(old.key == run.key);
+        let too_many = place >= KEPT_RUNS || (old.key == run.key && of_task > KEPT_OF_TASK);
+        if too_many || now.duration_since(ended).is_ok_and(|age| age > KEPT_FOR) {
+            let path = kept.join(old.to_string());
+            fs::remove_dir_all(&path).map_err(failed("delete", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// A task's runs that have logs here, the oldest first, with their directories.
+pub fn of_task(bundles: &Path, kept: &Path, key: TaskKey) -> Result<Vec<(RunId, PathBuf)>, LogsError> {
+    let mut runs = Vec::new();
+    for (dir, below) in [(kept, ""), (bundles, "log")] {
+        let found =
+            list(dir).map_err(|source| LogsError { what: "list", path: dir.to_path_buf(), source })?;
+        runs.extend(
+            found
+                .into_iter()
+                .filter(|(run, _)| run.key == key)
+                .map(|(run, _)| (run, dir.join(run.to_string()).join(below))),
+        );
+    }
+    runs.sort();
+    runs.dedup_by_key(|(run, _)| *run);
+    Ok(runs)
+}
+
+/// The runs that have a directory here, and when it was last changed.
+fn list(dir: &Path) -> io::Result<Vec<(RunId, SystemTime)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut runs = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let run = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        // Gone meanwhile: as if it had not been listed.
+        if let (Some(run), Ok(meta)) = (run, entry.metadata()) {
+            runs.push((run, meta.modified().unwrap_or(SystemTime::UNIX_EPOCH)));
+        }
+    }
+    Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn run(task: &str, number: u32) -> RunId {
+        format!("{task}-1.2.3-{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn the_newest_of_a_task_are_kept_and_all_are_bounded() {
+        let temp = tempfile::tempdir().unwrap();
+        let (bundles, kept) = (temp.path().join("bundles"), temp.path().join("logs"));
+        for number in 0..4 {
+            let log = bundles.join(run("1.7.0", number).to_string()).join("log");
+            fs::create_dir_all(&log).unwrap();
+            fs::write(log.join("x"), number.to_string()).unwrap();
+            if number < 3 {
+                keep(&kept, run("1.7.0", number), &log).unwrap();
+                fs::remove_dir_all(log.parent().unwrap()).unwrap();
+            }
+        }
+        let of = of_task(&bundles, &kept, "1.7.0".parse().unwrap()).unwrap();
+        let texts: Vec<String> =
+            of.iter().map(|(_, dir)| fs::read_to_string(dir.join("x")).unwrap()).collect();
+        assert_eq!(texts, ["1", "2", "3"]);
+
+        for task in 1..=(KEPT_RUNS as u32 + 20) {
+            let log = temp.path().join("log");
+            fs::create_dir_all(&log).unwrap();
+            keep(&kept, run(&format!("1.8.{task}"), 0), &log).unwrap();
+        }
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), KEPT_RUNS);
+    }
+}

@@ -1,0 +1,221 @@
+//! From what the core wants started to a spawned shim.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+};
+
+use oci::{
+    bundle::{Bundle, BundleConfig, IdMap},
+    cgroup::{Band, Limits},
+    container::{self, Spawned},
+    digest::Digest,
+    spec::{self, SpecInput},
+};
+use placement::{
+    job,
+    resources::{CPU, MEMORY},
+};
+use tokio::task::spawn_blocking;
+
+use super::Ground;
+use crate::event::StartRun;
+
+/// Why nothing was started.
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// Trying again may help.
+    pub(super) transient: bool,
+}
+
+/// Owners' user ids begin above those that systemd gives to its own containers.
+const FIRST_UID: u32 = 0x7000_0000;
+/// Ids of each owner.
+const UIDS: u32 = 0x1_0000;
+const OWNERS: u32 = 0x0fff;
+/// Disk that each stream of a run's log may take.
+const LOG_CAP: u64 = 64 << 20;
+/// Processes that a task may have.
+const PIDS: u64 = 4096;
+
+/// The first of the ports that somebody else listens on. The container binds it a moment later: what happens between is
+/// seen as a failed start.
+pub(super) fn busy_port(ports: impl Iterator<Item = u16>) -> Option<u16> {
+    ports.into_iter().find(|port| {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port))
+            .is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse)
+    })
+}
+
+/// Makes the bundle in `dir` and spawns its shim.
+pub(super) async fn spawn(
+    ground: &Arc<Ground>,
+    start: StartRun,
+    dir: PathBuf,
+) -> Result<(Bundle, Spawned), Failure> {
+    let idmap = match ground.idmaps {
+        true => Some(idmap(ground, &start.owner).await?),
+        false => None,
+    };
+    let ground = ground.clone();
+    let made = spawn_blocking(move || {
+        let (config, spec) = bundle(&ground, &start, idmap)?;
+        // Left by an earlier try of this very run that was cut short.
+        let _ = std::fs::remove_dir_all(&dir);
+        let bundle = Bundle::create(dir, &config, &spec).map_err(transient)?;
+        let spawned = container::spawn(&ground.exe, bundle.dir()).map_err(transient)?;
+        Ok((bundle, spawned))
+    });
+    made.await.unwrap_or_else(|_| Err(Failure { why: "the start broke off".into(), transient: true }))
+}
+
+async fn idmap(ground: &Ground, owner: &str) -> Result<IdMap, Failure> {
+    let number = ground.store.owner(owner.to_string()).await.map_err(transient)?;
+    if number >= OWNERS {
+        let why = format!("this node has no range of user ids left for {owner} (it has {OWNERS})");
+        return Err(Failure { why, transient: false });
+    }
+    Ok(IdMap { host: FIRST_UID + number * UIDS, size: UIDS })
+}
+
+fn bundle(
+    ground: &Ground,
+    start: &StartRun,
+    idmap: Option<IdMap>,
+) -> Result<(BundleConfig, oci_spec::runtime::Spec), Failure> {
+    let digest = Digest::from_str(&start.digest).map_err(lasting)?;
+    let image = ground.images.image(&digest).map_err(lasting)?;
+    let layers = ground.images.ensure_unpacked(&digest).map_err(lasting)?;
+    let env = environment(&image.env, &start.env).map_err(lasting)?;
+    let args = match &start.command {
+        Some(command) => command
+            .iter()
+            .map(|word| job::expand::expand(word, &env))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(lasting)?,
+        None => image.entrypoint.iter().chain(&image.cmd).cloned().collect(),
+    };
+    if args.is_empty() {
+        let why = "the image names no program and the job has no command: set task.command".to_string();
+        return Err(Failure { why, transient: false });
+    }
+    let cwd = match image.working_dir.as_str() {
+        "" => "/",
+        dir => dir,
+    };
+    let input = SpecInput {
+        args,
+        env: env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        cwd: cwd.into(),
+        hostname: start.hostname.clone(),
+        idmap,
+        read_only: false,
+        oom_score_adj: oom_score(start.band),
+    };
+    let spec = spec::build(&input, &ground.host).map_err(lasting)?;
+    let run = start.run.to_string();
+    let some = |name| start.limit.0.get(name).copied().filter(|n| *n > 0);
+    let config = BundleConfig {
+        version: oci::bundle::VERSION,
+        cgroup: ground.tree.placement(band(start.band), &run),
+        run,
+        layers,
+        idmap,
+        user: Some(image.user).filter(|u| !u.is_empty()),
+        limits: Limits { cpu_milli: some(CPU), memory_bytes: some(MEMORY), pids: Some(PIDS) },
+        log_cap_bytes: LOG_CAP,
+    };
+    Ok((config, spec))
+}
+
+/// The image's variables under covey's and the job's. The job's may refer to the others.
+fn environment(
+    image: &[String],
+    given: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, job::expand::BadExpansion> {
+    let ours = |name: &str| name.starts_with("COVEY_") || name.starts_with("PORT_");
+    let mut env: BTreeMap<String, String> = image
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(name, _)| !ours(name))
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect();
+    let (own, jobs): (Vec<_>, Vec<_>) = given.iter().partition(|(name, _)| ours(name));
+    env.extend(own.into_iter().map(|(n, v)| (n.clone(), v.clone())));
+    let expanded: Vec<_> = jobs
+        .into_iter()
+        .map(|(n, v)| Ok((n.clone(), job::expand::expand(v, &env)?)))
+        .collect::<Result<_, _>>()?;
+    env.extend(expanded);
+    Ok(env)
+}
+
+pub(crate) fn band(band: job::Band) -> Band {
+    match band {
+        job::Band::Free => Band::Free,
+        job::Band::Batch => Band::Batch,
+        job::Band::Production => Band::Production,
+        job::Band::Monitoring => Band::Monitoring,
+    }
+}
+
+/// Whom the kernel takes first, should it ever have to choose: the lowest band. An agent may be unable to lower its own.
+fn oom_score(band: job::Band) -> i32 {
+    match band {
+        job::Band::Free => 1000,
+        job::Band::Batch => 800,
+        job::Band::Production => 300,
+        job::Band::Monitoring => 200,
+    }
+}
+
+fn transient(error: impl ToString) -> Failure {
+    Failure { why: error.to_string(), transient: true }
+}
+
+fn lasting(error: impl ToString) -> Failure {
+    Failure { why: error.to_string(), transient: false }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect()
+    }
+
+    #[test]
+    fn a_job_builds_on_the_images_variables_and_cannot_pass_for_another() {
+        let image = ["PATH=/bin".to_string(), "COVEY_JOB=spoof".to_string(), "LANG=C".to_string()];
+        let given = map(&[
+            ("PATH", "${PATH}:/opt"),
+            ("URL", "http://:${PORT_http}"),
+            ("PORT_http", "20000"),
+            ("COVEY_JOB", "web"),
+        ]);
+        let env = environment(&image, &given).unwrap();
+        let wanted = map(&[
+            ("COVEY_JOB", "web"),
+            ("LANG", "C"),
+            ("PATH", "/bin:/opt"),
+            ("PORT_http", "20000"),
+            ("URL", "http://:20000"),
+        ]);
+        assert_eq!(env, wanted);
+        assert!(environment(&[], &map(&[("A", "${NOWHERE}")])).is_err());
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_busy() {
+        let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert_eq!(busy_port([port].into_iter()), Some(port));
+        drop(taken);
+        assert_eq!(busy_port([port].into_iter()), None);
+    }
+}

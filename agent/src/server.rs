@@ -1,0 +1,192 @@
+//! The local socket: who may ask, and one task for each request. What is asked is answered in `server/`.
+
+mod change;
+mod image;
+mod log;
+mod read;
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use gossip::{
+    frame::{self, FrameError},
+    wire::{Call, PROTOCOL, Reply, Request},
+};
+use placement::{
+    ids::Principal,
+    ledger::{Refusal, RequestStamp},
+};
+use serde_json::Value;
+use tokio::net::{UnixListener, UnixStream, unix::OwnedWriteHalf};
+
+use crate::{
+    daemon::{node::NodeHandle, placer::PlacerHandle},
+    journal::Journal,
+    ledger::LedgerHandle,
+};
+
+/// All that answering a request can need.
+pub(crate) struct Services {
+    pub(crate) node: NodeHandle,
+    pub(crate) placer: PlacerHandle,
+    pub(crate) ledger: LedgerHandle,
+    pub(crate) journal: Journal,
+    pub(crate) images: Arc<oci::content::Store>,
+    pub(crate) bundles: PathBuf,
+    /// Of runs that are over.
+    pub(crate) logs: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("another agent answers on {0}: name another socket (--socket), or end that agent")]
+    Taken(PathBuf),
+    #[error("cannot {what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// Listens on `path`, which only root may open. A socket that nobody answers on any more is replaced.
+pub(crate) async fn listen(path: &Path) -> Result<UnixListener, ServerError> {
+    let failed = |what| move |source| ServerError::Io { what, path: path.to_path_buf(), source };
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed("create the directory of"))?;
+    }
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(ServerError::Taken(path.to_path_buf()));
+    }
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
+    // Everybody may connect, so that everybody gets an answer: whom the kernel does not call root is refused in words.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(failed("open to all"))?;
+    Ok(listener)
+}
+
+/// Serves for ever.
+pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let services = services.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer(stream, &services).await {
+                        // The client went away, or never was one: nobody is left to tell.
+                        tracing::debug!("a request on the local socket: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept on the local socket: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Where a call's answer goes. An error to write is the client's going: the call ends with it.
+pub(crate) struct Out(OwnedWriteHalf);
+
+impl Out {
+    pub(crate) async fn send(&mut self, reply: &Reply) -> Result<(), Stopped> {
+        frame::write(&mut self.0, reply).await.map_err(Stopped::Frame)
+    }
+
+    pub(crate) async fn item(&mut self, document: Value) -> Result<(), Stopped> {
+        self.send(&Reply::Item(document)).await
+    }
+}
+
+/// Why a call ended before its answer did.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stopped {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Frame(FrameError),
+}
+
+async fn answer(stream: UnixStream, services: &Services) -> Result<(), FrameError> {
+    let peer = stream.peer_cred().map_err(FrameError::Broken)?;
+    let (mut read, write) = stream.into_split();
+    let mut out = Out(write);
+    let request = match frame::read::<Request>(&mut read).await {
+        Ok(Some(request)) => request,
+        Ok(None) => return Ok(()),
+        Err(FrameError::Broken(error)) => return Err(FrameError::Broken(error)),
+        Err(error) => return finish(&mut out, Err(invalid(error.to_string()).into())).await,
+    };
+    let result = match admit(&request, peer.uid()) {
+        Ok(stamp) => tokio::select! {
+            result = call(request.call, stamp, services, &mut out) => result,
+            // A client sends one frame: whatever else comes, at first its end, is its going.
+            _ = frame::read::<Value>(&mut read) => return Ok(()),
+        },
+        Err(refusal) => Err(refusal.into()),
+    };
+    finish(&mut out, result).await
+}
+
+/// Who asks, by the kernel's word; root is admin, nobody else has a credential yet.
+fn admit(request: &Request, uid: u32) -> Result<RequestStamp, Refusal> {
+    if request.protocol != PROTOCOL {
+        let hint = "use the covey that this agent was started from".to_string();
+        let message = format!("this agent speaks {PROTOCOL}, the client `{}`", request.protocol);
+        return Err(Refusal { code: "invalid".into(), message, hint: Some(hint) });
+    }
+    if uid != 0 {
+        return Err(Refusal {
+            code: "denied".into(),
+            message: format!("user {uid} may not use this agent: only root may, on the local socket"),
+            hint: Some("run it as root: sudo covey …".into()),
+        });
+    }
+    Ok(RequestStamp { principal: Principal("root".into()), id: request.id.clone() })
+}
+
+async fn finish(out: &mut Out, result: Result<(), Stopped>) -> Result<(), FrameError> {
+    let last = match result {
+        Ok(()) => Reply::End,
+        Err(Stopped::Refused(refusal)) => Reply::Error(refusal),
+        Err(Stopped::Frame(error)) => return Err(error),
+    };
+    frame::write(&mut out.0, &last).await
+}
+
+async fn call(call: Call, stamp: RequestStamp, services: &Services, out: &mut Out) -> Result<(), Stopped> {
+    match call {
+        Call::Nodes => out.item(read::nodes(services).await?).await,
+        Call::Jobs => out.item(read::jobs(services).await?).await,
+        Call::Job { job } => out.item(read::job(services, &stamp, &job).await?).await,
+        Call::Tasks { job } => out.item(read::tasks(services, &stamp, job.as_ref()).await?).await,
+        Call::Task { job, index } => out.item(read::task(services, &stamp, &job, index).await?).await,
+        Call::Why { job, index } => out.item(read::why(services, &stamp, &job, index).await?).await,
+        Call::Events { job, node, since_ms, follow } => {
+            let filter = read::EventFilter { job, node, since_ms };
+            read::events(services, &stamp, &filter, follow, out).await
+        }
+        Call::Watch { job } => read::watch(services, &stamp, &job, out).await,
+        Call::Run { document, owner, create, read } => {
+            out.item(change::run(services, stamp, document, owner, create, read).await?).await
+        }
+        Call::Stop { job, index } => out.item(change::stop(services, stamp, &job, index).await?).await,
+        Call::Restart { job, index } => out.item(change::restart(services, stamp, &job, index).await?).await,
+        Call::Scale { job, count } => out.item(change::scale(services, stamp, &job, count).await?).await,
+        Call::Logs { job, index, follow, previous, tail, from } => {
+            let wanted = log::Wanted { index, follow, previous, tail, from };
+            log::logs(services, &stamp, &job, wanted, out).await
+        }
+        Call::ImageLoad { path, name } => image::load(services, path, name, out).await,
+        Call::ImageLs => out.item(image::list(services).await?).await,
+        Call::ImageRm { reference } => out.item(image::remove(services, reference).await?).await,
+    }
+}
+
+pub(crate) fn invalid(message: String) -> Refusal {
+    Refusal { code: "invalid".into(), message, hint: None }
+}

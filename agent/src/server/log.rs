@@ -1,0 +1,175 @@
+//! `covey logs`: bytes from the segments of a task's runs, from run to run while somebody follows.
+
+use std::{path::PathBuf, time::Duration};
+
+use gossip::wire::{JobName, LogPlace, LogStream, Reply};
+use oci::logs as segments;
+use placement::{
+    ids::{JobKey, TaskKey},
+    ledger::{Refusal, RequestStamp},
+};
+use tokio::{task::spawn_blocking, time::sleep};
+
+use super::{Out, Services, Stopped, change::key, invalid, read::task_key};
+use crate::{event::RunId, logs};
+
+/// What of a task's log.
+pub(super) struct Wanted {
+    pub(super) index: u32,
+    pub(super) follow: bool,
+    pub(super) previous: bool,
+    pub(super) tail: Option<u64>,
+    pub(super) from: Option<LogPlace>,
+}
+
+/// Bytes of one reply.
+const CHUNK: usize = 64 << 10;
+/// Between two looks for more. Watching files would need an inotify instance for each follower, and there are few.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+pub(super) async fn logs(
+    services: &Services,
+    stamp: &RequestStamp,
+    job: &JobName,
+    wanted: Wanted,
+    out: &mut Out,
+) -> Result<(), Stopped> {
+    let job = key(stamp, job);
+    let task = task_key(services, &job, wanted.index)?;
+    let follow = wanted.follow || wanted.from.is_some();
+    let mut reader = loop {
+        let runs = runs(services, task).await?;
+        match Reader::begin(&runs, &wanted) {
+            Some(reader) => break reader,
+            None if wanted.previous => {
+                return Err(nothing(&job, &wanted, "has not been restarted here").into());
+            }
+            None if follow && !over(services, task).await => sleep(LOOK_AGAIN).await,
+            None => return Err(nothing(&job, &wanted, "has not run on this node, or too long ago").into()),
+        }
+    };
+    loop {
+        // Asked before the reading: what was written until the end is then read too.
+        let over = !follow || over(services, task).await;
+        let newer = match follow {
+            true => runs(services, task).await?.into_iter().find(|(run, _)| *run > reader.run),
+            false => None,
+        };
+        while reader.send_some(out).await? {}
+        match newer {
+            Some((run, dir)) => reader.go_on(run, dir),
+            None if over => return Ok(()),
+            None => sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+fn nothing(job: &JobKey, wanted: &Wanted, why: &str) -> Refusal {
+    Refusal {
+        code: "not_found".into(),
+        message: format!("no log of {}/{}: the task {why}", job.name, wanted.index),
+        hint: Some(format!("covey why {}/{} says whether it runs", job.name, wanted.index)),
+    }
+}
+
+/// The task's runs that have logs here, the oldest first.
+async fn runs(services: &Services, task: TaskKey) -> Result<Vec<(RunId, PathBuf)>, Refusal> {
+    let (bundles, kept) = (services.bundles.clone(), services.logs.clone());
+    spawn_blocking(move || logs::of_task(&bundles, &kept, task))
+        .await
+        .map_err(|_| invalid("the reading of logs broke off".to_string()))?
+        .map_err(|e| invalid(e.to_string()))
+}
+
+/// Whether the task has ended for good, and nothing more will be written.
+async fn over(services: &Services, task: TaskKey) -> bool {
+    let report = services.node.read(move |core| core.report(task)).await.flatten();
+    match report {
+        Some(report) => report.state.is_final(),
+        None => {
+            // Not on this node: over, unless it is still to come.
+            let ledger = services.ledger.state();
+            !ledger.job_of(task.uid).is_some_and(|(_, record)| record.wanted().any(|i| i == task.index))
+        }
+    }
+}
+
+/// A place in one run's log.
+struct Reader {
+    run: RunId,
+    dir: PathBuf,
+    from: [segments::From; 2],
+}
+
+impl Reader {
+    fn begin(runs: &[(RunId, PathBuf)], wanted: &Wanted) -> Option<Reader> {
+        let start = match wanted.tail {
+            Some(lines) => segments::From::Tail(usize::try_from(lines).unwrap_or(usize::MAX)),
+            None => segments::From::Offset(0),
+        };
+        if let Some(place) = &wanted.from {
+            let known = runs.iter().find(|(run, _)| run.to_string() == place.run);
+            let from = [segments::From::Offset(place.stdout), segments::From::Offset(place.stderr)];
+            return match known {
+                Some((run, dir)) => Some(Reader { run: *run, dir: dir.clone(), from }),
+                // Gone meanwhile: what came after it is what there is.
+                None => runs.first().map(|(run, dir)| Reader::at_start(*run, dir.clone())),
+            };
+        }
+        let back = usize::from(wanted.previous);
+        let (run, dir) = runs.iter().rev().nth(back)?;
+        Some(Reader { run: *run, dir: dir.clone(), from: [start; 2] })
+    }
+
+    fn at_start(run: RunId, dir: PathBuf) -> Reader {
+        Reader { run, dir, from: [segments::From::Offset(0); 2] }
+    }
+
+    fn go_on(&mut self, run: RunId, dir: PathBuf) {
+        *self = Reader::at_start(run, dir);
+    }
+
+    /// Sends what there is, up to a chunk of each stream; false if there is nothing now.
+    async fn send_some(&mut self, out: &mut Out) -> Result<bool, Stopped> {
+        let (dir, from) = (self.dir.clone(), self.from);
+        let read = spawn_blocking(move || segments::read_both(&dir, from, CHUNK)).await;
+        let chunks = match read {
+            Ok(chunks) => chunks.map_err(|e| invalid(e.to_string()))?,
+            Err(_) => return Err(invalid("the reading of logs broke off".to_string()).into()),
+        };
+        let mut some = false;
+        let streams = [LogStream::Stdout, LogStream::Stderr];
+        for (place, (stream, mut chunk)) in streams.into_iter().zip(chunks).enumerate() {
+            whole_characters(&mut chunk.bytes);
+            self.from[place] = chunk.next();
+            if chunk.bytes.is_empty() && chunk.dropped == 0 {
+                continue;
+            }
+            some = true;
+            let (text, bytes) = match String::from_utf8(chunk.bytes) {
+                Ok(text) => (text, Vec::new()),
+                Err(error) => {
+                    let bytes = error.into_bytes();
+                    (String::from_utf8_lossy(&bytes).into_owned(), bytes)
+                }
+            };
+            let run = self.run.to_string();
+            out.send(&Reply::Log { run, stream, offset: chunk.offset, text, bytes, lost: chunk.dropped })
+                .await?;
+        }
+        Ok(some)
+    }
+}
+
+/// Leaves a character that a full chunk cuts in two for the next one.
+fn whole_characters(bytes: &mut Vec<u8>) {
+    if bytes.len() < CHUNK {
+        return;
+    }
+    if let Err(error) = std::str::from_utf8(bytes)
+        && error.error_len().is_none()
+        && error.valid_up_to() > 0
+    {
+        bytes.truncate(error.valid_up_to());
+    }
+}
