@@ -10,7 +10,6 @@
 
 mod inside;
 mod mounts;
-mod overlay;
 mod program;
 mod pump;
 mod report;

@@ -15,14 +15,13 @@ use oci_spec::runtime::Spec;
 
 use super::inside::{Inside, own};
 use super::mounts;
-use super::overlay;
 use super::program::Program;
 use super::report::{self, Reporter};
 use super::user;
 use crate::bundle::{
     Announcement, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
 };
-use crate::seccomp;
+use crate::{rootfs, seccomp};
 
 /// The name under which libcontainer knows every container: there is one per shim.
 const ID: &str = "c";
@@ -193,7 +192,8 @@ fn mount_rootfs(bundle: &Bundle, config: &BundleConfig) -> Result<(), Failure> {
         }
     }
     let target = Path::new(mounts::ROOTFS);
-    overlay::mount(&config.layers, &bundle.upper(), &bundle.work(), target, config.idmap.as_ref())
+    let idmap = config.idmap.map(|map| rootfs::IdMap { base: map.host, size: map.size });
+    rootfs::mount(&config.layers, &bundle.upper(), &bundle.work(), target, idmap.as_ref())
         .map_err(|e| failed("mount the image", e, ""))
 }
 
