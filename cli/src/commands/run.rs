@@ -27,7 +27,8 @@ pub(super) async fn run(args: args::Run, session: &Session, out: &mut Out) -> Re
     if !out.json() {
         out.text(&what_happened(&name.name, &done))?;
     }
-    wait::until_settled(wait::Goal::of(&file.job, name), args.timeout, session, out).await
+    let goal = wait::Goal::of(&file.job, name, done["version"].as_u64().unwrap_or(0));
+    wait::until_settled(goal, args.timeout, session, out).await
 }
 
 /// The version of the job that is there; none if there is no such job, or a stopped one.

@@ -18,6 +18,9 @@ use crate::{
     times::Patience,
 };
 
+/// A placer that does not act is waited for so long.
+const PLACER_PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// So many lines of a failing task's log are shown.
 const LOG_LINES: u64 = 5;
 /// What is only nice to know is not waited for longer.
@@ -42,7 +45,7 @@ pub(super) async fn until_settled(
         // In this order, so that the signal's handler is there before anything is shown.
         biased;
         _ = tokio::signal::ctrl_c() => Err(interrupted(&watch.goal)),
-        done = session.follow(&mut watch) => done.map(|()| None),
+        done = watch.run(session) => done.map(|()| None),
         () = late => Ok(patience.map(|Patience(time)| format!("within {}", humantime::format_duration(time)))),
     };
     watch.display.clear();
@@ -76,6 +79,9 @@ async fn unsettled(goal: &Goal, last: Option<Progress>, late: Option<String>, se
         };
     };
     let mut message = format!("{name} did not settle{late}: {}", progress.counts);
+    if let Verdict::Never(Some(reason)) = &progress.verdict {
+        message.push_str(&format!("\n  {reason}"));
+    }
     for Ailing { task, text, .. } in &progress.ailing {
         message.push_str(&format!("\n  {task}: {text}"));
     }
@@ -143,6 +149,27 @@ impl Reader for Watch {
         }
         self.last = Some((document, progress));
         Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+}
+
+impl Watch {
+    /// Watches until the version that is waited for is settled or never will be.
+    async fn run(&mut self, session: &Session) -> Result<(), Failure> {
+        let mut patience = PLACER_PATIENCE;
+        loop {
+            let decided = |watch: &Watch| {
+                watch.last.as_ref().is_some_and(|(_, progress)| progress.verdict != Verdict::UnderWay)
+            };
+            match session.follow(self).await {
+                Ok(()) if decided(self) => return Ok(()),
+                // The placer has not seen the change yet, or is not there yet.
+                Ok(()) => {}
+                Err(Failure::Refused(refusal)) if refusal.code == "no_quorum" && !patience.is_zero() => {}
+                Err(why) => return Err(why),
+            }
+            sleep(LOOK_AGAIN).await;
+            patience = patience.saturating_sub(LOOK_AGAIN);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{
-    caveats, field, items,
+    caveats, field, items, shown,
     table::{Look, Table},
     task::tasks_of,
     units::age,
@@ -14,9 +14,7 @@ use super::{
 
 /// A version's number: `v3`.
 pub(crate) fn version(value: &Value) -> String {
-    // Plain, or (cell generation, number) in full.
-    let number = value.as_u64().or_else(|| value["number"].as_u64()).or_else(|| value[1].as_u64());
-    number.map_or_else(|| "-".to_owned(), |number| format!("v{number}"))
+    value.as_u64().map_or_else(|| "-".to_owned(), |number| format!("v{number}"))
 }
 
 pub(crate) fn jobs(list: &Value) -> String {
@@ -50,8 +48,9 @@ pub(crate) fn jobs(list: &Value) -> String {
 }
 
 pub(crate) fn job(job: &Value, now: SystemTime) -> String {
+    let reason = job["reason"].as_str().map_or(String::new(), |reason| format!(" ({})", shown(reason)));
     let mut text = format!(
-        "{}  {}, {} of {} running, {}\n{}, band {}, priority {}\n",
+        "{}  {}{reason}, {} of {} running, {}\n{}, band {}, priority {}\n",
         whose(job, "name"),
         field(job, "state"),
         field(job, "running"),
@@ -68,11 +67,7 @@ pub(crate) fn job(job: &Value, now: SystemTime) -> String {
     if versions.len() > 1 {
         let mut table = Table::new(&["VERSION", "MADE", "BY"]);
         for one in versions.iter().rev() {
-            let time = ["at", "at_ms", "time"].map(|name| &one[name]).into_iter().find(|t| !t.is_null());
-            table.row(
-                Look::Plain,
-                [version(&one["version"]), time.map_or("-".into(), |t| age(t, now)), field(one, "by")],
-            );
+            table.row(Look::Plain, [version(&one["version"]), age(&one["time"], now), field(one, "by")]);
         }
         text.push_str(&format!("\n{}", table.render("")));
     }

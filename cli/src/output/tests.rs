@@ -1,1 +1,171 @@
+#![allow(clippy::unwrap_used)]
 
+use std::{path::Path, time::SystemTime};
+
+use serde_json::json;
+
+use super::*;
+
+fn noon() -> SystemTime {
+    humantime::parse_rfc3339("2026-05-04T12:00:00Z").unwrap()
+}
+
+fn list(items: Value) -> Value {
+    json!({"as_of": "2026-05-04T12:00:00Z", "stale": false, "missing": [], "items": items})
+}
+
+fn web_task(index: u32, state: &str) -> Value {
+    json!({
+        "job": "web", "owner": "root", "index": index, "generation": [1, 7, index], "state": state, "node": "n1", "pid": 4711,
+        "ports": {"http": 20000 + index, "admin": 20100}, "restarts": 0, "version": 2, "image": "hello:1@sha256:ab12",
+        "healthy": true, "since": "2026-05-04T11:57:00Z", "reason": null, "exit": null,
+        "limit": {"cpu_milli": 250, "memory_bytes": 64 << 20},
+        "reservation": {"cpu_milli": 250, "memory_bytes": 64 << 20},
+        "usage": {"cpu_milli": 12, "memory_bytes": 3_500_000},
+    })
+}
+
+fn tasks_of_all_kinds() -> Value {
+    let mut failed = web_task(2, "failed");
+    failed["owner"] = json!("alice");
+    failed["exit"] = json!({"code": 3, "signal": null, "cause": "exited"});
+    failed["restarts"] = json!(12);
+    failed["pid"] = Value::Null;
+    failed["healthy"] = Value::Null;
+    failed["ports"] = json!({});
+    failed["usage"] = json!({});
+    let mut pending =
+        json!({"job": "web", "owner": "root", "index": 10, "state": "pending", "version": 2, "ports": {}});
+    pending["limit"] = json!({"cpu_milli": 16_000, "memory_bytes": 3_u64 << 40});
+    pending["reason"] = json!("no node has 16 cores free\u{1b}[31m");
+    let mut ill = web_task(1, "running");
+    ill["healthy"] = json!(false);
+    json!([web_task(0, "running"), ill, failed, pending])
+}
+
+fn web() -> Value {
+    json!({"name": "web", "owner": "root", "band": "production", "priority": 250, "kind": "service", "count": 4, "running": 2,
+           "pending": 1, "version": 2, "state": "updating", "tasks": tasks_of_all_kinds(),
+           "versions": [{"version": 1, "time": "2026-05-01T12:00:00Z", "by": "root"},
+                        {"version": 2, "time": "2026-05-04T10:00:00Z", "by": "alice"}]})
+}
+
+/// All that is shown, in one golden file; `GOLDEN=write` writes it anew.
+#[test]
+fn what_people_see() {
+    let etl = json!({"name": "etl", "owner": "alice", "band": "free", "priority": 50, "kind": "batch", "count": 100,
+                     "running": 0, "pending": 0, "version": 1, "state": "succeeded"});
+    let node = json!({"id": "00c0ffee00c0ffee", "name": "n1", "addr": "", "state": "alive", "admin": "active", "placer": true,
+                      "voter": true, "labels": {"arch": "x86_64", "rack": "r1"}, "version": "0.1.0",
+                      "capacity": {"cpu_milli": 2000, "memory_bytes": 8_u64 << 30}, "tasks": 3,
+                      "limits": {"cpu_milli": 1750, "memory_bytes": 192 << 20}, "usage": {}});
+    let mut gone = node.clone();
+    for (name, value) in [("name", "n2"), ("state", "gone"), ("admin", "draining"), ("addr", "10.0.0.2:7411")]
+    {
+        gone[name] = json!(value);
+    }
+    gone["placer"] = json!(false);
+    let event = json!({"time": "2026-05-04T11:59:58.123Z", "node": "n1", "seq": 7, "kind": "exited", "job": "web",
+                       "owner": "root", "index": 2, "text": "exited with code 3\nand more"});
+    let mut of_node = event.clone();
+    of_node["job"] = Value::Null;
+    of_node["kind"] = json!("capacity_changed");
+    let image = json!({"reference": "hello:1", "digest": format!("sha256:{}", "0123456789abcdef".repeat(4)), "size_bytes": 5_242_880});
+    let blocked = json!({"job": "web", "owner": "root", "index": 10, "state": "pending",
+                         "obstacles": [{"text": "it wants 16 cores, and 0.25 are free", "nodes": ["n1", "n2"]},
+                                       {"text": "its image is not here", "nodes": []}],
+                         "fixes": [{"command": "covey run web.toml --set task.cpu=250m", "text": "ask for less", "cost": 1},
+                                   {"text": "add a node", "cost": 5}]});
+    let mut crashing = web_task(2, "starting");
+    crashing["reason"] = json!("waits 8 s before it is started again: it exited with code 3");
+    let mut stale = list(json!([etl]));
+    stale["stale"] = json!(true);
+    stale["missing"] = json!(["n2", "n3"]);
+    let shown = [
+        ("jobs", jobs(&list(json!([web(), etl])))),
+        ("jobs, stale", jobs(&stale)),
+        ("jobs, none", jobs(&list(json!([])))),
+        ("job", job(&web(), noon())),
+        ("tasks", tasks(&list(tasks_of_all_kinds()), noon())),
+        ("tasks, none", tasks(&list(json!([])), noon())),
+        ("task", task(&web_task(0, "running"), noon())),
+        ("task that failed", task(&tasks_of_all_kinds()[2], noon())),
+        ("nodes", nodes(&list(json!([node, gone])))),
+        ("event", event_line(&event)),
+        ("event of a node", event_line(&of_node)),
+        ("images", images(&list(json!([image])))),
+        ("why", why(&blocked)),
+        (
+            "why, of a job",
+            why(&list(json!([blocked, web_task(0, "running"), web_task(1, "running"), crashing]))),
+        ),
+        ("why, of a job that does well", why(&list(json!([web_task(0, "running")])))),
+        ("why, of a job without tasks", why(&list(json!([])))),
+        (
+            "why not",
+            why(&json!({"job": "web", "owner": "root", "state": "running", "obstacles": [], "fixes": []})),
+        ),
+    ];
+    let mut text = String::new();
+    for (name, shown) in shown {
+        let plain = anstream::adapter::strip_str(&shown).to_string();
+        text.push_str(&format!("=== {name}\n{}\n", plain.trim_end()));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/output.txt");
+    if std::env::var_os("GOLDEN").is_some_and(|it| it == "write") {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(text == golden, "output has changed; see `git diff` after GOLDEN=write:\n{text}");
+}
+
+#[test]
+fn rows_that_need_attention_stand_out() {
+    let text = tasks(&list(tasks_of_all_kinds()), noon());
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("\u{1b}[1mTASK"), "{text:?}");
+    assert!(lines[1].starts_with("web/0"), "{text:?}");
+    assert!(
+        lines[2].starts_with("\u{1b}[31mweb/1") && lines[3].starts_with("\u{1b}[31malice/web/2"),
+        "{text:?}"
+    );
+    assert!(lines[4].starts_with("\u{1b}[33mweb/10"), "{text:?}");
+    assert!(!lines[4].contains("\u{1b}[31m"), "a node's text may not paint: {text:?}");
+}
+
+#[test]
+fn amounts() {
+    let cpus = [0, 1, 250, 999, 1000, 1500, 1050, 16_000].map(units::cpu);
+    assert_eq!(cpus, ["0", "1m", "250m", "999m", "1", "1.5", "1.05", "16"]);
+    let bytes = [0, 1023, 1024, 64 << 20, (1 << 20) - 1, 1 << 30, u64::MAX].map(units::bytes);
+    assert_eq!(bytes, ["0 B", "1023 B", "1.0 KiB", "64.0 MiB", "1.0 MiB", "1.0 GiB", "16777216.0 TiB"]);
+}
+
+#[test]
+fn ages() {
+    let at = |ago: u64| units::age(&json!(1_777_896_000_000_u64 - ago * 1000), noon());
+    assert_eq!(
+        [0, 119, 120, 7199, 7200, 172_800].map(at),
+        ["0s ago", "119s ago", "2m ago", "119m ago", "2h ago", "2d ago"]
+    );
+    assert_eq!(units::age(&json!("2026-05-04T12:00:03Z"), noon()), "0s ago");
+    assert_eq!(units::age(&Value::Null, noon()), "-");
+}
+
+#[test]
+fn endings() {
+    let said = |exit: Value| ended(&exit);
+    assert_eq!(
+        said(json!({"code": 0, "signal": null, "cause": "exited"})).as_deref(),
+        Some("exited with code 0")
+    );
+    assert_eq!(
+        said(json!({"code": null, "signal": 9, "cause": "oom.limit"})).as_deref(),
+        Some("killed by SIGKILL, its memory limit reached")
+    );
+    assert_eq!(
+        said(json!({"code": null, "signal": 15, "cause": "stopped"})).as_deref(),
+        Some("killed by SIGTERM, as it was told to")
+    );
+    assert_eq!(said(Value::Null), None);
+}

@@ -8,9 +8,11 @@ use serde_json::Value;
 
 use crate::output::{ended, shown};
 
-/// What counts as settled.
+/// What is waited for.
 pub(in crate::commands) struct Goal {
     pub(super) job: JobName,
+    /// The number of the version that is to settle.
+    version: u64,
     kind: Kind,
     /// Whether a task has a health check: without one, running is enough.
     checked: bool,
@@ -19,9 +21,10 @@ pub(in crate::commands) struct Goal {
 }
 
 impl Goal {
-    pub(in crate::commands) fn of(job: &Job, name: JobName) -> Self {
+    pub(in crate::commands) fn of(job: &Job, name: JobName, version: u64) -> Self {
         Goal {
             job: name,
+            version,
             kind: job.kind,
             checked: job.task.health.is_some(),
             overrides: job.overrides.iter().map(|(index, task)| (*index, task.health.is_some())).collect(),
@@ -33,17 +36,21 @@ impl Goal {
     }
 
     /// Whether this task is where it should be.
-    fn reached_by(&self, task: &Value, version: &Value) -> bool {
+    fn reached_by(&self, task: &Value) -> bool {
         match self.kind {
             Kind::Batch => task["state"] == "succeeded",
             Kind::Service => {
                 let index = task["index"].as_u64().and_then(|index| u32::try_from(index).ok());
                 let checked = index.and_then(|i| self.overrides.get(&i)).copied().unwrap_or(self.checked);
                 let healthy = if checked { task["healthy"] == true } else { task["healthy"] != false };
-                // What runs may still be what the job was before.
-                task["state"] == "running" && healthy && task["version"] == *version
+                task["state"] == "running" && healthy && self.is_due(task)
             }
         }
+    }
+
+    /// Whether a job or task is not of a version before the one that is to settle.
+    fn is_due(&self, thing: &Value) -> bool {
+        thing["version"].as_u64().is_some_and(|version| version >= self.version)
     }
 }
 
@@ -52,8 +59,8 @@ pub(super) enum Verdict {
     UnderWay,
     /// With the words for it.
     Settled(String),
-    /// Nothing that is under way will change it.
-    Hopeless,
+    /// Nothing that is under way will change it. With the reason, where there is one for the whole job.
+    Never(Option<String>),
 }
 
 /// A task that is not where it should be.
@@ -75,29 +82,34 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// The job's `settled` decides; its tasks say how far it is.
     pub(super) fn of(job: &Value, goal: &Goal) -> Self {
         let none = Vec::new();
         let tasks = job["tasks"].as_array().unwrap_or(&none);
         let count = job["count"].as_u64().unwrap_or(0);
-        let (there, other): (Vec<_>, Vec<_>) =
-            tasks.iter().partition(|task| goal.reached_by(task, &job["version"]));
+        let (mut there, other): (usize, Vec<_>) = {
+            let (there, other): (Vec<_>, Vec<_>) = tasks.iter().partition(|task| goal.reached_by(task));
+            (there.len(), other)
+        };
+        if let (Kind::Batch, Some(succeeded)) = (goal.kind, job["succeeded"].as_u64()) {
+            // Tasks that have succeeded may be forgotten by now.
+            there = usize::try_from(succeeded).unwrap_or(there);
+        }
         let reached = match (goal.kind, goal.any_checked()) {
             (Kind::Batch, _) => "succeeded",
             (Kind::Service, true) => "running and healthy",
             (Kind::Service, false) => "running",
         };
-        let state = job["state"].as_str().unwrap_or("");
-        let verdict = if there.len() as u64 >= count && other.is_empty()
-            || goal.kind == Kind::Batch && state == "succeeded"
-        {
-            let plural = if count == 1 { "" } else { "s" };
-            Verdict::Settled(format!("{count} task{plural} {reached}"))
-        } else if matches!(state, "failed" | "halted" | "stopped") {
-            Verdict::Hopeless
-        } else {
-            Verdict::UnderWay
+        let reason = || job["settled"]["reason"].as_str().map(|reason| shown(reason).into_owned());
+        let verdict = match job["settled"]["state"].as_str() {
+            Some("yes") if goal.is_due(job) => {
+                let plural = if count == 1 { "" } else { "s" };
+                Verdict::Settled(format!("{count} task{plural} {reached}"))
+            }
+            Some("never") if goal.is_due(job) => Verdict::Never(reason()),
+            _ => Verdict::UnderWay,
         };
-        let mut counts = format!("{} of {count} {reached}", there.len());
+        let mut counts = format!("{there} of {count} {reached}");
         let mut others: BTreeMap<&str, u32> = BTreeMap::new();
         for task in &other {
             *others.entry(task["state"].as_str().unwrap_or("unknown")).or_default() += 1;
@@ -106,20 +118,20 @@ impl Progress {
             let state = if state == "running" { "running, not yet as it should" } else { state };
             counts.push_str(&format!(", {number} {}", shown(state)));
         }
-        let name = &goal.job.name;
-        Progress { verdict, counts, ailing: other.into_iter().map(|task| ailing(name, task, job)).collect() }
+        Progress { verdict, counts, ailing: other.into_iter().map(|task| ailing(goal, task)).collect() }
     }
 }
 
-fn ailing(name: &str, task: &Value, job: &Value) -> Ailing {
+fn ailing(goal: &Goal, task: &Value) -> Ailing {
+    let name = &goal.job.name;
     let index = task["index"].as_u64().and_then(|index| u32::try_from(index).ok());
     let state = task["state"].as_str().unwrap_or("unknown");
     let mut text = shown(state).into_owned();
-    if state == "running" && task["version"] != job["version"] {
+    if goal.kind == Kind::Service && state == "running" && !goal.is_due(task) {
         text.push_str(" in an older version");
     } else if task["healthy"] == false {
         text.push_str(", unhealthy");
-    } else if state == "running" && task["healthy"].is_null() {
+    } else if goal.kind == Kind::Service && state == "running" && task["healthy"].is_null() {
         text.push_str(", its health not known yet");
     }
     if let Some(reason) = task["reason"].as_str().filter(|reason| !reason.is_empty()) {
@@ -133,7 +145,7 @@ fn ailing(name: &str, task: &Value, job: &Value) -> Ailing {
     }
     let task_name = match index {
         Some(index) => format!("{name}/{index}"),
-        None => name.to_owned(),
+        None => name.clone(),
     };
     let ran = !task["exit"].is_null() || !task["pid"].is_null() || task["restarts"].as_u64().unwrap_or(0) > 0;
     Ailing { task: task_name, index, text, ran }
