@@ -80,7 +80,8 @@ pub enum Call {
         count: u32,
     },
     /// `Item`s of the job (as `Job`, with its tasks) at once and whenever it changes, until it is settled (a service:
-    /// `count` tasks of its newest version running and healthy; batch: all succeeded) or cannot be; then `End`.
+    /// `count` tasks of its newest version running and healthy; batch: all succeeded) or cannot be; then `End`. The
+    /// field `settled` is `{state, reason}`, `state` one of `yes`, `not_yet` and `never`.
     Watch {
         job: JobName,
     },
