@@ -194,11 +194,12 @@ impl Core {
 
     fn drop_task(&mut self, key: TaskKey) {
         self.note(key, "removed", "gone from this node".to_string());
-        self.tasks.remove(&key);
         self.dirty.remove(&key);
         self.gone.insert(key);
+        let Some(task) = self.tasks.remove(&key) else { return };
         if let Some(session) = self.session.as_mut() {
-            session.kept.remove(&key);
+            // A repeat of the offer that brought it does not bring it back (PROTOCOL 17).
+            session.is_over(key, task.record.generation);
         }
     }
 }

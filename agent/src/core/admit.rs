@@ -10,7 +10,7 @@ use super::{
     Core,
     record::Record,
     session::Answer,
-    task::{Task, Writing},
+    task::{Goal, Task, Writing},
 };
 use crate::event::{About, Action, Note};
 
@@ -18,23 +18,33 @@ impl Core {
     pub(crate) fn on_offer(&mut self, offer: Offer) {
         let Offer { key, generation, version, spec } = offer;
         let Some(session) = self.session.as_mut() else { return };
+        if let Some(task) = self.tasks.get_mut(&key).filter(|t| t.record.generation == generation) {
+            // It is here: accepted, or being written and answered then, maybe since an earlier session.
+            if matches!(task.writing, Some((_, Writing::Accept))) {
+                task.accepting = Some(session.id);
+                return;
+            }
+            if task.goal != Goal::Gone {
+                return self.accept(key, generation);
+            }
+        }
         match session.seen.get(&key) {
             Some((seen, _)) if *seen > generation => {
                 let seen = *seen;
                 return self.refuse(key, generation, RefusedOffer::Stale { seen });
             }
+            // The same generation again: the same answer. What was here and is over is never accepted a second time.
             Some((seen, answer)) if *seen == generation => {
-                let answer = answer.clone();
-                return self.answer_again(key, generation, answer);
+                let refused = match answer {
+                    Answer::Refused(refused) => refused.clone(),
+                    Answer::None | Answer::Over => RefusedOffer::Stale { seen: generation },
+                };
+                return self.refuse(key, generation, refused);
             }
             _ => {}
         }
         session.seen.insert(key, (generation, Answer::None));
         let session = session.id;
-        if self.tasks.get(&key).is_some_and(|t| t.record.generation == generation && t.accepting.is_none()) {
-            // Accepted in an earlier session.
-            return self.answer_again(key, generation, Answer::Accepted);
-        }
         let allotted = self.admit(key, generation, &spec).and_then(|()| {
             let used = self.ports_used();
             self.ports
@@ -113,25 +123,10 @@ impl Core {
         }
     }
 
-    /// The same generation again: the same answer.
-    fn answer_again(&mut self, key: TaskKey, generation: Generation, answer: Answer) {
-        match answer {
-            // It will be answered.
-            Answer::None => {}
-            Answer::Accepted if self.tasks.get(&key).is_some_and(|t| t.record.generation == generation) => {
-                if let Some(session) = self.session.as_mut() {
-                    session.seen.insert(key, (generation, Answer::Accepted));
-                }
-                self.dirty.insert(key);
-                let delta = self.delta();
-                self.send(News::Accepted { key, generation, delta });
-            }
-            // It was here, and is over: never accepted a second time.
-            Answer::Accepted | Answer::Stopped => {
-                self.refuse(key, generation, RefusedOffer::Stale { seen: generation });
-            }
-            Answer::Refused(refused) => self.refuse(key, generation, refused),
-        }
+    pub(crate) fn accept(&mut self, key: TaskKey, generation: Generation) {
+        self.dirty.insert(key);
+        let delta = self.delta();
+        self.send(News::Accepted { key, generation, delta });
     }
 
     pub(crate) fn refuse(&mut self, key: TaskKey, generation: Generation, refused: RefusedOffer) {
@@ -154,7 +149,7 @@ fn sentence(refused: &RefusedOffer) -> String {
         }
         RefusedOffer::NoPort { free } => format!("only {free} of the ports that it asks for are free"),
         RefusedOffer::Stale { seen } => format!("{seen} was seen already"),
-        RefusedOffer::Busy { generation } => format!("an older copy, {generation}, is still here"),
+        RefusedOffer::Busy { generation } => format!("the copy {generation} is still here"),
         RefusedOffer::Succeeded { .. } => "it succeeded here already".to_string(),
         RefusedOffer::Store { why } => format!("its record cannot be written: {why}"),
     }

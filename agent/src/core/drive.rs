@@ -44,6 +44,8 @@ impl Core {
                 self.write(key, Writing::Save)
             }
             (Some(Stage::Ended { .. }), _) => self.remove_run(key),
+            // An earlier run of it is still being removed.
+            (None, _) if self.strays.iter().any(|stray| stray.key == key) => {}
             (None, Goal::Gone) => self.write(key, Writing::Drop),
             (None, _) if task.record.outcome.is_some() => {
                 if task.unsaved {
@@ -108,7 +110,7 @@ impl Core {
     /// Starts a run if nothing stands against it; first writes its number down if that is not done yet.
     fn start_when_due(&mut self, key: TaskKey) {
         let Some(task) = self.tasks.get(&key) else { return };
-        if self.strays.iter().any(|stray| stray.key == key) || self.now.mono_ms < task.not_before {
+        if self.now.mono_ms < task.not_before {
             return;
         }
         if !self.may_start(task) {
@@ -122,6 +124,10 @@ impl Core {
         task.armed = false;
         task.goal = Goal::Run;
         task.healthy = None;
+        if task.record.reason.as_deref() == Some(WAITS_FOR_KEEP) {
+            task.record.reason = None;
+            self.dirty.insert(key);
+        }
         task.run = Some(Run::new(task.record.run, Stage::Starting));
         let start = self.start_run(key);
         self.out.extend(start);

@@ -41,8 +41,10 @@ impl Core {
             }
             (RunEvent::Removed, Stage::Ended { .. }) => {
                 task.run = None;
-                // An ended task has given its share back.
-                self.dirty.insert(id.key);
+                if task.record.outcome.is_some() {
+                    // Its share is given back.
+                    self.dirty.insert(id.key);
+                }
             }
             (RunEvent::Health { ok, text }, Stage::Running { .. }) => self.on_health(id.key, ok, &text),
             _ => return,

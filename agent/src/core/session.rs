@@ -28,11 +28,24 @@ pub(crate) struct Session {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Answer {
-    /// The record is being written.
+    /// The record is being written, or was.
     None,
-    Accepted,
     Refused(RefusedOffer),
-    Stopped,
+    /// Stopped, or it was here and is gone.
+    Over,
+}
+
+impl Session {
+    /// Remembers that nothing up to this generation may begin any more.
+    pub(crate) fn is_over(&mut self, key: TaskKey, generation: Generation) {
+        let seen = self.seen.entry(key).or_insert((generation, Answer::Over));
+        if seen.0 <= generation {
+            *seen = (generation, Answer::Over);
+        }
+        if self.kept.get(&key).is_some_and(|kept| *kept <= generation) {
+            self.kept.remove(&key);
+        }
+    }
 }
 
 /// A hello that waits for its promise to be on disk.
@@ -148,13 +161,7 @@ impl Core {
 
     pub(crate) fn on_stop(&mut self, key: TaskKey, generation: Generation, reason: String) {
         if let Some(session) = self.session.as_mut() {
-            let seen = session.seen.entry(key).or_insert((generation, Answer::Stopped));
-            if seen.0 <= generation {
-                *seen = (generation, Answer::Stopped);
-            }
-            if session.kept.get(&key).is_some_and(|kept| *kept <= generation) {
-                session.kept.remove(&key);
-            }
+            session.is_over(key, generation);
         }
         match self.tasks.get(&key) {
             // A success is never erased by a stop (PROTOCOL 25): shown once more.
@@ -171,10 +178,7 @@ impl Core {
 
     pub(crate) fn on_keep(&mut self, key: TaskKey, generation: Generation) {
         let Some(session) = self.session.as_mut() else { return };
-        if session
-            .seen
-            .get(&key)
-            .is_some_and(|(seen, answer)| *seen >= generation && *answer == Answer::Stopped)
+        if session.seen.get(&key).is_some_and(|(seen, answer)| *seen >= generation && *answer == Answer::Over)
         {
             return;
         }
@@ -219,13 +223,12 @@ impl Core {
             self.note(key, "refused", format!("its record cannot be written: {why}"));
             self.tasks.remove(&key);
             self.dirty.remove(&key);
-            return match answers {
-                true => self.refuse(key, generation, RefusedOffer::Store { why }),
-                // A full report may have shown it.
-                false => {
-                    self.gone.insert(key);
-                }
-            };
+            // A full report may have shown it.
+            self.gone.insert(key);
+            if answers {
+                self.refuse(key, generation, RefusedOffer::Store { why });
+            }
+            return;
         }
         task.armed = true;
         self.dirty.insert(key);
@@ -239,13 +242,7 @@ impl Core {
         self.note(key, "accepted", "accepted by this node".to_string());
         self.drive(key);
         if answers {
-            if let Some(seen) = self.session.as_mut().and_then(|s| s.seen.get_mut(&key))
-                && seen.0 == generation
-            {
-                seen.1 = Answer::Accepted;
-            }
-            let delta = self.delta();
-            self.send(News::Accepted { key, generation, delta });
+            self.accept(key, generation);
         }
     }
 

@@ -16,6 +16,9 @@ const BACKOFF_LAST_MS: u64 = 60_000;
 /// A run that lasts so long begins the pauses anew.
 const BACKOFF_RESET_MS: u64 = 300_000;
 
+/// No end is older when it is heard of, unless the agent was away.
+const NEWS_MS: u64 = 60_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Goal {
     /// To run, or to have ended by itself.
@@ -24,6 +27,12 @@ pub(crate) enum Goal {
     Again(Cause),
     /// To end and be dropped.
     Gone,
+}
+
+/// Whether an end came before the signal, by the wall clock. One that seems to have come long before says that the clock
+/// was set back, for news of an end takes no minute.
+fn before(end_ms: u64, told_ms: u64) -> bool {
+    end_ms < told_ms && told_ms - end_ms < NEWS_MS
 }
 
 /// What is being written, and so what its being written brings.
@@ -145,16 +154,15 @@ impl Task {
         self.record.outcome.is_none() || self.run.is_some()
     }
 
-    /// Why this run ended. An exit before SIGTERM was sent is the task's own.
+    /// Why this run ended. An exit before SIGTERM was sent is the task's own; in the same millisecond it is an answer to
+    /// it, since a success that is counted wrongly loses work, and one that is not only repeats it.
     pub(crate) fn cause(&self, ended: &Ended) -> Cause {
-        let told_ms = match (self.run.as_ref().and_then(|r| r.told), &self.record.stopping) {
-            (Some(told), _) => Some(told.wall_ms),
-            (None, Some(stopping)) => stopping.told_ms,
-            (None, None) => None,
-        };
+        // An earlier agent may have told it first.
+        let stopping = self.record.stopping.as_ref().and_then(|s| s.told_ms);
+        let told_ms = stopping.or(self.run.as_ref().and_then(|r| r.told).map(|t| t.wall_ms));
         if ended.shim_lost {
             Cause::ShimLost
-        } else if told_ms.is_some_and(|told| ended.at_ms > told) {
+        } else if told_ms.is_some_and(|told| !before(ended.at_ms, told)) {
             match self.goal {
                 Goal::Again(cause) => cause,
                 Goal::Run | Goal::Gone => Cause::Stopped,

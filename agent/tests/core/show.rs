@@ -1,0 +1,128 @@
+//! Actions and states as one line each.
+
+use agent::event::{Action, Change, Signal};
+use gossip::wire::{Delta, FromAgent, News, RefusedOffer, Welcome};
+use placement::{node::Books, resources::Resources, task::Report};
+
+pub(crate) fn action(action: &Action) -> String {
+    match action {
+        Action::Store { ticket, changes } => {
+            format!("store {ticket}: {}", changes.iter().map(change).collect::<Vec<_>>().join(", "))
+        }
+        Action::Welcome(Welcome::Open { session, life }) => {
+            format!("welcome: session {}/{} life {life}", session.placer, session.agent)
+        }
+        Action::Welcome(Welcome::Promised(p)) => format!("welcome: promised {}.{}", p.cell, p.index),
+        Action::Send(message) => send(message),
+        Action::Start(start) => {
+            let ports: Vec<_> = start.ports.iter().map(|(name, port)| format!(" {name}={port}")).collect();
+            format!("start {}{}", start.run, ports.concat())
+        }
+        Action::Signal { run, signal: Signal::Term } => format!("SIGTERM {run}"),
+        Action::Signal { run, signal: Signal::Kill } => format!("SIGKILL {run}"),
+        Action::Remove { run } => format!("remove {run}"),
+        Action::Probe { run, health, port } => format!("probe {run} :{port}{}", health.http),
+        Action::Unprobe { run } => format!("unprobe {run}"),
+        Action::WakeAt { mono_ms } => format!("wake at {mono_ms}"),
+        Action::Note(note) => {
+            let about = note.about.as_ref().map(|a| format!(" {}/{}", a.job, a.index)).unwrap_or_default();
+            format!("note {}{about}: {}", note.kind, note.text)
+        }
+    }
+}
+
+fn change(change: &Change) -> String {
+    match change {
+        Change::Put(record) => {
+            let mut text = format!("put {} {} run {}", record.key, record.generation, record.run);
+            if let Some(stopping) = &record.stopping {
+                text += if stopping.told_ms.is_some() { " told to stop" } else { " stopping" };
+            }
+            if let Some(outcome) = record.outcome {
+                text += &format!(" {outcome:?}").to_lowercase();
+            }
+            text
+        }
+        Change::Drop(key) => format!("drop {key}"),
+        Change::Promise(p) => format!("promise {}.{}", p.cell, p.index),
+    }
+}
+
+fn send(message: &FromAgent) -> String {
+    let what = match &message.news {
+        News::Full { books, tasks, .. } => format!("full{}{}", states(tasks), sums(books)),
+        News::Delta(d) => format!("delta{}", delta(d)),
+        News::Accepted { key, generation, delta: d } => format!("accepted {key} {generation}{}", delta(d)),
+        News::Refused { key, generation, refused, delta: d } => {
+            format!("refused {key} {generation}: {}{}", refusal(refused), delta(d))
+        }
+    };
+    format!("send #{} {what}", message.number)
+}
+
+fn refusal(refused: &RefusedOffer) -> String {
+    match refused {
+        RefusedOffer::Short { resource, wanted, free } => {
+            format!("short of {resource}, wanted {wanted}, free {free}")
+        }
+        RefusedOffer::NoPort { free } => format!("no port, free {free}"),
+        RefusedOffer::Stale { seen } => format!("stale, seen {seen}"),
+        RefusedOffer::Busy { generation } => format!("busy with {generation}"),
+        RefusedOffer::Succeeded { .. } => "succeeded".into(),
+        RefusedOffer::Store { why } => format!("store: {why}"),
+    }
+}
+
+fn delta(delta: &Delta) -> String {
+    let node =
+        delta.node.as_ref().map(|n| format!(" [capacity {}]", amounts(&n.capacity))).unwrap_or_default();
+    let gone: String = delta.gone.iter().map(|key| format!(" -{key}")).collect();
+    format!("{node}{}{gone}{}", states(&delta.tasks), sums(&delta.books))
+}
+
+fn states(tasks: &[Report]) -> String {
+    tasks.iter().map(|t| format!(" {}:{}", t.key, state(t))).collect()
+}
+
+fn state(task: &Report) -> String {
+    format!("{:?}", task.state).to_lowercase()
+}
+
+fn sums(books: &Books) -> String {
+    format!(" ({})", amounts(&books.limits()))
+}
+
+fn amounts(resources: &Resources) -> String {
+    let each: Vec<_> = resources.0.iter().map(|(name, amount)| format!("{name} {amount}")).collect();
+    each.join(", ")
+}
+
+/// A task as it stands.
+pub(crate) fn task(task: &Report) -> String {
+    let mut text = format!("{} {} {}", task.key, task.generation, state(task));
+    if let Some(pid) = task.pid {
+        text += &format!(" pid {pid}");
+    }
+    for (name, port) in &task.ports {
+        text += &format!(" {name}={port}");
+    }
+    if task.restarts > 0 {
+        text += &format!(" restarts {}", task.restarts);
+    }
+    if task.restart_at > 0 {
+        text += &format!(" restart_at {}", task.restart_at);
+    }
+    if let Some(healthy) = task.healthy {
+        text += if healthy { " healthy" } else { " unhealthy" };
+    }
+    if let Some(exit) = &task.exit {
+        let cause = serde_json::to_value(exit.cause).unwrap();
+        let how = exit.code.map(|c| format!("code {c}")).or(exit.signal.map(|s| format!("signal {s}")));
+        let how = how.map(|h| h + ", ").unwrap_or_default();
+        text += &format!(" exit({how}{})", cause.as_str().unwrap());
+    }
+    if let Some(reason) = &task.reason {
+        text += &format!(" \"{reason}\"");
+    }
+    text
+}
