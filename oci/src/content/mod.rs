@@ -30,6 +30,7 @@ pub use error::Error;
 pub use image::Image;
 pub use names::{Listing, Named};
 pub(crate) use names::{Made, Record, boot_id};
+pub(crate) use unpacked::Unpacked;
 
 use crate::digest::Digest;
 use crate::layers::Limits;

@@ -14,6 +14,14 @@ use super::{Error, Lease, Store, sync_dir};
 use crate::digest::Digest;
 use crate::layers::{self, Source};
 
+/// What to make of a layer that is there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unpacked {
+    Trust,
+    /// See that the blob at hand is that layer indeed: the image is new and may claim anything.
+    Compare,
+}
+
 impl Store {
     /// Unpacks what is not unpacked yet of the image with the manifest `digest` and returns the directories for
     /// an overlay mount, top layer first. Concurrent callers share the work.
@@ -21,7 +29,7 @@ impl Store {
     /// The caller tells [`Store::collect`] that the image is in use for as long as it uses the directories.
     pub fn ensure_unpacked(&self, digest: &Digest) -> Result<Vec<PathBuf>, Error> {
         let mut lease = self.lease();
-        self.unpack(&mut lease, digest, &mut |_| {})
+        self.unpack(&mut lease, digest, Unpacked::Trust, &mut |_| {})
     }
 
     /// Whether `ensure_unpacked` would have nothing to do.
@@ -34,6 +42,7 @@ impl Store {
         &self,
         lease: &mut Lease<'_>,
         digest: &Digest,
+        unpacked: Unpacked,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<PathBuf>, Error> {
         lease.hold(digest);
@@ -51,6 +60,10 @@ impl Store {
                 self.unpack_layer(layer, &paths, progress)?;
                 lease.made(&layer.chain_id);
                 drop(claim);
+            } else if unpacked == Unpacked::Compare {
+                // What the blob should become is there: is it that?
+                let blob = self.open_blob("layer", &layer.blob.digest)?;
+                layers::verify(blob, &source(layer), &self.limits, progress)?;
             } else {
                 progress(layer.blob.size);
             }
@@ -85,8 +98,7 @@ impl Store {
     ) -> Result<(), Error> {
         let blob = self.open_blob("layer", &layer.blob.digest)?;
         let temp = self.temp();
-        let source = Source { blob: layer.blob.digest, size: layer.blob.size, diff_id: layer.diff_id };
-        layers::unpack(blob, &source, temp.path(), below, &self.limits, progress)?;
+        layers::unpack(blob, &source(layer), temp.path(), below, &self.limits, progress)?;
         // One flush of the filesystem for the layer's many files, before its name says that it is whole.
         let dir = File::open(temp.path()).map_err(Error::io("open", temp.path()))?;
         // SAFETY: a plain system call on a descriptor that `dir` keeps open.
@@ -97,6 +109,10 @@ impl Store {
         fs::rename(temp.path(), &path).map_err(Error::io("name the layer", &path))?;
         sync_dir(&self.layers())
     }
+}
+
+fn source(layer: &Layer) -> Source {
+    Source { blob: layer.blob.digest, size: layer.blob.size, diff_id: layer.diff_id }
 }
 
 /// Ends the turn of the thread that unpacks a layer, whether it succeeded or not.

@@ -185,9 +185,9 @@ impl<'l> Applier<'l> {
         };
         let from = match self.tree.find(target_parents) {
             Ok(from) => from,
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(missing()),
-            Err(Errno::ELOOP) => {
-                return Err(refused(Fault::ThroughSymlink { link: shown(&path::join(target_parents)) }));
+            Err(Errno::ENOENT) => return Err(missing()),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                return Err(self.tree.obstacle(target_parents).map_or_else(missing, refused));
             }
             Err(error) => return Err(Fault::io("open the directory of the hard link's target")(error)),
         };
@@ -220,7 +220,11 @@ fn set_attributes(file: &OwnedFd, entry: &Entry) -> Result<(), Fault> {
             || name.starts_with(b"system.posix_acl_")
             || name == b"security.capability";
         if kept {
-            tree::set_xattr(file, name, value).map_err(Fault::io("set an extended attribute"))?;
+            tree::set_xattr(file, name, value).map_err(|source| Fault::Xattr {
+                name: shown_name,
+                size: value.len(),
+                source,
+            })?;
         }
     }
     Ok(())

@@ -10,7 +10,6 @@ use tar::{EntryType, Header};
 
 use super::Limits;
 use super::fault::{Fault, shown};
-use super::stream::OverLimit;
 
 const BLOCK: usize = 512;
 /// Most that PAX records of one entry take besides extended attributes and the two paths.
@@ -290,15 +289,8 @@ impl<'l, R: Read> Archive<'l, R> {
         }
     }
 
-    /// Tells apart why the archive could not be read further.
-    pub(crate) fn read_fault(&self, error: io::Error) -> Fault {
-        if error.get_ref().is_some_and(|inner| inner.is::<OverLimit>()) {
-            Fault::TooLarge { limit: self.limits.bytes }
-        } else if error.kind() == io::ErrorKind::UnexpectedEof {
-            Fault::Truncated
-        } else {
-            Fault::Read(error)
-        }
+    fn read_fault(&self, error: io::Error) -> Fault {
+        Fault::read(error, self.limits)
     }
 
     /// Reads on in the current entry's content; 0 at its end.

@@ -1,5 +1,7 @@
 use std::io;
 
+use super::Limits;
+use super::stream::OverLimit;
 use crate::content::error::hint;
 use crate::digest::Digest;
 
@@ -53,6 +55,9 @@ pub enum Fault {
     Whiteout(String),
     #[error("extended attribute {0:?} belongs to overlayfs: a layer may not set it")]
     OverlayXattr(String),
+    // No hint: "no space left" means here that the filesystem takes no attribute of that size.
+    #[error("set the extended attribute {name:?} of {size} bytes: {source}")]
+    Xattr { name: String, size: usize, source: io::Error },
     #[error("the extended attributes take more than {limit} bytes")]
     LargeXattrs { limit: usize },
     #[error("the owner {0} is no valid user or group id")]
@@ -78,6 +83,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Tells apart why a layer could not be read further.
+    pub(super) fn read(error: io::Error, limits: &Limits) -> Fault {
+        if error.get_ref().is_some_and(|inner| inner.is::<OverLimit>()) {
+            Fault::TooLarge { limit: limits.bytes }
+        } else if error.kind() == io::ErrorKind::UnexpectedEof {
+            Fault::Truncated
+        } else {
+            Fault::Read(error)
+        }
+    }
+
     /// For `map_err` after a system call.
     pub(super) fn io<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Fault {
         move |error| Fault::Io { doing, source: error.into() }

@@ -67,7 +67,7 @@ pub fn unpack(
     let layer = source.blob;
     let whole = |fault| Error { layer, entry: None, fault };
     let stream =
-        Decompressed::new(blob, limits.bytes, progress).map_err(|source| whole(Fault::Read(source)))?;
+        Decompressed::new(blob, limits.bytes, progress).map_err(|error| whole(Fault::read(error, limits)))?;
     let mut archive = Archive::new(stream, limits);
     let mut applier = Applier::new(target, below, limits).map_err(whole)?;
     while let Some(entry) =
@@ -77,14 +77,31 @@ pub fn unpack(
         applied.map_err(|fault| Error { layer, entry: Some(fault::shown(&entry.path).into()), fault })?;
     }
     applier.finish().map_err(whole)?;
-    let found = archive.into_reader().finish().map_err(|source| whole(Fault::Read(source)))?;
-    if (found.blob, found.size) != (source.blob, source.size) {
-        return Err(whole(Fault::Blob { size: source.size, found: found.blob, found_size: found.size }));
-    }
-    if found.diff_id != source.diff_id {
-        return Err(whole(Fault::DiffId { expected: source.diff_id, found: found.diff_id }));
-    }
-    Ok(())
+    let found = archive.into_reader().finish().map_err(|error| whole(Fault::read(error, limits)))?;
+    compare(source, &found)
+}
+
+/// Verifies the layer in `blob` without unpacking it, which was done from another form of it.
+pub(crate) fn verify(
+    blob: File,
+    source: &Source,
+    limits: &Limits,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Error> {
+    let whole = |error| Error { layer: source.blob, entry: None, fault: Fault::read(error, limits) };
+    let stream = Decompressed::new(blob, limits.bytes, progress).map_err(whole)?;
+    compare(source, &stream.finish().map_err(whole)?)
+}
+
+fn compare(source: &Source, found: &stream::Found) -> Result<(), Error> {
+    let fault = if (found.blob, found.size) != (source.blob, source.size) {
+        Fault::Blob { size: source.size, found: found.blob, found_size: found.size }
+    } else if found.diff_id != source.diff_id {
+        Fault::DiffId { expected: source.diff_id, found: found.diff_id }
+    } else {
+        return Ok(());
+    };
+    Err(Error { layer: source.blob, entry: None, fault })
 }
 
 /// Reads a layer to its end and forgets it: what the fuzzer drives.

@@ -53,6 +53,19 @@ impl Tree {
         beneath(self.root.as_raw_fd(), &path::join(names), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
     }
 
+    /// Why [`Tree::find`] does not find `names`, if something is in the way.
+    pub(super) fn obstacle(&self, names: &[&OsStr]) -> Option<Fault> {
+        let mut dir = self.root();
+        for depth in 1..=names.len() {
+            match open_directory(dir.as_raw_fd(), names[depth - 1]) {
+                Ok(next) => dir = Rc::new(next),
+                Err(Errno::ENOTDIR) => return Some(in_the_way(&dir, &names[..depth])),
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
     /// Opens the directory `names`; what is missing of it is made.
     pub(super) fn directory(&mut self, names: &[&OsStr]) -> Result<Rc<OwnedFd>, Fault> {
         if names.is_empty() {
@@ -78,25 +91,17 @@ impl Tree {
         let mut dir = self.root();
         for depth in 1..=names.len() {
             let name = names[depth - 1];
-            let so_far = || shown(&path::join(&names[..depth]));
             let next = match open_directory(dir.as_raw_fd(), name) {
                 Ok(fd) => fd,
                 Err(Errno::ENOENT) => self.imply(&dir, &names[..depth])?,
-                Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                    let stat =
-                        stat(dir.as_raw_fd(), name).map_err(Fault::io("look at the entry's parent"))?;
-                    match kind(&stat) {
-                        SFlag::S_IFLNK => return Err(Fault::ThroughSymlink { link: so_far() }),
-                        // The layer removes what was there and then puts something below: both hold.
-                        SFlag::S_IFCHR => {
-                            self.remove(&dir, name)?;
-                            let fd = self.imply(&dir, &names[..depth])?;
-                            set_opaque(&fd)?;
-                            fd
-                        }
-                        _ => return Err(Fault::ThroughFile { parent: so_far() }),
-                    }
+                // The layer removes what was there and then puts something below: both hold.
+                Err(Errno::ENOTDIR) if is_whiteout(&dir, name) => {
+                    self.remove(&dir, name)?;
+                    let fd = self.imply(&dir, &names[..depth])?;
+                    set_opaque(&fd)?;
+                    fd
                 }
+                Err(Errno::ENOTDIR) => return Err(in_the_way(&dir, &names[..depth])),
                 Err(error) => return Err(Fault::io("open the directory of the entry")(error)),
             };
             dir = Rc::new(next);
@@ -162,6 +167,20 @@ impl Tree {
         };
         removed.map_err(Fault::io("remove what an earlier entry put there"))
     }
+}
+
+/// What the last of `names`, in `parent`, is instead of a directory.
+fn in_the_way(parent: &OwnedFd, names: &[&OsStr]) -> Fault {
+    let path = shown(&path::join(names));
+    let found = names.last().and_then(|name| stat(parent.as_raw_fd(), name).ok());
+    match found.is_some_and(|stat| kind(&stat) == SFlag::S_IFLNK) {
+        true => Fault::ThroughSymlink { link: path },
+        false => Fault::ThroughFile { parent: path },
+    }
+}
+
+fn is_whiteout(parent: &OwnedFd, name: &OsStr) -> bool {
+    stat(parent.as_raw_fd(), name).is_ok_and(|stat| kind(&stat) == SFlag::S_IFCHR)
 }
 
 /// Opens `path` below `dir`, through directories only.

@@ -13,7 +13,7 @@ use std::path::Path;
 pub use error::Error;
 
 use crate::content::documents::{Descriptor, ImageConfig, Manifest, Platform, is_config, is_layer};
-use crate::content::{Lease, Store};
+use crate::content::{Lease, Store, Unpacked};
 use crate::digest::Digest;
 use crate::reference::Reference;
 use files::Files;
@@ -121,7 +121,7 @@ fn store_image(
     for (what, digest, bytes) in documents {
         store.insert_blob(lease, what, (&digest, bytes.len() as u64), &mut bytes.as_slice(), progress)?;
     }
-    store.unpack(lease, &image.digest, progress)?;
+    store.unpack(lease, &image.digest, Unpacked::Compare, progress)?;
     Ok(())
 }
 

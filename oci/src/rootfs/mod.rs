@@ -14,20 +14,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use crate::bundle::IdMap;
 use crate::content::error::hint;
 use syscalls::FsContext;
 
-/// Which ids of the host the container's ids 0 to `size - 1` are: `base` and following, users and groups alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdMap {
-    pub base: u32,
-    pub size: u32,
-}
-
-impl IdMap {
-    fn host(&self, id: u32) -> u32 {
-        // What is not mapped could belong to nobody in the container; its root is the best owner then.
-        if id < self.size { self.base + id } else { self.base }
+/// Whom `id` of the image belongs to on the host. What is not mapped could belong to nobody in the container; its
+/// root is the best owner then.
+fn on_host(id: u32, idmap: Option<&IdMap>) -> u32 {
+    match idmap {
+        None => id,
+        Some(map) if id < map.size => map.host.saturating_add(id),
+        Some(map) => map.host,
     }
 }
 
@@ -40,8 +37,8 @@ pub enum Error {
         path.display()
     )]
     IdmapUnsupported { path: PathBuf, source: io::Error },
-    #[error("make a user namespace for the id map {base}+{size}: {source}")]
-    UserNamespace { base: u32, size: u32, source: io::Error },
+    #[error("make a user namespace for the id map {host}+{size}: {source}")]
+    UserNamespace { host: u32, size: u32, source: io::Error },
     #[error("the image has no layers: nothing to mount on {}", .0.display())]
     NoLayers(PathBuf),
     #[error("{doing} {}: {source}{}", path.display(), hint(source))]
@@ -183,9 +180,8 @@ fn prepare(top: &Path, upper: &Path, work: &Path, target: &Path, idmap: Option<&
     }
     // The upper directory stands for the root directory that the container sees.
     let root = fs::metadata(top).map_err(Error::io("look at the layer", top))?;
-    let host = |id| idmap.map_or(id, |idmap| idmap.host(id));
-    chown(upper, Some(host(root.uid())), Some(host(root.gid())))
-        .map_err(Error::io("set the owner of", upper))?;
+    let (uid, gid) = (on_host(root.uid(), idmap), on_host(root.gid(), idmap));
+    chown(upper, Some(uid), Some(gid)).map_err(Error::io("set the owner of", upper))?;
     let mode = Permissions::from_mode(root.mode() & 0o7777);
     fs::set_permissions(upper, mode).map_err(Error::io("set the mode of", upper))
 }
@@ -193,8 +189,8 @@ fn prepare(top: &Path, upper: &Path, work: &Path, target: &Path, idmap: Option<&
 /// Detached idmapped clones of the directories that hold the layers: in practice one, whatever the layers' number.
 fn idmapped_clones<'a>(lowers: &'a [PathBuf], idmap: &IdMap) -> Result<BTreeMap<&'a Path, OwnedFd>, Error> {
     let namespace = user_namespace::make(idmap);
-    let (base, size) = (idmap.base, idmap.size);
-    let namespace = namespace.map_err(|source| Error::UserNamespace { base, size, source })?;
+    let IdMap { host, size } = *idmap;
+    let namespace = namespace.map_err(|source| Error::UserNamespace { host, size, source })?;
     let mut clones = BTreeMap::new();
     for (parent, _) in lowers.iter().filter_map(|lower| parent_and_name(lower)) {
         if clones.contains_key(parent) {
@@ -226,5 +222,71 @@ impl Drop for Attached<'_> {
     fn drop(&mut self) {
         // The overlay has clones of its own. What cannot be detached goes with the namespace.
         let _ = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The ways of older kernels, which the kernel at hand still knows.
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    const MAP: IdMap = IdMap { host: 700_000, size: 65_536 };
+
+    fn own_mounts() {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    }
+
+    /// Directories for an overlay of two layers, made and opened; the layers through a clone if there is one.
+    fn directories(dir: &Path) -> (Vec<PathBuf>, [PathBuf; 3]) {
+        let lowers: Vec<_> = ["layers/a", "layers/b"].iter().map(|name| dir.join(name)).collect();
+        for lower in &lowers {
+            fs::create_dir_all(lower).unwrap();
+            fs::write(lower.join(lower.file_name().unwrap()), "").unwrap();
+        }
+        let dirs = ["upper", "work", "rootfs"].map(|name| dir.join(name));
+        prepare(&lowers[0], &dirs[0], &dirs[1], &dirs[2], Some(&MAP)).unwrap();
+        (lowers, dirs)
+    }
+
+    fn open(path: &Path) -> OwnedFd {
+        syscalls::open_path(syscalls::CWD, path).unwrap()
+    }
+
+    fn mounts() -> usize {
+        fs::read_to_string("/proc/thread-self/mountinfo").unwrap().lines().count()
+    }
+
+    #[test]
+    fn options_in_one_page() {
+        own_mounts();
+        let dir = tempfile::tempdir().unwrap();
+        let (lowers, [upper, work, target]) = directories(dir.path());
+        let lowers = lowers.iter().map(|lower| open(lower)).collect();
+        let overlay = Overlay { lowers, upper: open(&upper), work: open(&work), target: &target };
+        overlay.mount_with_data().unwrap();
+        assert!(target.join("a").exists() && target.join("b").exists());
+    }
+
+    #[test]
+    fn idmapped_layers_attached_for_a_moment() {
+        own_mounts();
+        let dir = tempfile::tempdir().unwrap();
+        let (lowers, [upper, work, target]) = directories(dir.path());
+        let before = mounts();
+        let clones = idmapped_clones(&lowers, &MAP).unwrap();
+        let (parent, clone) = clones.first_key_value().unwrap();
+        let in_clone = |name| syscalls::open_path(clone.as_fd(), Path::new(name)).unwrap();
+        let lower_fds = vec![in_clone("a"), in_clone("b")];
+        let overlay = Overlay { lowers: lower_fds, upper: open(&upper), work: open(&work), target: &target };
+        let attached = attach(&clones).unwrap();
+        assert_eq!((mounts(), fs::metadata(parent.join("a/a")).unwrap().uid()), (before + 1, MAP.host));
+        overlay.mount_with_data().unwrap();
+        drop(attached);
+        assert_eq!((mounts(), fs::metadata(parent.join("a/a")).unwrap().uid()), (before + 1, 0));
+        assert_eq!(fs::metadata(target.join("b")).unwrap().uid(), MAP.host);
     }
 }

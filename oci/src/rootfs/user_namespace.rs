@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::IdMap;
+use crate::bundle::IdMap;
 
 const STACK: usize = 16 << 10;
 
@@ -27,7 +27,7 @@ pub(super) fn make(map: &IdMap) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     let child = Child { pid, _stack: stack };
-    let ids = format!("0 {} {}\n", map.base, map.size);
+    let ids = format!("0 {} {}\n", map.host, map.size);
     fs::write(format!("/proc/{}/uid_map", child.pid), &ids)?;
     fs::write(format!("/proc/{}/gid_map", child.pid), &ids)?;
     Ok(File::open(format!("/proc/{}/ns/user", child.pid))?.into())

@@ -1,0 +1,9 @@
+//! Images from file to root filesystem: what is stored, what is refused, what the container sees.
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+mod hostile;
+mod idmap;
+mod loading;
+mod store;
+mod support;
+mod unpacking;
