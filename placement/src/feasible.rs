@@ -157,20 +157,32 @@ enum Kind {
 
 impl Obstacles {
     pub fn add(&mut self, no: No, node: Option<&str>) {
-        let kind = match &no {
-            No::Short { resource, .. } => Kind::Short(resource.clone()),
-            No::NoPort { .. } => Kind::NoPort,
-            other => Kind::Other(other.clone()),
-        };
-        let entry = self.of.entry(kind).or_insert_with(|| Obstacle::everywhere(no.clone()));
+        let entry = self.of.entry(kind(&no)).or_insert_with(|| Obstacle::everywhere(no.clone()));
         if free(&no) > free(&entry.no) {
             entry.no = no;
         }
         entry.nodes.extend(node.map(ToString::to_string));
     }
 
+    /// One that was made before, with its nodes.
+    pub fn add_all(&mut self, obstacle: Obstacle) {
+        let of = self.of.get(&kind(&obstacle.no));
+        let new = |node: &&String| of.is_none_or(|known| !known.nodes.contains(node));
+        let new: Vec<String> = obstacle.nodes.iter().filter(new).cloned().collect();
+        self.add(obstacle.no.clone(), None);
+        self.of.entry(kind(&obstacle.no)).and_modify(|known| known.nodes.extend(new));
+    }
+
     pub fn list(self) -> Vec<Obstacle> {
         self.of.into_values().collect()
+    }
+}
+
+fn kind(no: &No) -> Kind {
+    match no {
+        No::Short { resource, .. } => Kind::Short(resource.clone()),
+        No::NoPort { .. } => Kind::NoPort,
+        other => Kind::Other(other.clone()),
     }
 }
 

@@ -18,3 +18,4 @@ pub mod resources;
 pub mod score;
 pub mod task;
 pub mod view;
+pub mod why;

@@ -27,7 +27,7 @@ pub enum No {
     Job(String),
     /// The cell has no node at all.
     NoNode,
-    /// Of a node where it could start: too little is free. Wanted, free and capacity, in the resource's own unit.
+    /// Of a node where it could start: too little are free. Wanted, free and capacity, in the resource's own unit.
     Short {
         resource: String,
         wanted: u64,
@@ -52,6 +52,8 @@ pub enum No {
     Away,
     /// The node said no, or gave the task up: its sentence.
     Refused(String),
+    /// It has its place, but does not run well there: a sentence.
+    NotWell(String),
     /// Offered, and not answered yet.
     Offered,
     /// A copy of this index has to end first.
@@ -104,7 +106,7 @@ impl fmt::Display for Obstacle {
                 let amounts = Amounts { resource, wanted: *wanted, free: *free, capacity: *capacity };
                 let (name, wanted, left) = amounts.text();
                 let most = if many { "at most " } else { "" };
-                write!(f, "{name}: wants {wanted}, {most}{left} is free on {nodes}")
+                write!(f, "{name}: wants {wanted}, {most}{left} are free on {nodes}")
             }
             No::NoPort { wanted, free } => write!(f, "ports: wants {wanted}, {free} are free on {nodes}"),
             No::Label { constraint, label, value: Some(value) } => {
@@ -118,7 +120,7 @@ impl fmt::Display for Obstacle {
                 write!(f, "{nodes} {has} not reported to the new placer yet, and it may run there")
             }
             No::Away => write!(f, "{nodes} {has} no connection to the placer"),
-            No::Refused(why) => write!(f, "{nodes}: {why}"),
+            No::Refused(why) | No::NotWell(why) => write!(f, "{nodes}: {why}"),
             No::Offered => write!(f, "it was offered to {nodes}, which has not answered yet"),
             No::Ending { generation } => write!(f, "its copy {generation} on {nodes} has to end first"),
             No::OlderJob => write!(f, "an older job of this name has not ended on {nodes} yet"),
@@ -143,11 +145,26 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// "memory: wants 9 GiB, 3.2 GiB is free", of a node whose capacity the speaker does not know.
+/// "memory: wants 9 GiB, 3.2 GiB are free", of a node whose capacity the speaker does not know.
 pub fn shortage(resource: &str, wanted: u64, free: u64) -> String {
     let (name, unit) = units(resource);
     let (wanted, free) = (unit(wanted, Round::Up), unit(free, Round::Down));
-    format!("{name}: wants {}, {} is free", join(&wanted), join(&free))
+    format!("{name}: wants {}, {} are free", join(&wanted), join(&free))
+}
+
+/// As a job file has it: `3.2GiB`, `250m`. Rounded down.
+pub fn amount(resource: &str, amount: u64) -> String {
+    match resource {
+        CPU if amount.is_multiple_of(1000) => (amount / 1000).to_string(),
+        CPU => format!("{amount}m"),
+        _ => {
+            let (number, unit) = bytes(amount, Round::Down);
+            // A fraction of a MiB is of no use to anybody.
+            let number =
+                if unit == "GiB" { number.as_str() } else { number.split('.').next().unwrap_or(&number) };
+            format!("{number}{unit}")
+        }
+    }
 }
 
 fn units(resource: &str) -> (&str, Unit) {
@@ -241,16 +258,16 @@ mod tests {
         for (text, wanted) in [
             (
                 short(MEMORY, 9 * G, 33 * G / 10, 4 * G, &["n1"]),
-                "memory: wants 9 GiB, 3.2 of 4 GiB is free on n1",
+                "memory: wants 9 GiB, 3.2 of 4 GiB are free on n1",
             ),
-            (short(MEMORY, G + 1, G, 4 * G, &["n1"]), "memory: wants 1.1 GiB, 1 of 4 GiB is free on n1"),
-            (short(MEMORY, G, 0, 4 * G, &["n1"]), "memory: wants 1 GiB, 0 of 4 GiB is free on n1"),
-            (short(MEMORY, G, 300 << 20, G, &["n1"]), "memory: wants 1 GiB, 300 MiB of 1 GiB is free on n1"),
+            (short(MEMORY, G + 1, G, 4 * G, &["n1"]), "memory: wants 1.1 GiB, 1 of 4 GiB are free on n1"),
+            (short(MEMORY, G, 0, 4 * G, &["n1"]), "memory: wants 1 GiB, 0 of 4 GiB are free on n1"),
+            (short(MEMORY, G, 300 << 20, G, &["n1"]), "memory: wants 1 GiB, 300 MiB of 1 GiB are free on n1"),
             (
                 short(CPU, 2500, 250, 4000, &["n1", "n2"]),
-                "cpu: wants 2.5 cores, at most 0.25 of 4 cores is free on n1 and n2",
+                "cpu: wants 2.5 cores, at most 0.25 of 4 cores are free on n1 and n2",
             ),
-            (short("gpu", 2, 0, 1, &["n1"]), "gpu: wants 2, 0 of 1 is free on n1"),
+            (short("gpu", 2, 0, 1, &["n1"]), "gpu: wants 2, 0 of 1 are free on n1"),
         ] {
             assert_eq!(text, wanted);
         }

@@ -1,0 +1,139 @@
+//! Why a task does not run, and the cheapest changes that would make it run.
+//!
+//! A fix is a command, and it is offered only if the plan made after it would place the task: the change is applied to
+//! a copy of the intent (or the view), and the same `plan` is asked again.
+
+mod fixes;
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use crate::{
+    feasible::Obstacles,
+    ids::{JobKey, TaskKey},
+    intent::{Intent, Verdict, Wanted},
+    obstacle::{No, Obstacle},
+    plan::{Plan, plan},
+    task::{Report, State},
+    view::{Standing, View},
+};
+
+/// The answer to `covey why`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Why {
+    /// None: nothing is in its way.
+    pub obstacles: Vec<Obstacle>,
+    /// Cheapest first.
+    pub fixes: Vec<Fix>,
+}
+
+/// A command that would make it run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fix {
+    pub command: String,
+    /// What it does, and what it costs.
+    pub text: String,
+    /// To sort by; no unit. Below 10: nothing is given up. 10 to 99: this job asks for less. From 100: another suffers.
+    pub cost: u32,
+}
+
+/// Of one index, or of all. `asker` is whose jobs go by their bare names.
+pub fn why(intent: &Intent, view: &View, job: &JobKey, index: Option<u32>, asker: &str) -> Why {
+    let Some(wanted) = intent.jobs.get(job) else { return Why::default() };
+    let now = plan(intent, view);
+    let name = if job.owner == asker { job.name.clone() } else { job.to_string() };
+
+    let mut obstacles = Obstacles::default();
+    if let Some(no) = of_job(wanted) {
+        obstacles.add(no, None);
+    }
+    let count = wanted.record.count();
+    let asked: Vec<u32> = match index {
+        Some(index) => Vec::from([index]),
+        None => (0..count).collect(),
+    };
+    let mut stuck = None;
+    for index in asked {
+        let nos = of_index(wanted, index, view, &now, &name);
+        if !nos.is_empty() {
+            stuck.get_or_insert(index);
+        }
+        for obstacle in nos {
+            obstacles.add_all(obstacle);
+        }
+    }
+    let asked =
+        fixes::Asked { intent, view, wanted, name: &name, index: stuck, whole: index.is_none(), now: &now };
+    Why { obstacles: obstacles.list(), fixes: fixes::fixes(&asked) }
+}
+
+/// What keeps every index of the job from running.
+fn of_job(wanted: &Wanted) -> Option<No> {
+    match &wanted.job {
+        _ if wanted.record.stopped => Some(No::Job("the job was stopped".to_string())),
+        Err(text) => Some(No::Job(format!("its document cannot be read: {text}"))),
+        Ok(job) if job.count == 0 => Some(No::Job("the job has a count of 0".to_string())),
+        Ok(_) => None,
+    }
+}
+
+/// What keeps one index from running.
+fn of_index(wanted: &Wanted, index: u32, view: &View, now: &Plan, name: &str) -> Vec<Obstacle> {
+    let everywhere = |text: String| Vec::from([Obstacle::everywhere(No::Job(text))]);
+    let key = wanted.task(index);
+    match wanted.verdict(index) {
+        // Success is not in anybody's way.
+        Verdict::Finished if wanted.record.has_succeeded(index) => return Vec::new(),
+        Verdict::Finished => return everywhere(format!("index {index} failed for good")),
+        Verdict::Unwanted(_) if wanted.record.stopped => return Vec::new(),
+        Verdict::Unwanted(_) if index >= wanted.record.count() => {
+            return everywhere(format!(
+                "the job has a count of {}, and so no index {index}",
+                wanted.record.count()
+            ));
+        }
+        Verdict::Unwanted(_) => return everywhere(format!("index {index} was stopped by hand")),
+        Verdict::Held(_) => return Vec::new(),
+        Verdict::Wanted => {}
+    }
+    let mut obstacles = match now.pending.get(&key) {
+        Some(pending) => pending.obstacles.to_vec(),
+        None => copy_of(view, key)
+            .and_then(|(node, copy)| not_well(wanted, node, copy, name))
+            .into_iter()
+            .collect(),
+    };
+    if let Some(stuck) = now.stuck.get(&key) {
+        obstacles.extend(stuck.iter().cloned());
+    }
+    obstacles
+}
+
+fn copy_of(view: &View, key: TaskKey) -> Option<(&str, &Report)> {
+    let nodes = view.nodes.values().filter(|n| n.standing != Standing::Gone);
+    let copies = nodes.filter_map(|n| n.tasks.get(&key).map(|t| (n.name.as_str(), t)));
+    copies.max_by_key(|(_, t)| t.generation)
+}
+
+/// It has its place, but does not run well there.
+fn not_well(wanted: &Wanted, node: &str, copy: &Report, name: &str) -> Option<Obstacle> {
+    let checked = wanted.template(copy.key.index).is_some_and(|t| t.health.is_some());
+    let mut text = match (copy.state, copy.healthy) {
+        (State::Running, Some(false)) => "it runs, but is not healthy".to_string(),
+        (State::Running, None) if checked => "it runs, but its health is not known yet".to_string(),
+        (State::Running, _) => return None,
+        (State::Starting, _) => "it is starting".to_string(),
+        (State::Stopping, _) => "it is stopping".to_string(),
+        _ => "it has ended".to_string(),
+    };
+    if let Some(reason) = &copy.reason {
+        text = format!("{text}: {reason}");
+    }
+    if copy.exit.is_some() || copy.restarts > 0 {
+        text = format!("{text} (`covey logs --previous {name}/{}` shows what it wrote last)", copy.key.index);
+    }
+    Some(Obstacle::on(No::NotWell(text), node))
+}

@@ -1,0 +1,396 @@
+//! What the placer does next, case by case.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod world;
+
+use placement::{
+    ids::Uid,
+    ledger::Command,
+    task::State,
+    view::{Refusal, Standing},
+};
+use serde_json::json;
+use world::{World, ended, job, pending, report};
+
+fn three() -> World {
+    World::new(&[("n1", 4, 4), ("n2", 4, 4), ("n3", 4, 4)])
+}
+
+fn indexes(keys: impl IntoIterator<Item = placement::ids::TaskKey>) -> Vec<u32> {
+    keys.into_iter().map(|k| k.index).collect()
+}
+
+#[test]
+fn a_job_spreads_over_nodes_and_then_over_racks() {
+    let mut world = three();
+    world.submit("me", "web", json!({"count": 3})).settle();
+    assert_eq!(world.at("me", "web"), [(0, 1), (1, 2), (2, 3)]);
+
+    let mut world = World::new(&[("n1", 4, 4), ("n2", 4, 4), ("n3", 4, 4), ("n4", 4, 4)]);
+    for (node, rack) in [(1, "r1"), (2, "r1"), (3, "r2"), (4, "r2")] {
+        world.label(node, "rack", rack);
+    }
+    world.submit("me", "web", json!({"count": 2})).settle();
+    assert_eq!(world.at("me", "web"), [(0, 1), (1, 3)]);
+}
+
+#[test]
+fn what_it_prefers_comes_before_spread_and_fit() {
+    let mut world = three();
+    world.label(2, "disk", "ssd");
+    world.submit("me", "db", json!({"count": 2, "prefer": ["disk=ssd"]})).settle();
+    assert_eq!(world.at("me", "db"), [(0, 2), (1, 2)]);
+}
+
+#[test]
+fn fills_the_fuller_node_first() {
+    let mut world = three();
+    world.submit("me", "big", json!({"task.cpu": 2, "task.memory": "2GiB"})).settle();
+    world.submit("me", "web", json!({})).settle();
+    assert_eq!(world.at("me", "web"), world.at("me", "big"));
+}
+
+#[test]
+fn higher_priority_first_then_owners_in_turn() {
+    let mut world = World::new(&[("n1", 4, 4)]);
+    world.submit("a", "many", json!({"count": 100, "task.memory": "1GiB"}));
+    world.submit("b", "few", json!({"count": 5, "task.memory": "1GiB"}));
+    world.submit("c", "prod", json!({"band": "production", "count": 2, "task.memory": "1GiB"}));
+    let plan = world.plan();
+    let order: Vec<String> = plan.offers.iter().map(|o| format!("{}/{}", o.spec.job, o.key.index)).collect();
+    assert_eq!(order, ["c/prod/0", "c/prod/1", "a/many/0", "b/few/0"]);
+    assert_eq!(plan.pending.len(), 103);
+}
+
+#[test]
+fn every_no_says_what_is_short_and_where() {
+    let mut world = three();
+    world.label(1, "disk", "hdd");
+    world.label(2, "disk", "ssd");
+    world.node(3).standing = Standing::Gone;
+    world.submit("me", "web", json!({"task.memory": "9GiB", "task.cpu": 8, "require": ["disk=ssd"]}));
+    let plan = world.plan();
+    assert_eq!(
+        pending(&plan, world.key("me", "web", 0)),
+        [
+            "cpu: wants 8 cores, 4 of 4 cores are free on n2",
+            "memory: wants 9 GiB, 4 of 4 GiB are free on n2",
+            "it requires disk=ssd, and disk is hdd on n1",
+            "n3 is gone",
+        ]
+    );
+}
+
+#[test]
+fn a_cell_without_nodes_says_so() {
+    let mut world = World::new(&[]);
+    world.submit("me", "web", json!({}));
+    assert_eq!(pending(&world.plan(), world.key("me", "web", 0)), ["the cell has no node"]);
+}
+
+#[test]
+fn a_refusal_counts_for_its_time_and_its_version() {
+    let mut world = World::new(&[("n1", 4, 4)]);
+    world.submit("me", "web", json!({}));
+    let key = world.key("me", "web", 0);
+    let version = world.ledger.jobs[&job("me", "web")].version;
+    let why = "it could not write the task down: no space".to_string();
+    let refusal = Refusal { why, version, restart_at: 0, until_ms: 2_000, times: 1, for_room: false };
+    world.node(1).refusals.insert(key, refusal);
+    assert_eq!(pending(&world.plan(), key), ["n1: it could not write the task down: no space"]);
+
+    let mut later = world.clone();
+    later.view.now_ms = 2_000;
+    assert_eq!(indexes(later.plan().offers.iter().map(|o| o.key)), [0]);
+    world.submit("me", "web", json!({"task.cpu": "50m"}));
+    assert_eq!(indexes(world.plan().offers.iter().map(|o| o.key)), [0]);
+}
+
+#[test]
+fn an_old_name_waits_for_every_member_and_a_new_one_does_not() {
+    let mut world = three();
+    world.submit("me", "old", json!({})).submit("me", "new", json!({}));
+    world.view.old_names.insert(job("me", "old"));
+    world.node(3).standing = Standing::Unheard;
+    let plan = world.plan();
+    assert_eq!(plan.offers.iter().map(|o| o.spec.job.name.as_str()).collect::<Vec<_>>(), ["new"]);
+    let waits = &plan.pending[&world.key("me", "old", 0)];
+    assert!(waits.unknown);
+    let text = "n3 has not reported to the new placer yet, and it may run there";
+    assert_eq!(waits.obstacles[0].text(), text);
+    world.node(3).standing = Standing::Gone;
+    assert_eq!(world.plan().offers.len(), 2);
+}
+
+#[test]
+fn nothing_is_offered_while_an_older_job_of_that_name_is_there() {
+    // PROTOCOL 2.
+    let mut world = three();
+    world.submit("me", "web", json!({}));
+    world.run(2, "me", "web", 0);
+    let old = world.key("me", "web", 0);
+    world.entry(Command::Stop { job: job("me", "web"), index: None });
+    world.submit("me", "web", json!({}));
+    let plan = world.plan();
+    assert_eq!((plan.offers.len(), plan.stops[0].key), (0, old));
+    let new = world.key("me", "web", 0);
+    assert_eq!(pending(&plan, new), ["an older job of this name has not ended on n2 yet"]);
+    world.settle();
+    assert_eq!(world.view.nodes.values().flat_map(|n| n.tasks.keys()).collect::<Vec<_>>(), [&new]);
+}
+
+#[test]
+fn an_unanswered_offer_holds_its_index() {
+    // PROTOCOL 15.
+    let mut world = three();
+    world.submit("me", "web", json!({}));
+    world.offer(2, "me", "web", 0);
+    let plan = world.plan();
+    assert!(plan.is_empty(), "{plan:?}");
+    let text = "it was offered to n2, which has not answered yet";
+    assert_eq!(pending(&plan, world.key("me", "web", 0)), [text]);
+    world.node(2).standing = Standing::Away;
+    assert!(world.plan().is_empty());
+}
+
+#[test]
+fn a_superseded_copy_is_stopped_and_the_newest_stays() {
+    let mut world = three();
+    world.submit("me", "web", json!({}));
+    world.run(1, "me", "web", 0);
+    world.run(3, "me", "web", 0);
+    let plan = world.plan();
+    assert_eq!(plan.stops.len(), 1);
+    assert_eq!((plan.stops[0].node.0, plan.stops[0].generation.seq), (1, 1));
+    assert_eq!(plan.stops[0].reason, "generation 1.5.2 has taken its place");
+}
+
+#[test]
+fn a_stop_under_way_is_never_taken_back() {
+    // PROTOCOL 16: wanted again meanwhile.
+    let mut world = three();
+    world.submit("me", "web", json!({}));
+    world.run(1, "me", "web", 0);
+    let (key, generation) = (world.key("me", "web", 0), world.generation(1));
+    world.node(1).stops.insert(key, generation);
+    let plan = world.plan();
+    assert!(plan.is_empty());
+    assert_eq!(pending(&plan, key), ["its copy 1.5.1 on n1 has to end first"]);
+}
+
+#[test]
+fn scaling_down_stops_the_highest_indexes() {
+    let mut world = three();
+    world.submit("me", "web", json!({"count": 5})).settle();
+    world.submit("me", "web", json!({"count": 2}));
+    let mut stopped = indexes(world.plan().stops.iter().map(|s| s.key));
+    stopped.sort_unstable();
+    assert_eq!(stopped, [2, 3, 4]);
+}
+
+#[test]
+fn a_new_version_replaces_one_index_at_a_time() {
+    let mut world = three();
+    world.submit("me", "web", json!({"count": 3})).settle();
+    world.submit("me", "web", json!({"count": 3, "task.cpu": "200m"}));
+    for index in 0..3 {
+        let plan = world.plan();
+        assert_eq!(indexes(plan.stops.iter().map(|s| s.key)), [index]);
+        assert_eq!(plan.stuck.len(), 2 - index as usize, "the rest says that it waits");
+        world.obey(&plan);
+        let plan = world.plan();
+        assert_eq!(indexes(plan.offers.iter().map(|s| s.key)), [index]);
+        assert!(plan.stops.is_empty());
+        world.obey(&plan);
+    }
+    assert!(world.plan().is_empty());
+}
+
+#[test]
+fn a_new_version_halts_where_it_does_not_get_well() {
+    let health = json!({"http": "/healthz", "port": "http"});
+    let keys =
+        |cpu: &str| json!({"count": 2, "task.cpu": cpu, "task.ports": ["http"], "task.health": health});
+    let mut world = three();
+    world.submit("me", "web", keys("100m")).settle();
+    world.submit("me", "web", keys("200m"));
+    let plan = world.plan();
+    world.obey(&plan);
+    let plan = world.plan();
+    world.obey(&plan);
+    let first = world.key("me", "web", 0);
+    for node in world.view.nodes.values_mut() {
+        node.tasks.get_mut(&first).into_iter().for_each(|t| t.healthy = None);
+    }
+    let plan = world.plan();
+    assert!(plan.is_empty());
+    let text = plan.stuck[&world.key("me", "web", 1)][0].text();
+    assert_eq!(text, "its copy on n2 is replaced once index 0 runs well: one at a time");
+}
+
+#[test]
+fn nothing_is_stopped_for_a_version_that_fits_nowhere() {
+    let mut world = World::new(&[("n1", 4, 4)]);
+    world.submit("me", "web", json!({"count": 2, "task.memory": "1GiB"})).settle();
+    world.submit("me", "web", json!({"count": 2, "task.memory": "9GiB"}));
+    let plan = world.plan();
+    assert!(plan.is_empty());
+    let text = plan.stuck[&world.key("me", "web", 0)][0].text();
+    assert_eq!(text, "memory: wants 9 GiB, 3 of 4 GiB are free on n1");
+    // It fits where the old copy is, once that has ended.
+    world.submit("me", "web", json!({"count": 2, "task.memory": "2GiB"}));
+    world.settle();
+    assert_eq!(world.at("me", "web").len(), 2);
+}
+
+#[test]
+fn what_runs_the_same_is_left_alone() {
+    let mut world = three();
+    world.submit("me", "web", json!({"count": 2})).settle();
+    world.submit("me", "web", json!({"count": 2, "priority": 160, "prefer": ["disk=ssd"]}));
+    assert!(world.plan().is_empty());
+    world.submit("me", "web", json!({"count": 2, "override": [{"index": [1], "env": {"A": "b"}}]}));
+    assert_eq!(indexes(world.plan().stops.iter().map(|s| s.key)), [1]);
+}
+
+#[test]
+fn a_version_that_the_ledger_lost_is_not_rolled_back() {
+    // PROTOCOL 29.
+    let mut world = three();
+    world.submit("me", "web", json!({}));
+    world.run(1, "me", "web", 0);
+    let key = world.key("me", "web", 0);
+    world.node(1).tasks.get_mut(&key).unwrap().version.number = 7;
+    assert!(world.plan().is_empty());
+}
+
+#[test]
+fn restarts_go_one_at_a_time_in_place() {
+    let mut world = three();
+    world.submit("me", "web", json!({"count": 2})).settle();
+    world.entry(Command::Restart { job: job("me", "web"), index: None });
+    let plan = world.plan();
+    assert_eq!(indexes(plan.restarts.iter().map(|r| r.key)), [0]);
+    assert_eq!(plan.restarts[0].at, world.ledger.applied);
+    assert_eq!(world.settle(), 2);
+}
+
+#[test]
+fn what_the_ledger_cannot_know_is_left_alone() {
+    let mut world = three();
+    let stranger = |world: &World, cell, index| {
+        let key = placement::ids::TaskKey { uid: Uid { cell, index }, index: 0 };
+        report(world, key, &job("me", "web"), 1, State::Running)
+    };
+    // PROTOCOL 18 and 28: of a later entry, of a cell before recovery; and one that is deleted.
+    for (node, cell, index) in [(1, 1, 1_000), (2, 0, 3), (3, 1, 2)] {
+        let report = stranger(&world, cell, index);
+        world.put(node, report);
+    }
+    let plan = world.plan();
+    assert_eq!(plan.stops.iter().map(|s| s.node.0).collect::<Vec<_>>(), [3]);
+    assert_eq!(plan.stops[0].reason, "its job is no more");
+    // Their name is taken.
+    world.submit("me", "web", json!({}));
+    assert!(world.plan().offers.is_empty());
+}
+
+fn etl(world: &mut World, node: u64, state: State, code: i32) -> placement::ids::TaskKey {
+    world.submit("me", "etl", json!({"kind": "batch"}));
+    world.run(node, "me", "etl", 0);
+    let key = world.key("me", "etl", 0);
+    let copy = world.node(node).tasks.get_mut(&key).unwrap();
+    (copy.state, copy.exit) = (state, ended(code));
+    key
+}
+
+#[test]
+fn a_success_is_committed_and_then_forgotten() {
+    let mut world = three();
+    let key = etl(&mut world, 1, State::Succeeded, 0);
+    let plan = world.plan();
+    assert!(plan.complete[0].success && plan.forgets.is_empty() && plan.pending.is_empty());
+    world.view.completing.insert(key);
+    assert!(world.plan().is_empty(), "proposed once");
+    world.entry(Command::Complete { done: plan.complete });
+    assert_eq!(world.plan().forgets, [(placement::ids::NodeId(1), key)]);
+    world.settle();
+    assert!(world.at("me", "etl").is_empty());
+}
+
+#[test]
+fn a_success_waits_for_members_and_other_copies() {
+    // PROTOCOL 26.
+    let mut world = three();
+    etl(&mut world, 1, State::Succeeded, 0);
+    let mut unheard = world.clone();
+    unheard.node(3).standing = Standing::Unheard;
+    assert!(unheard.plan().is_empty());
+    world.run(2, "me", "etl", 0);
+    let plan = world.plan();
+    assert_eq!((plan.complete.len(), plan.stops[0].node.0), (0, 2));
+    world.obey(&plan);
+    assert_eq!(world.plan().complete.len(), 1);
+}
+
+#[test]
+fn a_failure_for_good_is_recorded_unless_people_asked_for_more() {
+    let mut world = three();
+    let key = etl(&mut world, 1, State::Failed, 3);
+    assert!(!world.plan().complete[0].success);
+    let mut again = world.clone();
+    again.entry(Command::Restart { job: job("me", "etl"), index: None });
+    let plan = again.plan();
+    assert_eq!((plan.complete.len(), plan.forgets.len()), (0, 1));
+    again.obey(&plan);
+    assert_eq!(again.plan().offers.len(), 1);
+    world.submit("me", "etl", json!({"kind": "batch", "task.cpu": "200m"}));
+    assert_eq!(world.plan().forgets, [(placement::ids::NodeId(1), key)]);
+}
+
+#[test]
+fn a_batch_copy_is_kept_once_it_is_known_to_be_the_only_one() {
+    // PROTOCOL 23.
+    let mut world = three();
+    world.submit("me", "etl", json!({"kind": "batch"}));
+    world.run(1, "me", "etl", 0);
+    assert_eq!(world.plan().keeps.len(), 1);
+    world.node(2).standing = Standing::Unheard;
+    assert!(world.plan().keeps.is_empty());
+    world.node(2).standing = Standing::Live;
+    world.run(3, "me", "etl", 0);
+    assert!(world.plan().keeps.is_empty());
+}
+
+#[test]
+fn a_job_that_cannot_be_read_keeps_what_runs_and_says_why() {
+    let mut world = three();
+    world.submit("me", "web", json!({}));
+    world.run(1, "me", "web", 0);
+    world.ledger.jobs.get_mut(&job("me", "web")).unwrap().document["tsk"] = json!(1);
+    let plan = world.plan();
+    assert!(plan.is_empty());
+    let texts = pending(&plan, world.key("me", "web", 0));
+    assert!(texts[0].starts_with("its document cannot be read: "), "{texts:?}");
+}
+
+/// A thousand tasks on a hundred nodes: how long is for `make bench`, here only that it does not explode.
+#[test]
+fn a_thousand_tasks_on_a_hundred_nodes() {
+    let names: Vec<String> = (0..100).map(|i| format!("n{i}")).collect();
+    let nodes: Vec<(&str, u64, u64)> = names.iter().map(|n| (n.as_str(), 16, 64)).collect();
+    let mut world = World::new(&nodes);
+    for i in 0..10 {
+        let memory = format!("{}MiB", 500 + 100 * i);
+        world.submit(
+            "me",
+            &format!("job{i}"),
+            json!({"count": 100, "task.memory": memory, "task.cpu": "900m"}),
+        );
+    }
+    let intent = world.intent();
+    let start = std::time::Instant::now();
+    let plan = placement::plan::plan(&intent, &world.view);
+    println!("planned {} in {:?}", plan.offers.len(), start.elapsed());
+    assert_eq!(plan.offers.len(), 1_000);
+}
