@@ -112,7 +112,7 @@ pub fn mount(
 
 /// Whether layers below `dir` can be mapped into user namespaces here. Mounts nothing, and may be called anywhere.
 pub fn can_map_ids(dir: &Path) -> Result<(), Error> {
-    idmapped_clones(&[dir.join("layer")], &IdMap { base: 1 << 16, size: 1 << 16 }).map(drop)
+    idmapped_clones(&[dir.join("layer")], &IdMap { host: 1 << 16, size: 1 << 16 }).map(drop)
 }
 
 /// The directories of one overlay, as descriptors: so that neither the number of layers nor the length of paths nor

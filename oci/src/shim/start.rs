@@ -192,8 +192,7 @@ fn mount_rootfs(bundle: &Bundle, config: &BundleConfig) -> Result<(), Failure> {
         }
     }
     let target = Path::new(mounts::ROOTFS);
-    let idmap = config.idmap.map(|map| rootfs::IdMap { base: map.host, size: map.size });
-    rootfs::mount(&config.layers, &bundle.upper(), &bundle.work(), target, idmap.as_ref())
+    rootfs::mount(&config.layers, &bundle.upper(), &bundle.work(), target, config.idmap.as_ref())
         .map_err(|e| failed("mount the image", e, ""))
 }
 
