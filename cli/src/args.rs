@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    commands::agent::{Capacity, Label},
     jobfile::Set,
     names::{Target, TaskName},
     times::{Patience, Since},
@@ -53,6 +54,13 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    Agent(Agent),
+    /// Start a cell of one node in this terminal, to try things
+    ///
+    /// It lives in a temporary directory and has the image hello:1: an HTTP server that can fall ill, use memory and
+    /// exit on request. Ctrl-C ends its containers and removes all of it.
+    #[command(after_help = "Example: covey dev      and in another terminal: covey nodes")]
+    Dev,
     Run(Run),
     /// List jobs
     #[command(after_help = "Example: covey jobs")]
@@ -121,6 +129,39 @@ pub(crate) enum Verb {
     /// Load, list and remove images
     #[command(subcommand)]
     Image(Image),
+}
+
+/// Run the agent of this node, in the foreground
+///
+/// What the node has is kept in the data directory; an agent that finds none starts a cell. Containers go on when the
+/// agent ends, and the next agent takes them over. It needs root.
+///
+/// A configuration file is TOML with the same keys: data, socket, name, cell, and the tables label and capacity. What
+/// the command line says counts.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  covey agent --data /var/lib/covey\n  covey agent --data /var/lib/covey --label \
+                        rack=r1 --capacity cpu=2,memory=4GiB\n  covey agent --config /etc/covey.toml"
+)]
+pub(crate) struct Agent {
+    /// Where the node keeps what it has; made if it is not there
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    pub(crate) data: Option<PathBuf>,
+    /// The node's name; default: the one it has, at first the host's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The cell's name; another than the data directory's is refused
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cell: Option<String>,
+    /// A label of the node, for `require`, `prefer` and `spread`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<Label>,
+    /// Offer no more than this: cpu=2,memory=4GiB
+    #[arg(long, value_name = "NAME=AMOUNT,…")]
+    pub(crate) capacity: Option<Capacity>,
+    /// Read what is not given here from a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// Create or change the job that a file describes

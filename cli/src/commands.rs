@@ -1,6 +1,8 @@
 //! A file for each verb, or for verbs that do the same to different things.
 
+pub(crate) mod agent;
 mod change;
+mod dev;
 mod events;
 mod image;
 mod logs;
@@ -10,6 +12,7 @@ mod wait;
 
 use std::{env, path::PathBuf};
 
+use ::agent::config::SOCKET;
 use gossip::wire::Call;
 
 use crate::{
@@ -21,23 +24,30 @@ use crate::{
 
 /// Does what the command line asks for.
 pub(crate) fn run(cli: Cli, out: &mut Out) -> Result<(), Failure> {
-    let session = Session::new(socket(cli.global.socket))?;
+    let socket = socket(cli.global.socket);
+    let verb = match cli.verb {
+        Verb::Agent(args) => return agent::agent(args, socket),
+        Verb::Dev => return dev::dev(socket, out),
+        verb => verb,
+    };
+    let session = Session::new(socket.unwrap_or_else(|| PathBuf::from(SOCKET)))?;
     // One thread: starting more would take longer than most requests.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| Failure::System { what: "start the event loop", source })?
-        .block_on(verb(cli.verb, &session, out))
+        .block_on(ask(verb, &session, out))
 }
 
-fn socket(given: Option<PathBuf>) -> PathBuf {
-    given
-        .or_else(|| env::var_os("COVEY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from))
-        .unwrap_or_else(|| PathBuf::from("/run/covey/agent.sock"))
+/// The socket, if the command line or the environment names one.
+fn socket(given: Option<PathBuf>) -> Option<PathBuf> {
+    given.or_else(|| env::var_os("COVEY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from))
 }
 
-async fn verb(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure> {
+async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure> {
     match verb {
+        // They are no clients, and were started before.
+        Verb::Agent(_) | Verb::Dev => Ok(()),
         Verb::Run(args) => run::run(args, session, out).await,
         Verb::Logs(args) => logs::logs(args, session, out).await,
         Verb::Events(args) => events::events(args, session, out).await,
@@ -67,6 +77,8 @@ async fn verb(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failur
 pub(crate) fn doing(verb: &Verb) -> String {
     use crate::names::Shown;
     match verb {
+        Verb::Agent(_) => "run an agent".into(),
+        Verb::Dev => "start a cell to try".into(),
         Verb::Run(args) => format!("run {}", args.file.display()),
         Verb::Jobs => "list jobs".into(),
         Verb::Job { job } => format!("show job {}", Shown(job)),

@@ -5,11 +5,12 @@ use std::{
     path::PathBuf,
 };
 
+use agent::daemon::AgentError;
 use gossip::{client::ClientError, frame::FrameError};
 use placement::ledger::Refusal;
 use serde_json::{Value, json};
 
-use crate::{jobfile::JobFileError, output::shown};
+use crate::{commands::agent::ConfigError, jobfile::JobFileError, output::shown};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -17,6 +18,11 @@ pub(crate) enum Failure {
     Arguments(String),
     #[error(transparent)]
     JobFile(#[from] JobFileError),
+    /// In the agent's configuration.
+    #[error(transparent)]
+    Config(#[from] Box<ConfigError>),
+    #[error(transparent)]
+    Agent(#[from] Box<AgentError>),
     /// The first attempt to reach an agent failed.
     #[error("{}", connect(socket, source))]
     Connect { socket: PathBuf, source: io::Error },
@@ -68,9 +74,10 @@ impl Failure {
 
     fn code(&self) -> &str {
         match self {
-            Failure::Arguments(_) | Failure::JobFile(_) => "invalid",
+            Failure::Arguments(_) | Failure::JobFile(_) | Failure::Config(_) => "invalid",
             Failure::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => "denied",
             Failure::Connect { .. } | Failure::Lost { .. } => "no_agent",
+            Failure::Agent(_) => "agent",
             Failure::Garbled { .. } => "protocol",
             Failure::Refused(refusal) => &refusal.code,
             Failure::Output(_) | Failure::System { .. } => "io",
@@ -94,6 +101,8 @@ impl Failure {
             Failure::Lost { .. } => Some("see what its log says; once it runs again, repeat the command".into()),
             Failure::Garbled { .. } => Some("is the agent of another version? `covey nodes` shows it".into()),
             Failure::Unsettled { hint, .. } | Failure::Interrupted { hint, .. } => Some(hint.clone()),
+            // Their texts say what to do.
+            Failure::Config(_) | Failure::Agent(_) => None,
             Failure::Arguments(_) | Failure::Output(_) | Failure::System { .. } => None,
         }
     }
