@@ -18,4 +18,6 @@ pub mod probe;
 pub mod runner;
 mod server;
 pub mod session;
+#[cfg(test)]
+mod sim;
 pub mod store;

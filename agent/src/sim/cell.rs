@@ -1,0 +1,180 @@
+//! Ledgers of several nodes, each with its disk, on one network; and what must hold at any time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
+use placement::{
+    ids::NodeId,
+    ledger::{Answer, Entry, Ledger},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    disk::Memory,
+    net::{From, Net, Sim},
+    runtime::{Group, kill, spawn_in},
+    seeded::Seeded,
+};
+use crate::ledger::{Batch, Log, Machine, View, config};
+
+struct Node {
+    disk: Memory,
+    view: Arc<View>,
+    live: Option<(Group, Raft<Sim>)>,
+}
+
+/// The cell, seen by somebody who sees everything.
+pub(crate) struct Cell {
+    pub(crate) net: Net,
+    nodes: BTreeMap<NodeId, Node>,
+    starts: Group,
+    config: Arc<Config>,
+    /// Who led in each term.
+    leaders: BTreeMap<u64, NodeId>,
+    /// The ledger at each index at which any node was seen.
+    seen: BTreeMap<u64, Arc<Ledger>>,
+}
+
+impl Cell {
+    pub(crate) async fn new(size: u64) -> Cell {
+        let config = Config {
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(10),
+            max_in_snapshot_log_to_keep: 3,
+            purge_batch_size: 1,
+            replication_lag_threshold: 12,
+            install_snapshot_timeout: 500,
+            snapshot_max_chunk_size: 700,
+            ..config()
+        };
+        let node = || Node { disk: Memory::default(), view: Arc::default(), live: None };
+        let mut cell = Cell {
+            net: Net::default(),
+            nodes: (1..=size).map(|id| (NodeId(id), node())).collect(),
+            starts: 0,
+            config: Arc::new(config.validate().unwrap()),
+            leaders: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        };
+        cell.start_all().await;
+        let all: BTreeMap<_, _> = cell.ids().into_iter().map(|id| (id, EmptyNode {})).collect();
+        cell.raft(NodeId(1)).unwrap().initialize(all).await.unwrap();
+        cell
+    }
+
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(crate) fn raft(&self, id: NodeId) -> Option<Raft<Sim>> {
+        self.nodes[&id].live.as_ref().map(|(_, raft)| raft.clone())
+    }
+
+    pub(crate) fn ledger(&self, id: NodeId) -> Arc<Ledger> {
+        self.nodes[&id].view.ledger()
+    }
+
+    pub(crate) fn fill(&self, id: NodeId, full: bool) {
+        self.nodes[&id].disk.fill(full);
+    }
+
+    pub(crate) async fn start_all(&mut self) {
+        for id in self.ids() {
+            if self.nodes[&id].live.is_none() {
+                self.start(id).await;
+            }
+        }
+    }
+
+    async fn start(&mut self, id: NodeId) {
+        self.starts += 1;
+        let (group, config, disk) = (self.starts, self.config.clone(), self.nodes[&id].disk.clone());
+        let (view, from) = (Arc::<View>::default(), From { net: self.net.clone(), node: id });
+        self.nodes.get_mut(&id).unwrap().view = view.clone();
+        let (started, start) = oneshot::channel();
+        spawn_in(group, async move {
+            let machine = Machine::open(disk.clone(), view).unwrap();
+            let _ = started.send(Raft::new(id, config, from, Log::new(disk), machine).await);
+        });
+        match start.await {
+            Ok(Ok(raft)) => {
+                self.net.join(id, raft.clone());
+                self.nodes.get_mut(&id).unwrap().live = Some((group, raft));
+            }
+            // Its disk is full; later.
+            _ => kill(group),
+        }
+    }
+
+    pub(crate) fn crash(&mut self, id: NodeId) {
+        self.net.leave(id);
+        if let Some((group, _)) = self.nodes.get_mut(&id).unwrap().live.take() {
+            kill(group);
+        }
+    }
+
+    /// Does what the keeper does: a core that stopped is taken away, to be started again.
+    pub(crate) fn reap(&mut self) {
+        for id in self.ids() {
+            if self.raft(id).is_some_and(|raft| raft.metrics().borrow().running_state.is_err()) {
+                self.crash(id);
+            }
+        }
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.ids().into_iter().filter_map(|id| Some((self.leads(id)?, id))).max().map(|(_, id)| id)
+    }
+
+    /// The term that it leads.
+    fn leads(&self, id: NodeId) -> Option<u64> {
+        let metrics = self.raft(id)?.metrics();
+        let metrics = metrics.borrow();
+        (metrics.state == ServerState::Leader && metrics.running_state.is_ok())
+            .then_some(metrics.current_term)
+    }
+
+    /// How many terms had a leader that was seen.
+    pub(crate) fn elections(&self) -> usize {
+        self.leaders.len()
+    }
+
+    /// One leader a term; one ledger an index; nothing on disk that cannot be read.
+    pub(crate) fn check(&mut self) {
+        for id in self.ids() {
+            if let Some(term) = self.leads(id) {
+                let leader = *self.leaders.entry(term).or_insert(id);
+                assert_eq!(leader, id, "two nodes led in term {term}");
+            }
+            let ledger = self.ledger(id);
+            let first = self.seen.entry(ledger.applied).or_insert_with(|| ledger.clone());
+            assert_eq!(*first, ledger, "node {id} has another ledger at index {}", ledger.applied);
+            assert_eq!(self.nodes[&id].disk.damage(), Vec::<String>::new());
+        }
+    }
+
+    /// Cuts the cell in two, one of the ways or both.
+    pub(crate) fn split(&self, one: &BTreeSet<NodeId>, both_ways: bool) {
+        for from in self.ids() {
+            for to in self.ids() {
+                if one.contains(&from) && !one.contains(&to) {
+                    self.net.cut(from, to);
+                    if both_ways {
+                        self.net.cut(to, from);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One try; `None` if this node did not, or may or may not have.
+pub(crate) async fn propose(raft: &Raft<Sim>, entry: &Entry) -> Option<Answer> {
+    let batch = Batch::one(entry).unwrap();
+    let write = raft.client_write(batch);
+    let written = <Seeded as openraft::AsyncRuntime>::timeout(Duration::from_secs(1), write).await;
+    written.ok()?.ok()?.data.pop()
+}
