@@ -9,8 +9,8 @@ mod host;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -153,7 +153,17 @@ impl Placement {
 
     /// Move the calling process (all its threads) into the run's cgroups.
     pub fn join(&self) -> Result<(), Error> {
-        self.dirs().iter().try_for_each(|dir| join(dir))
+        self.doors()?.enter()
+    }
+
+    /// The way into the run's cgroups, to be taken later, from a mount namespace that has no cgroups too.
+    pub(crate) fn doors(&self) -> Result<Doors, Error> {
+        let door = |dir: &PathBuf| {
+            let path = dir.join("cgroup.procs");
+            let file = File::options().write(true).open(&path);
+            file.map(|file| (file, path.clone())).map_err(|source| Error::Io { op: "open", path, source })
+        };
+        Ok(Doors(self.dirs().iter().map(door).collect::<Result<_, _>>()?))
     }
 
     /// Move the calling process where the node's shims live.
@@ -210,6 +220,18 @@ impl Placement {
             None => None,
         }
         .unwrap_or(0)
+    }
+}
+
+/// See [`Placement::doors`].
+pub(crate) struct Doors(Vec<(File, PathBuf)>);
+
+impl Doors {
+    /// Move the calling process in.
+    pub(crate) fn enter(self) -> Result<(), Error> {
+        self.0.into_iter().try_for_each(|(mut file, path)| {
+            file.write_all(b"0").map_err(|source| Error::Io { op: "join", path, source })
+        })
     }
 }
 

@@ -7,12 +7,22 @@
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
-    LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
+    LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder, Spec,
 };
 
-/// Whether this build can enforce a filter. libcontainer built without libseccomp ignores one silently; the shim does
-/// not start a container in that case.
+/// Whether this build can enforce a filter.
 pub const ENFORCED: bool = cfg!(feature = "seccomp");
+
+/// The spec has a filter that this build would not enforce.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this covey was built without seccomp, and would run the container unfiltered")]
+pub struct NotEnforced;
+
+/// libcontainer built without libseccomp ignores a filter silently: nothing may be started then.
+pub fn check(spec: &Spec) -> Result<(), NotEnforced> {
+    let filtered = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+    if filtered && !ENFORCED { Err(NotEnforced) } else { Ok(()) }
+}
 
 const ALLOWED: &str = "\
 accept accept4 access adjtimex alarm arch_prctl bind brk cachestat capget capset chdir chmod chown chown32
@@ -148,6 +158,21 @@ mod tests {
         assert_eq!(allowed.intersection(&refused).collect::<Vec<_>>(), Vec::<&String>::new());
         assert_eq!(allowed.len(), names(ALLOWED).len(), "a call is allowed twice");
         assert!(!allowed.contains("clone3") && !refused.contains("clone3"), "clone3 must give ENOSYS");
+    }
+
+    /// Under `--no-default-features` as well.
+    #[test]
+    fn a_filter_that_is_not_enforced_is_refused() {
+        let mut spec = Spec::default();
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_seccomp(Some(default_profile().unwrap()));
+        }
+        let expected = if cfg!(feature = "seccomp") { Ok(()) } else { Err(NotEnforced) };
+        assert_eq!(check(&spec), expected);
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_seccomp(None);
+        }
+        assert_eq!(check(&spec), Ok(()));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::user;
 use crate::bundle::{
     Announcement, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
 };
+use crate::cgroup::Doors;
 use crate::{rootfs, seccomp};
 
 /// The name under which libcontainer knows every container: there is one per shim.
@@ -66,6 +67,7 @@ fn start(bundle: &Bundle) -> Result<Running, Failure> {
     let (config, spec) = (bundle.config().map_err(read)?, bundle.spec().map_err(read)?);
     let lock =
         lock(bundle).map_err(|e| failed(format!("lock the bundle {shown}"), e, "another shim runs it"))?;
+    wake_cgroups(&config);
     let result = bundle
         .reserve_exit_record()
         .map_err(|e| {
@@ -73,6 +75,17 @@ fn start(bundle: &Bundle) -> Result<Running, Failure> {
         })
         .and_then(|()| attempt(bundle, &config, spec, lock));
     result.inspect_err(|failure| clean_up(bundle, &config, failure))
+}
+
+/// After a quiet spell the kernel takes an RCU grace period (some 10 ms) to let the first process change cgroups. A child
+/// is that process, while the shim does other things.
+fn wake_cgroups(config: &BundleConfig) {
+    // SAFETY: there is one thread.
+    if let Ok(nix::unistd::ForkResult::Child) = unsafe { nix::unistd::fork() } {
+        let _ = config.cgroup.join_shims();
+        // SAFETY: ends at once, running nothing of what the parent has set up.
+        unsafe { libc::_exit(0) };
+    }
 }
 
 /// Held until the shim ends; the agent asks with `F_GETLK` who holds it.
@@ -86,18 +99,15 @@ fn lock(bundle: &Bundle) -> io::Result<File> {
 }
 
 fn attempt(bundle: &Bundle, config: &BundleConfig, mut spec: Spec, lock: File) -> Result<Running, Failure> {
-    let filtered = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
-    if filtered && !seccomp::ENFORCED {
-        let why = "this covey was built without seccomp, and would run the container unfiltered";
-        return Err(failed("filter system calls", why, "use a build with the feature `seccomp`"));
-    }
+    seccomp::check(&spec)
+        .map_err(|e| failed("filter system calls", e, "use a build with the feature `seccomp`"))?;
     let cgroup = |e: crate::cgroup::Error| failed("prepare the run's cgroups", e, "");
     // Built inside its cgroups, so that every process of it is in them from the start; limits come afterwards.
     config.cgroup.create().map_err(cgroup)?;
-    config.cgroup.join().map_err(cgroup)?;
+    let doors = config.cgroup.doors().map_err(cgroup)?;
 
     let host = mounts::enter().map_err(|(step, error)| failed(step, error, "the agent must run as root"))?;
-    let built = build(bundle, config, &mut spec);
+    let built = build(bundle, config, &mut spec, doors);
     host.back().map_err(|e| failed("return to the host's mounts", e, ""))?;
     config.cgroup.join_shims().map_err(cgroup)?;
     let built = built?;
@@ -142,7 +152,7 @@ struct Built {
 }
 
 /// In the private mount namespace.
-fn build(bundle: &Bundle, config: &BundleConfig, spec: &mut Spec) -> Result<Built, Failure> {
+fn build(bundle: &Bundle, config: &BundleConfig, spec: &mut Spec, doors: Doors) -> Result<Built, Failure> {
     mount_rootfs(bundle, config)?;
     let inside =
         Inside::open(Path::new(mounts::ROOTFS)).map_err(|e| failed("open the root file system", e, ""))?;
@@ -158,6 +168,7 @@ fn build(bundle: &Bundle, config: &BundleConfig, spec: &mut Spec) -> Result<Buil
 
     let state = Path::new(mounts::STATE);
     spec.save(state.join("config.json")).map_err(|e| failed("write the adapted spec", e, ""))?;
+    doors.enter().map_err(|e| failed("join the run's cgroups", e, ""))?;
     let built =
         ContainerBuilder::new(ID.into(), SyscallType::default()).with_root_path(state).and_then(|builder| {
             builder

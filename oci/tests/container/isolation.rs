@@ -139,3 +139,16 @@ fn resolv_conf_and_hosts_are_the_hosts_and_read_only() {
     let (_, said) = world.run("etc", "cat /etc/hosts; touch /etc/hosts").finish();
     assert_eq!(said, format!("{}touch: /etc/hosts: Read-only file system\n", read("/etc/hosts")));
 }
+
+/// What containers get on pure v2 hosts; the unified tree of a hybrid one will do to see that it works.
+#[test]
+fn a_v2_host_shows_a_container_its_own_cgroup_and_no_other() {
+    let world = World::new();
+    let mut run = world.run("own", "cat /proc/self/cgroup | grep ^0; ls /sys/fs/cgroup | grep -c covey; cat /sys/fs/cgroup/cgroup.procs; \
+                             mkdir /sys/fs/cgroup/x; echo 1 > /sys/fs/cgroup/cgroup.kill; sleep 0.1; echo alive");
+    run.host.cgroup2 = true;
+    let (_, said) = run.finish();
+    assert!(said.starts_with("0::/\n0\n1\n"), "{said}");
+    assert!(said.contains("can't create directory '/sys/fs/cgroup/x': Read-only file system"), "{said}");
+    assert!(said.contains("alive\n"), "{said}");
+}
