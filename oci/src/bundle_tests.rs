@@ -85,7 +85,8 @@ fn unknown_fields_are_ignored_and_newer_versions_refused_by_name() {
     fs::write(dir.path().join("state.json"), r#"{"version":2,"other":true}"#).unwrap();
     let error = bundle.state().unwrap_err().to_string();
     let path = dir.path().join("state.json");
-    let expected = format!("{} has version 2, this covey knows up to 1: use the covey that wrote it", path.display());
+    let expected =
+        format!("{} has version 2, this covey knows up to 1: use the covey that wrote it", path.display());
     assert!(error.starts_with(&expected), "{error}");
     fs::write(dir.path().join("state.json"), "{").unwrap();
     assert!(bundle.state().unwrap_err().to_string().contains("is unreadable"));
@@ -113,7 +114,9 @@ fn documents_are_written_whole_and_the_exit_record_into_its_reserve() {
 fn segments_are_named_by_stream_and_offset() {
     assert_eq!(Stream::Stdout.segment(1_048_576), "stdout.00000000000001048576");
     assert_eq!(Stream::Stderr.segment_offset("stderr.00000000000000000007"), Some(7));
-    for other in ["stdout.00000000000000000007", "stderr.7", "stderr.0000000000000000000x", "stderr", "stderr."] {
+    for other in
+        ["stdout.00000000000000000007", "stderr.7", "stderr.0000000000000000000x", "stderr", "stderr."]
+    {
         assert_eq!(Stream::Stderr.segment_offset(other), None, "{other}");
     }
     assert_eq!(Stream::Stdout.segment_offset("stdout.99999999999999999999"), None);

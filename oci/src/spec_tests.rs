@@ -40,7 +40,8 @@ fn the_spec_is_as_it_was() {
 
 #[test]
 fn what_depends_on_the_host() {
-    let spec = build(&input(), &Host { sys_resource: false, cgroup2: false, etc: vec![], nofile: 4096 }).unwrap();
+    let spec =
+        build(&input(), &Host { sys_resource: false, cgroup2: false, etc: vec![], nofile: 4096 }).unwrap();
     let process = spec.process().as_ref().unwrap();
     assert_eq!(process.rlimits().as_ref().unwrap()[0].hard(), 4096);
     assert_eq!(process.oom_score_adj(), Some(100));

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ pub(super) struct Pump {
 
 enum Moved {
     Bytes(u64),
+    /// So many were stored, and so many more taken out of the pipe in vain.
+    Torn(u64, u64),
     Nothing,
     End,
     Refused,
@@ -68,6 +71,12 @@ impl Pump {
                     self.offset += n;
                     left = left.saturating_sub(n);
                 }
+                Moved::Torn(stored, lost) => {
+                    self.offset += stored + lost;
+                    self.lost += lost;
+                    self.close_segment();
+                    left = left.saturating_sub(stored + lost);
+                }
                 Moved::Nothing => return false,
                 Moved::End => {
                     self.pipe = None;
@@ -91,24 +100,27 @@ impl Pump {
 
     fn move_some(&mut self, most: u64) -> Moved {
         let Some(pipe) = self.pipe.as_ref().map(|p| p.as_raw_fd()) else { return Moved::End };
-        // Asked first, so that a stream without output makes no file.
-        if self.file.is_none() && !readable(pipe) {
-            return Moved::Nothing;
-        }
         let room = self.segment_size().saturating_sub(self.segments.back().map_or(0, |s| s.1));
-        if (self.file.is_none() || room == 0) && !self.begin_segment() {
-            return Moved::Refused;
+        if self.file.is_none() || room == 0 {
+            // Asked first, so that a stream without output, or without more of it, makes no file.
+            if waiting(pipe) == 0 {
+                return if hung_up(pipe) { Moved::End } else { Moved::Nothing };
+            }
+            if !self.begin_segment() {
+                return Moved::Refused;
+            }
         }
         let (Some(file), Some(segment)) = (&self.file, self.segments.back_mut()) else {
             return Moved::Refused;
         };
         let length = most.min((self.cap / SEGMENTS).saturating_sub(segment.1)) as usize;
-        let moved = if self.splices { splice(pipe, file, length) } else { copy(pipe, file, length) };
+        let moved =
+            if self.splices { splice(pipe, file, length).map(|n| (n, 0)) } else { copy(pipe, file, length) };
         match moved {
-            Ok(0) => Moved::End,
-            Ok(n) => {
-                segment.1 += n as u64;
-                Moved::Bytes(n as u64)
+            Ok((0, 0)) => Moved::End,
+            Ok((stored, lost)) => {
+                segment.1 += stored as u64;
+                if lost == 0 { Moved::Bytes(stored as u64) } else { Moved::Torn(stored as u64, lost as u64) }
             }
             Err(Errno::EAGAIN) => Moved::Nothing,
             Err(Errno::EINTR) => Moved::Bytes(0),
@@ -170,11 +182,12 @@ impl Pump {
     }
 }
 
-fn readable(pipe: i32) -> bool {
-    let mut waiting: libc::c_int = 0;
+/// How many bytes are in the pipe.
+fn waiting(pipe: i32) -> libc::c_int {
+    let mut waiting = 0;
     // SAFETY: FIONREAD writes one int.
-    let asked = unsafe { libc::ioctl(pipe, libc::FIONREAD, &mut waiting) };
-    asked < 0 || waiting > 0 || hung_up(pipe)
+    unsafe { libc::ioctl(pipe, libc::FIONREAD, &mut waiting) };
+    waiting
 }
 
 fn hung_up(pipe: i32) -> bool {
@@ -191,13 +204,20 @@ fn splice(pipe: i32, file: &File, length: usize) -> nix::Result<usize> {
     Errno::result(n).map(|n| n as usize)
 }
 
-fn copy(pipe: i32, mut file: &File, length: usize) -> nix::Result<usize> {
-    use std::io::Write as _;
+/// For file systems that splice cannot write to: how many bytes were stored, and how many more were taken.
+fn copy(pipe: i32, mut file: &File, length: usize) -> nix::Result<(usize, usize)> {
     let mut buffer = [0; 16 * 1024];
     let n = nix::unistd::read(pipe, &mut buffer[..length.min(16 * 1024)])?;
-    match file.write_all(&buffer[..n]) {
-        Ok(()) => Ok(n),
-        // These bytes are already out of the pipe.
-        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+    let mut stored = 0;
+    while stored < n {
+        match file.write(&buffer[stored..n]) {
+            Ok(more) if more > 0 => stored += more,
+            _ => break,
+        }
     }
+    Ok((stored, n - stored))
 }
+
+#[cfg(test)]
+#[path = "pump_tests.rs"]
+mod tests;
