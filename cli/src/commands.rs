@@ -79,6 +79,7 @@ pub(crate) fn doing(verb: &Verb) -> String {
     match verb {
         Verb::Agent(_) => "run an agent".into(),
         Verb::Dev => "start a cell to try".into(),
+        Verb::Run(args) if args.file.as_os_str() == "-" => "run the job on standard input".into(),
         Verb::Run(args) => format!("run {}", args.file.display()),
         Verb::Jobs => "list jobs".into(),
         Verb::Job { job } => format!("show job {}", Shown(job)),

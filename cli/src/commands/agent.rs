@@ -98,7 +98,13 @@ pub(super) fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_from_env("COVEY_LOG")
         // The consensus library tells of each step at `info`.
         .unwrap_or_else(|_| EnvFilter::new(format!("{level},openraft=error")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    let colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .init();
 }
 
 fn config(args: args::Agent, socket: Option<PathBuf>, exe: PathBuf) -> Result<Config, ConfigError> {

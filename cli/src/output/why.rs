@@ -23,10 +23,12 @@ pub(crate) fn why(document: &Value) -> String {
 }
 
 fn of_task(document: &Value) -> String {
-    let reason = reason(document).map_or(String::new(), |reason| format!(": {reason}"));
-    let mut text = format!("{} is {}{reason}\n", whose(document, "job"), field(document, "state"));
     let list = |name: &str| document[name].as_array().cloned().unwrap_or_default();
     let (obstacles, fixes) = (list("obstacles"), list("fixes"));
+    // Often the first obstacle.
+    let reason = reason(document).filter(|why| !obstacles.iter().any(|o| field(o, "text") == *why));
+    let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
+    let mut text = format!("{} is {}{reason}\n", whose(document, "job"), field(document, "state"));
     match document["state"].as_str() {
         Some("running" | "succeeded") if obstacles.is_empty() => text.push_str("  nothing is in its way\n"),
         _ if obstacles.is_empty() && reason.is_empty() => {

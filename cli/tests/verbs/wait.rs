@@ -87,7 +87,7 @@ fn health_counts_where_there_is_a_check() {
     let done = fake.covey(&["run", "--wait", "--json", &fake.file("web.toml", CHECKED)]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert_eq!(done.json()["tasks"][1]["healthy"], true);
-    assert!(done.err.contains("1 of 2 running and healthy, 1 running, not yet as it should"), "{}", done.err);
+    assert!(done.err.contains("1 of 2 running and healthy, 1 not healthy yet"), "{}", done.err);
 }
 
 #[test]

@@ -112,11 +112,15 @@ impl Progress {
         let mut counts = format!("{there} of {count} {reached}");
         let mut others: BTreeMap<&str, u32> = BTreeMap::new();
         for task in &other {
-            *others.entry(task["state"].as_str().unwrap_or("unknown")).or_default() += 1;
+            let how = match task["state"].as_str().unwrap_or("unknown") {
+                "running" if goal.kind == Kind::Service && !goal.is_due(task) => "in an older version",
+                "running" if goal.kind == Kind::Service => "not healthy yet",
+                state => state,
+            };
+            *others.entry(how).or_default() += 1;
         }
-        for (state, number) in others {
-            let state = if state == "running" { "running, not yet as it should" } else { state };
-            counts.push_str(&format!(", {number} {}", shown(state)));
+        for (how, number) in others {
+            counts.push_str(&format!(", {number} {}", shown(how)));
         }
         Progress { verdict, counts, ailing: other.into_iter().map(|task| ailing(goal, task)).collect() }
     }
@@ -137,7 +141,7 @@ fn ailing(goal: &Goal, task: &Value) -> Ailing {
     if let Some(reason) = task["reason"].as_str().filter(|reason| !reason.is_empty()) {
         text.push_str(&format!(": {}", shown(reason)));
     }
-    if let Some(how) = ended(&task["exit"]) {
+    if let Some(how) = ended(&task["exit"]).filter(|how| !text.contains(how)) {
         text.push_str(&format!("; last it {how}"));
     }
     if let Some(restarts @ 1..) = task["restarts"].as_u64() {
