@@ -46,8 +46,10 @@ pub enum No {
         value: Option<String>,
     },
     Gone,
-    /// Has not reported to this placer: this index may run there.
+    /// Has not reported to this placer.
     NotReported,
+    /// Has not reported to this placer, and this index may run there (PROTOCOL 11).
+    MayRun,
     /// Has no session with the placer now.
     Away,
     /// The node said no, or gave the task up: its sentence.
@@ -116,8 +118,9 @@ impl fmt::Display for Obstacle {
                 write!(f, "it requires {constraint}, and {nodes} {has} no label {label}")
             }
             No::Gone => write!(f, "{nodes} {is} gone"),
-            No::NotReported => {
-                write!(f, "{nodes} {has} not reported to the new placer yet, and it may run there")
+            No::NotReported => write!(f, "{nodes} {has} not reported to the placer yet"),
+            No::MayRun => {
+                write!(f, "it may run on {nodes}, which {has} not reported to the new placer yet")
             }
             No::Away => write!(f, "{nodes} {has} no connection to the placer"),
             No::Refused(why) | No::NotWell(why) => write!(f, "{nodes}: {why}"),

@@ -116,7 +116,7 @@ fn an_old_name_waits_for_every_member_and_a_new_one_does_not() {
     assert_eq!(plan.offers.iter().map(|o| o.spec.job.name.as_str()).collect::<Vec<_>>(), ["new"]);
     let waits = &plan.pending[&world.key("me", "old", 0)];
     assert!(waits.unknown);
-    let text = "n3 has not reported to the new placer yet, and it may run there";
+    let text = "it may run on n3, which has not reported to the new placer yet";
     assert_eq!(waits.obstacles[0].text(), text);
     world.node(3).standing = Standing::Gone;
     assert_eq!(world.plan().offers.len(), 2);

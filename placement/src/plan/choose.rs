@@ -92,7 +92,7 @@ fn queue(jobs: &[JobNow<'_>]) -> Vec<(usize, u32)> {
 
 fn unheard(view: &View) -> Obstacle {
     let silent = view.nodes.values().filter(|n| n.standing == Standing::Unheard);
-    Obstacle { no: No::NotReported, nodes: silent.map(|n| n.name.clone()).collect::<Vec<String>>() }
+    Obstacle { no: No::MayRun, nodes: silent.map(|n| n.name.clone()).collect::<Vec<String>>() }
 }
 
 impl<'a> Search<'a> {

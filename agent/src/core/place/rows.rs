@@ -7,7 +7,6 @@ use placement::{
     intent::{Verdict, Wanted},
     job::{Band, Kind},
     node::NodeInfo,
-    obstacle::No,
     resources::Resources,
     task::{Exit, Report, State},
     view::Standing,
@@ -314,11 +313,7 @@ impl Active {
         if let Some(row) = outdated {
             return ("updating", row.reason.clone());
         }
-        let settling = |no: &No| matches!(no, No::Offered | No::Ending { .. } | No::OlderJob);
-        let pending = own().find_map(|r| {
-            let obstacles = &self.plan.pending.get(&r.key)?.obstacles;
-            (!obstacles.iter().all(|o| settling(&o.no))).then_some(obstacles)
-        });
+        let pending = own().find_map(|r| self.plan.pending.get(&r.key)).map(|p| &p.obstacles);
         match pending {
             Some(obstacles) => {
                 let reason = obstacles.first().map(|o| o.text());

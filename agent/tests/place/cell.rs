@@ -1,0 +1,1 @@
+//! A seeded cell of real node cores under one placer after another.

@@ -1,0 +1,6 @@
+//! The placer's core, from outside: scripts with golden answers (`*.txt`), and a seeded cell of real node cores.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cell;
+mod models;
+mod script;

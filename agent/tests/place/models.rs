@@ -1,0 +1,133 @@
+//! A node as a script's author plays it: what it holds and would report.
+
+use std::collections::BTreeMap;
+
+use gossip::wire::{Delta, News, Offer, RefusedOffer};
+use placement::{
+    ids::{JobKey, NodeId, TaskKey},
+    node::{Books, NodeInfo},
+    resources::Resources,
+    task::{Cause, Exit, Report, State},
+};
+
+pub(crate) struct NodeModel {
+    pub(crate) info: NodeInfo,
+    pub(crate) tasks: BTreeMap<TaskKey, Report>,
+    /// Received and not answered.
+    pub(crate) offers: BTreeMap<TaskKey, Offer>,
+}
+
+impl NodeModel {
+    pub(crate) fn new(id: NodeId, name: &str, cores: u64, gib: u64) -> NodeModel {
+        let info = NodeInfo {
+            id,
+            name: name.into(),
+            addr: String::new(),
+            version: "0.1.0".into(),
+            labels: BTreeMap::new(),
+            capacity: Resources::new(cores * 1000, gib << 30),
+        };
+        NodeModel { info, tasks: BTreeMap::new(), offers: BTreeMap::new() }
+    }
+
+    /// What the name and index stand for here: the copy, else the offer.
+    pub(crate) fn key(&self, job: &JobKey, index: u32) -> Option<TaskKey> {
+        let copy = self.tasks.values().find(|t| t.job == *job && t.key.index == index).map(|t| t.key);
+        let offer = || self.offers.values().find(|o| o.spec.job == *job && o.key.index == index);
+        copy.or_else(|| offer().map(|o| o.key))
+    }
+
+    pub(crate) fn books(&self) -> Books {
+        let mut books = Books::default();
+        for task in self.tasks.values().filter(|t| t.state.holds_resources()) {
+            books.add(task.band, &task.limit, &task.limit);
+        }
+        books
+    }
+
+    pub(crate) fn full(&self) -> News {
+        News::Full {
+            node: self.info.clone(),
+            books: self.books(),
+            usage: Resources::default(),
+            tasks: self.tasks.values().cloned().collect(),
+        }
+    }
+
+    pub(crate) fn delta(&self, changed: &[TaskKey]) -> Delta {
+        Delta {
+            node: None,
+            books: self.books(),
+            usage: Resources::default(),
+            tasks: changed.iter().filter_map(|k| self.tasks.get(k)).cloned().collect(),
+            gone: changed.iter().filter(|k| !self.tasks.contains_key(k)).copied().collect(),
+        }
+    }
+
+    /// Takes the offer; what it would answer is `accepted`'s.
+    pub(crate) fn take(&mut self, key: TaskKey) -> Option<Offer> {
+        let offer = self.offers.remove(&key)?;
+        let spec = &offer.spec;
+        let report = Report {
+            key,
+            job: spec.job.clone(),
+            kind: spec.kind,
+            band: spec.band,
+            priority: spec.priority,
+            generation: offer.generation,
+            version: offer.version,
+            state: State::Starting,
+            image: spec.image.clone(),
+            digest: spec.digest.clone(),
+            pid: None,
+            ports: BTreeMap::new(),
+            restarts: 0,
+            restart_at: spec.restart_at,
+            healthy: None,
+            since_ms: 0,
+            reason: None,
+            exit: None,
+            limit: spec.limit.clone(),
+            reservation: spec.limit.clone(),
+            usage: Resources::default(),
+        };
+        self.tasks.insert(key, report);
+        Some(offer)
+    }
+
+    pub(crate) fn accepted(&mut self, key: TaskKey) -> Option<News> {
+        let offer = self.take(key)?;
+        Some(News::Accepted { key, generation: offer.generation, delta: self.delta(&[key]) })
+    }
+
+    pub(crate) fn refused(&mut self, key: TaskKey, refused: RefusedOffer) -> Option<News> {
+        let offer = self.offers.remove(&key)?;
+        Some(News::Refused { key, generation: offer.generation, refused, delta: self.delta(&[]) })
+    }
+
+    /// `running healthy`, `failed 3`, `succeeded`, `gone`.
+    pub(crate) fn becomes(&mut self, key: TaskKey, words: &[&str]) {
+        let state = match words[0] {
+            "gone" => {
+                self.tasks.remove(&key);
+                return;
+            }
+            word => serde_json::from_value(word.into()).unwrap(),
+        };
+        let task = self.tasks.get_mut(&key).expect("there is such a copy");
+        task.state = state;
+        task.healthy = None;
+        let exit = |code| Some(Exit { code: Some(code), signal: None, cause: Cause::Exited });
+        if state == State::Succeeded {
+            task.exit = exit(0);
+        }
+        for word in &words[1..] {
+            match (*word, word.parse()) {
+                ("healthy", _) => task.healthy = Some(true),
+                ("unhealthy", _) => task.healthy = Some(false),
+                (_, Ok(code)) => task.exit = exit(code),
+                (reason, Err(_)) => task.reason = Some(reason.replace('_', " ")),
+            }
+        }
+    }
+}
