@@ -5,6 +5,7 @@
 //! built but not yet started, so that neither does building it count against them nor can it be throttled.
 
 mod apply;
+mod devices;
 mod host;
 mod tree;
 
@@ -148,7 +149,7 @@ impl Placement {
         for dir in self.dirs() {
             fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "make", path: dir.clone(), source })?;
         }
-        self.deny_devices()
+        Ok(())
     }
 
     /// Move the calling process (all its threads) into the run's cgroups.

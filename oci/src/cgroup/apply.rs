@@ -11,11 +11,6 @@ const PERIOD_US: u64 = 100_000;
 /// The least quota that the kernel takes.
 const LEAST_QUOTA_US: u64 = 1_000;
 
-/// The devices that every container may use; all others are denied where cgroups can.
-/// Kind, major, minor: null zero full random urandom tty console ptmx, and pseudo terminals.
-const DEVICES: [&str; 9] =
-    ["c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*"];
-
 impl Placement {
     /// Set the limits, on a cgroup in use too. A controller that the host lacks is passed over: [`super::Tree::open`]
     /// has warned of it.
@@ -30,15 +25,6 @@ impl Placement {
             write(&dir.join("pids.max"), &or_max(limits.pids))?;
         }
         Ok(())
-    }
-
-    /// Nothing but the usual devices may be opened or made. On v2 only an attached program can say so; there it is
-    /// the missing `CAP_MKNOD` and file systems mounted `nodev` that keep a container from devices.
-    pub(super) fn deny_devices(&self) -> Result<(), Error> {
-        let Some(Home::V1(dir)) = self.home("devices") else { return Ok(()) };
-        write(&dir.join("devices.deny"), "a")?;
-        let allow = dir.join("devices.allow");
-        DEVICES.iter().try_for_each(|device| write(&allow, &format!("{device} rwm")))
     }
 }
 

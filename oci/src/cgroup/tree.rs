@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::{Hierarchy, hierarchies};
-use super::{Band, Error, Placement, UNIFIED, apply, join, number, remove_tree};
+use super::{Band, Error, Placement, UNIFIED, apply, devices, join, number, remove_tree};
 
 /// The controllers without which a limit is not enforced, and that limit's name.
 const NEEDED: [(&str, &str); 3] = [("cpu", "CPU"), ("memory", "memory"), ("pids", "process")];
@@ -69,6 +69,13 @@ impl Tree {
             }
         }
         let tree = Tree { trees, roots };
+        if let Err(error) = tree.restrict_devices() {
+            warnings.push(Warning {
+                problem: error.to_string(),
+                effect: "only dropped capabilities and `nodev` mounts keep containers from devices".into(),
+                hint: "Use a kernel with CONFIG_CGROUP_BPF or the v1 devices controller".into(),
+            });
+        }
         for (controller, limit) in NEEDED {
             if !tree.enforces(controller) {
                 warnings.push(Warning {
@@ -79,6 +86,17 @@ impl Tree {
             }
         }
         (tree, warnings)
+    }
+
+    /// By the v1 controller, by a program in the unified tree, or both: one that works is enough.
+    fn restrict_devices(&self) -> Result<(), Error> {
+        let in_bands = |key: &str, restrict: fn(&Path) -> Result<(), Error>| {
+            let tree = self.trees.get(key)?;
+            Some(Band::ALL.iter().try_for_each(|band| restrict(&tree.join(band.name()))))
+        };
+        let done = [in_bands("devices", devices::restrict_v1), in_bands(UNIFIED, devices::restrict_v2)];
+        let done: Vec<_> = done.into_iter().flatten().collect();
+        if done.iter().any(Result::is_ok) { Ok(()) } else { done.into_iter().collect() }
     }
 
     /// Whether limits of `controller` ("cpu", "memory", "pids") are in force here.

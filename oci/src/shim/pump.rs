@@ -103,8 +103,10 @@ impl Pump {
         let room = self.segment_size().saturating_sub(self.segments.back().map_or(0, |s| s.1));
         if self.file.is_none() || room == 0 {
             // Asked first, so that a stream without output, or without more of it, makes no file.
+            // The end first: what came before it is in the pipe then.
+            let end = hung_up(pipe);
             if waiting(pipe) == 0 {
-                return if hung_up(pipe) { Moved::End } else { Moved::Nothing };
+                return if end { Moved::End } else { Moved::Nothing };
             }
             if !self.begin_segment() {
                 return Moved::Refused;

@@ -121,3 +121,35 @@ fn capacity_is_the_least_of_machine_and_cgroups() {
     assert_eq!(said, format!("700 {} 0\n", 48 << 20), "{:?}", output.stderr);
     parent.remove().unwrap();
 }
+
+#[test]
+fn devices_are_denied_by_a_list_or_by_a_program() {
+    let world = World::new();
+    let disk = world.dir.path().join("disk");
+    let kind = nix::sys::stat::SFlag::S_IFCHR;
+    // /dev/port, and the device that anyone may open.
+    for (name, minor) in [("port", 4), ("null", 3)] {
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        nix::sys::stat::mknod(&disk.with_file_name(name), kind, mode, nix::sys::stat::makedev(1, minor))
+            .unwrap();
+    }
+    // Both ways: hybrid hosts have the v1 controller, pure v2 ones only the program.
+    let v1 = world.tree.placement(Band::Batch, "devices");
+    assert!(v1.trees.contains_key("devices"));
+    let mut v2 = v1.clone();
+    v2.trees.retain(|key, _| key == "unified");
+    for placement in [v1, v2] {
+        placement.create().unwrap();
+        let open = |name: &str| {
+            let inside = placement.clone();
+            let mut cat = std::process::Command::new("/bin/busybox");
+            cat.args(["head", "-c", "1"]).arg(disk.with_file_name(name));
+            // SAFETY: joining is a few writes to files.
+            unsafe { cat.pre_exec(move || inside.join().map_err(std::io::Error::other)) };
+            String::from_utf8_lossy(&cat.output().unwrap().stderr).into_owned()
+        };
+        assert_eq!(open("null"), "", "{placement:?}");
+        assert!(open("port").contains("Operation not permitted"), "{placement:?}");
+        placement.remove().unwrap();
+    }
+}
