@@ -1,6 +1,6 @@
 //! JSON → document, with the place of each part.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use serde_json::Value;
 
@@ -97,11 +97,12 @@ impl Scanner<'_> {
     fn object(&mut self) -> Result<Tree, Flaw> {
         let start = self.at;
         let mut entries: Vec<Entry> = Vec::new();
+        let mut keys = BTreeSet::new();
         self.at += 1;
         while self.peek() == b'"' {
             let at = self.string();
             let key: String = serde_json::from_str(&self.text[at.clone()]).unwrap_or_default();
-            if entries.iter().any(|e| e.key == key) {
+            if !keys.insert(key.clone()) {
                 // `serde_json` would let the last one win.
                 return Err(
                     Flaw::new(at, format!("the key `{key}` is there twice")).hint("give each key once")

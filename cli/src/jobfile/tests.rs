@@ -152,3 +152,17 @@ proptest::proptest! {
         explained(&format!("{}{}", part(a, a + 60), part(c, c + 60)));
     }
 }
+
+#[test]
+fn a_file_of_the_greatest_size_is_read_in_no_time() {
+    let keys: Vec<String> = (0..70_000).map(|n| format!("\"k{n}\": 1")).collect();
+    let json = format!("{{{}}}", keys.join(","));
+    let lines: Vec<String> = (0..70_000).map(|n| format!("k{n} = 1")).collect();
+    let begin = std::time::Instant::now();
+    for text in [json, lines.join("\n")] {
+        assert!(text.len() < usize::try_from(MAX).unwrap());
+        assert!(parse("big", &text, &[]).is_err());
+    }
+    // What is quadratic takes minutes.
+    assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
+}
