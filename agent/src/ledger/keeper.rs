@@ -19,8 +19,8 @@ use placement::{ids::NodeId, ledger::Answer};
 use tokio::{
     select,
     sync::{mpsc, oneshot, watch},
-    task::spawn_blocking,
-    time::sleep,
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep},
 };
 
 use super::{Batch, Daemon, File, Log, Machine, ProposeError, Role, View, network::Alone};
@@ -52,6 +52,9 @@ pub(super) struct Keeper {
     role: Arc<watch::Sender<Role>>,
     raft: Raft<Daemon>,
     starts: u64,
+    started: Instant,
+    /// Tells the role of this core.
+    teller: JoinHandle<()>,
 }
 
 /// Why the keeper stopped serving.
@@ -71,9 +74,9 @@ impl Keeper {
     ) -> Result<Keeper, ProposeError> {
         let config = Arc::new(config);
         let raft = start_core(&file, node, config.clone(), &view).await?;
-        let keeper = Keeper { file, node, config, view, pulse, role: Arc::new(role), raft, starts: 1 };
-        keeper.follow();
-        Ok(keeper)
+        let role = Arc::new(role);
+        let teller = follow(&raft, role.clone(), pulse.clone(), 1);
+        Ok(Keeper { file, node, config, view, pulse, role, raft, starts: 1, started: Instant::now(), teller })
     }
 
     /// Until stopped, or until all handles are gone.
@@ -99,7 +102,10 @@ impl Keeper {
             let request = select! {
                 biased;
                 () = stopped(stop) => return End::Stopped,
-                () = core_ended(&mut ended) => return End::Failed(self.reason(&Fatal::Stopped)),
+                () = core_ended(&mut ended) => {
+                    self.broken().await;
+                    return End::Failed(self.reason(&Fatal::Stopped));
+                }
                 request = queue.recv() => request,
             };
             let Some(Request { mut found, mut batch, reply }) = request else { return End::Stopped };
@@ -119,9 +125,14 @@ impl Keeper {
                 () = stopped(stop) => return End::Stopped,
                 committed = self.commit(batch, found) => committed,
             };
-            let failed = answer(waiting, committed);
-            if let Some(error @ (ProposeError::Disk(_) | ProposeError::Core { .. })) = failed {
-                return End::Failed(error);
+            match committed {
+                Err(error @ (ProposeError::Disk(_) | ProposeError::Core { .. })) => {
+                    // Before anybody hears of it and looks who leads.
+                    self.broken().await;
+                    answer(waiting, Err(error.clone()));
+                    return End::Failed(error);
+                }
+                committed => answer(waiting, committed),
             }
         }
     }
@@ -153,12 +164,15 @@ impl Keeper {
         queue: &mut mpsc::Receiver<Request>,
         stop: &mut watch::Receiver<bool>,
     ) -> End {
-        self.role.send_replace(Role::Broken);
+        // What failed again at once is left alone for a while.
+        let mut wait = self.started.elapsed() < TRY_AGAIN;
         loop {
             let _ = self.raft.shutdown().await;
-            match self.restart().await {
-                Ok(()) => return End::Failed(error),
-                Err(new) => error = new,
+            if !std::mem::take(&mut wait) {
+                match self.restart().await {
+                    Ok(()) => return End::Failed(error),
+                    Err(new) => error = new,
+                }
             }
             let mut again = std::pin::pin!(sleep(TRY_AGAIN));
             loop {
@@ -176,6 +190,14 @@ impl Keeper {
         }
     }
 
+    /// Once for each core.
+    async fn broken(&mut self) {
+        self.teller.abort();
+        // Aborted, or it had ended.
+        let _ = (&mut self.teller).await;
+        self.role.send_if_modified(|known| std::mem::replace(known, Role::Broken) != Role::Broken);
+    }
+
     async fn restart(&mut self) -> Result<(), ProposeError> {
         let mut file = self.file.clone();
         let (file, opened) = spawn_blocking(move || {
@@ -188,38 +210,43 @@ impl Keeper {
         opened?;
         self.raft = start_core(&self.file, self.node, self.config.clone(), &self.view).await?;
         self.starts += 1;
-        self.follow();
+        self.started = Instant::now();
+        self.teller = follow(&self.raft, self.role.clone(), self.pulse.clone(), self.starts);
         Ok(())
-    }
-
-    /// Tells the role and the pulse as the core changes them, until it ends.
-    fn follow(&self) {
-        let (role, pulse, start) = (self.role.clone(), self.pulse.clone(), self.starts);
-        let mut metrics = self.raft.metrics();
-        let tell = move |metrics: &Metrics| {
-            pulse.beat(metrics.millis_since_quorum_ack.unwrap_or(0), sole_voter(metrics));
-            let new = match metrics.state {
-                ServerState::Leader => Role::Leader { term: metrics.current_term, start },
-                _ => Role::Follower { leader: metrics.current_leader },
-            };
-            role.send_if_modified(|known| std::mem::replace(known, new) != new);
-        };
-        // At once: whoever has just opened the ledger wants to know.
-        tell(&metrics.borrow_and_update());
-        tokio::spawn(async move {
-            while metrics.changed().await.is_ok() {
-                let metrics = metrics.borrow_and_update();
-                if metrics.running_state.is_err() {
-                    return;
-                }
-                tell(&metrics);
-            }
-        });
     }
 
     fn reason(&self, fatal: &Fatal<NodeId>) -> ProposeError {
         reason(&self.file, fatal)
     }
+}
+
+/// Tells role and pulse as the core changes them, until it ends.
+fn follow(
+    raft: &Raft<Daemon>,
+    role: Arc<watch::Sender<Role>>,
+    pulse: Arc<Pulse>,
+    start: u64,
+) -> JoinHandle<()> {
+    let mut metrics = raft.metrics();
+    let tell = move |metrics: &Metrics| {
+        pulse.beat(metrics.millis_since_quorum_ack.unwrap_or(0), sole_voter(metrics));
+        let new = match metrics.state {
+            ServerState::Leader => Role::Leader { term: metrics.current_term, start },
+            _ => Role::Follower { leader: metrics.current_leader },
+        };
+        role.send_if_modified(|known| std::mem::replace(known, new) != new);
+    };
+    // At once: whoever has just opened the ledger wants to know.
+    tell(&metrics.borrow_and_update());
+    tokio::spawn(async move {
+        while metrics.changed().await.is_ok() {
+            let metrics = metrics.borrow_and_update();
+            if metrics.running_state.is_err() {
+                return;
+            }
+            tell(&metrics);
+        }
+    })
 }
 
 async fn start_core(
@@ -273,23 +300,13 @@ async fn core_ended(metrics: &mut watch::Receiver<Metrics>) {
 
 type Waiting = Vec<(usize, oneshot::Sender<Result<Vec<Answer>, ProposeError>>)>;
 
-/// Gives each proposer its part of the answers; returns the error that all got, if it was one.
-fn answer(waiting: Waiting, committed: Result<Vec<Answer>, ProposeError>) -> Option<ProposeError> {
-    match committed {
-        Ok(answers) => {
-            let mut answers = answers.into_iter();
-            for (count, reply) in waiting {
-                // The proposer may have gone away.
-                let _ = reply.send(Ok(answers.by_ref().take(count).collect()));
-            }
-            None
-        }
-        Err(error) => {
-            for (_, reply) in waiting {
-                let _ = reply.send(Err(error.clone()));
-            }
-            Some(error)
-        }
+/// Gives each proposer its part of the answers, or all the same error.
+fn answer(waiting: Waiting, committed: Result<Vec<Answer>, ProposeError>) {
+    let mut answers = committed.map(Vec::into_iter);
+    for (count, reply) in waiting {
+        let part = answers.as_mut().map(|answers| answers.by_ref().take(count).collect());
+        // The proposer may have gone away.
+        let _ = reply.send(part.map_err(|e| e.clone()));
     }
 }
 
