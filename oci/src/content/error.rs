@@ -53,7 +53,7 @@ impl Error {
 /// What the user can do about an I/O error, as a suffix of its message.
 pub(crate) fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull => "; free some space there, e.g. with `covey image prune`",
+        io::ErrorKind::StorageFull => "; free some space there, e.g. with `covey image rm`",
         io::ErrorKind::QuotaExceeded => "; the disk quota of that directory is used up",
         io::ErrorKind::ReadOnlyFilesystem => "; the data directory must be on a writable filesystem",
         io::ErrorKind::PermissionDenied => "; images are stored and unpacked as root",

@@ -89,7 +89,9 @@ impl Store {
     pub fn remove(&self, reference: &Reference) -> Result<Digest, Error> {
         let _state = self.state();
         let path = self.name_path(reference);
-        let record = read_record(&path)?;
+        // A digest in the reference must be what the name stands for: removing another image would be a surprise.
+        let meant = |record: &Record| reference.digest().is_none_or(|digest| *digest == record.digest);
+        let record = read_record(&path)?.filter(meant);
         let Some(record) = record else { return Err(self.unknown(reference)?) };
         fs::remove_file(&path).map_err(Error::io("remove the name", &path))?;
         sync_dir(&self.names_dir())?;

@@ -124,7 +124,7 @@ impl<'l, R: Read> Archive<'l, R> {
         if self.entries > self.limits.entries {
             return Err(Fault::TooMany { limit: self.limits.entries });
         }
-        let size = header.entry_size().map_err(|_| Fault::Malformed("the size is no number"))?;
+        let size = field(header.entry_size(), &header.as_old().size, "the size is no number")?;
         match header.entry_type() {
             EntryType::GNULongName => extensions.path = Some(self.long_name(size)?),
             EntryType::GNULongLink => extensions.link = Some(self.long_name(size)?),
@@ -157,26 +157,18 @@ impl<'l, R: Read> Archive<'l, R> {
         if matches!(kind, Kind::File) {
             self.set_content(ext.size.unwrap_or(size));
         }
-        let id = |pax: Option<u64>, field: io::Result<u64>, raw: &[u8]| {
-            let id = match (pax, field) {
-                (Some(id), _) | (None, Ok(id)) => id,
-                (None, Err(_)) if is_blank(raw) => 0,
-                (None, Err(_)) => return Err(Fault::Malformed("the owner is no number")),
-            };
-            // The highest id means "unchanged" to chown.
-            u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(Fault::Owner(id))
-        };
+        // The highest id means "unchanged" to chown.
+        let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(Fault::Owner(id));
         let raw = header.as_old();
-        let mode = match header.mode() {
-            Ok(mode) => mode & 0o7777,
-            Err(_) => return Err(Fault::Malformed("the mode is no number")),
-        };
+        let uid = ext.uid.map_or_else(|| field(header.uid(), &raw.uid, "the owner is no number"), Ok)?;
+        let gid = ext.gid.map_or_else(|| field(header.gid(), &raw.gid, "the owner is no number"), Ok)?;
+        let mode = field(header.mode().map(u64::from), &raw.mode, "the mode is no number")?;
         let mtime = ext.mtime.or_else(|| Some((i64::try_from(header.mtime().ok()?).ok()?, 0)));
         Ok(Entry {
             kind,
-            mode,
-            uid: id(ext.uid, header.uid(), &raw.uid)?,
-            gid: id(ext.gid, header.gid(), &raw.gid)?,
+            mode: (mode & 0o7777) as u32,
+            uid: id(uid)?,
+            gid: id(gid)?,
             mtime: mtime.unwrap_or_default(),
             xattrs: ext.xattrs,
             path: path.to_vec(),
@@ -310,6 +302,14 @@ impl<'l, R: Read> Archive<'l, R> {
                 Err(error) => return Err(self.read_fault(error)),
             }
         }
+    }
+}
+
+/// A number of the header; one that was left blank is 0, as Go has it.
+fn field(value: io::Result<u64>, raw: &[u8], fault: &'static str) -> Result<u64, Fault> {
+    match value {
+        Err(_) if is_blank(raw) => Ok(0),
+        value => value.map_err(|_| Fault::Malformed(fault)),
     }
 }
 

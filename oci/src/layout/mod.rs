@@ -85,14 +85,15 @@ pub fn load(
     for image in &images {
         let mut lease = store.lease();
         if let Err(error) = store_image(store, &mut lease, &files, image, &mut advance) {
-            lease.abandon()?;
+            // What could not be tidied up now is garbage like any other; the load's own error is the one to tell.
+            let _ = lease.abandon();
             return Err(error);
         }
         let size =
             image.manifest.blobs().map(|blob| blob.size).sum::<u64>() + image.manifest_bytes.len() as u64;
         for reference in &image.names {
             store.set_name(reference, &image.digest)?;
-            loaded.push(LoadedImage { reference: reference.clone(), digest: image.digest, size });
+            loaded.push(LoadedImage { reference: reference.tagged(), digest: image.digest, size });
         }
     }
     Ok(loaded)

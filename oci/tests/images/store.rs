@@ -40,6 +40,8 @@ fn names_come_and_go() {
     assert_eq!(error.to_string(), "no image is named web:2; stored are web:1, web:also");
     let by_digest = reference(&format!("anything@{}", loaded.digest));
     assert_eq!(world.store.resolve(&by_digest).unwrap(), loaded.digest);
+    let other = reference(&format!("web:1@{}", Digest::of(b"another")));
+    assert!(matches!(world.store.remove(&other), Err(Error::UnknownImage { .. })));
     assert_eq!(world.store.remove(&reference("web:1")).unwrap(), loaded.digest);
     assert!(matches!(world.store.remove(&reference("web:1")), Err(Error::UnknownImage { .. })));
     // Another store on the same directory sees the same.
@@ -151,6 +153,64 @@ fn leftovers_of_a_crash_go_when_the_store_is_opened() {
     assert_eq!(world.content(), whole);
 }
 
+/// The process is killed at each step of a load that tells of itself: the image is whole then, or as good as never
+/// heard of.
+#[test]
+fn a_crash_at_any_step() {
+    let world = World::new();
+    let incompressible: Vec<u8> =
+        (0..600_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let files = image("web:1").layer(Tar::default().file("big", incompressible)).files();
+    let dir = files.write_dir(&world.dir.path().join("layout"));
+    let mut whole = 0;
+    let mut killed = 0;
+    for step in 1.. {
+        let root = world.dir.path().join(format!("content{step}"));
+        // SAFETY: the child only loads and ends itself; it takes no lock that another thread could have held.
+        let child = match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Parent { child } => child,
+            nix::unistd::ForkResult::Child => {
+                let mut steps = 0;
+                let loaded = Store::open(&root).map(|store| {
+                    layout::load(&store, &dir, None, &mut |_, _| {
+                        steps += 1;
+                        if steps == step {
+                            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+                        }
+                    })
+                });
+                unsafe { libc::_exit(if matches!(loaded, Ok(Ok(_))) { 0 } else { 1 }) }
+            }
+        };
+        let status = nix::sys::wait::waitpid(child, None).unwrap();
+        let store = Store::open(&root).unwrap();
+        assert_eq!(fs::read_dir(root.join("tmp")).unwrap().count(), 0);
+        match store.resolve(&reference("web:1")) {
+            Ok(digest) => {
+                assert_eq!(store.ensure_unpacked(&digest).unwrap().len(), 3);
+                whole += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::UnknownImage { .. }), "{error}");
+                // What it had come to is complete, and garbage; or it is taken up by the next load.
+                let again = layout::load(&store, &dir, None, &mut |_, _| {}).unwrap();
+                assert_eq!(store.ensure_unpacked(&again[0].digest).unwrap().len(), 3);
+                store.remove(&reference("web:1")).unwrap();
+                assert_eq!(store.collect(&[]).unwrap().blobs, 5);
+                killed += 1;
+            }
+        }
+        match status {
+            nix::sys::wait::WaitStatus::Signaled(..) => {}
+            exited => {
+                assert!(matches!(exited, nix::sys::wait::WaitStatus::Exited(_, 0)), "{exited:?}");
+                break;
+            }
+        }
+    }
+    assert!(killed > 10 && whole > 0, "{killed} killed, {whole} whole");
+}
+
 #[test]
 fn many_threads_share_the_work() {
     let world = World::new();
@@ -216,8 +276,7 @@ fn a_full_disk_is_named_and_leaves_nothing_half_made() {
         let layout_dir = files.write_dir(&dir.path().join("layout"));
         let error = layout::load(&store, &layout_dir, None, &mut |_, _| {}).unwrap_err().to_string();
         assert!(error.contains(doing), "{error}");
-        let says =
-            "No space left on device (os error 28); free some space there, e.g. with `covey image prune`";
+        let says = "No space left on device (os error 28); free some space there, e.g. with `covey image rm`";
         assert!(error.ends_with(says), "{error}");
         for dir in ["blobs/sha256", "layers", "names", "tmp"] {
             assert_eq!(fs::read_dir(content.join(dir)).unwrap().count(), 0, "{dir}");
