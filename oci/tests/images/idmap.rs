@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -55,15 +55,15 @@ fn ids_of_the_image_are_the_mapped_ids() {
 
     // What the mapped root writes, changes and creates belongs to it, in the upper directory too.
     let script = "echo more >> owned-by-root && echo new > new && chown 1 new && stat -c %u owned-by-root new | tr '\\n' ' '";
-    let output = in_user_namespace(&rootfs, script);
+    let output = in_user_namespace(&rootfs, "0", script);
     assert_eq!(output, "0 1 ");
     assert_eq!(owner(&at("upper/owned-by-root")), (1_000_000, 1_000_000));
     assert_eq!(owner(&at("upper/new")), (1_000_001, 1_000_000));
     assert_eq!(fs::read_to_string(at("upper/owned-by-root")).unwrap(), "imagemore\n");
 }
 
-/// Runs a shell script in `dir` as root of a user namespace with the map.
-fn in_user_namespace(dir: &Path, script: &str) -> String {
+/// Runs a shell script in `dir` as a user of a user namespace with the map.
+fn in_user_namespace(dir: &Path, user: &str, script: &str) -> String {
     let mut holder = Command::new("unshare")
         .args(["--user", "sh", "-c", "echo ready; read _"])
         .stdin(Stdio::piped())
@@ -76,7 +76,7 @@ fn in_user_namespace(dir: &Path, script: &str) -> String {
     fs::write(format!("/proc/{}/gid_map", holder.id()), &map).unwrap();
     let output = Command::new("nsenter")
         .arg(format!("--user=/proc/{}/ns/user", holder.id()))
-        .args(["--setuid", "0", "--setgid", "0", "sh", "-c", script])
+        .args(["--setuid", user, "--setgid", user, "sh", "-c", script])
         .current_dir(dir)
         .output()
         .unwrap();
@@ -84,6 +84,26 @@ fn in_user_namespace(dir: &Path, script: &str) -> String {
     holder.wait().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn capabilities_and_setuid_of_the_image_hold_in_the_namespace() {
+    let dir = tempfile::tempdir().unwrap();
+    let busybox = fs::read("/bin/busybox").unwrap();
+    // Version 2, effective: CAP_NET_BIND_SERVICE, bit 10.
+    let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let tar = Tar::default()
+        .pax(&[("SCHILY.xattr.security.capability", capability)])
+        .file_with("grep", &busybox, |h| h.set_mode(0o755))
+        .file_with("id", fs::read("/usr/bin/id").unwrap(), |h| h.set_mode(0o4755));
+    let layer = unpack(dir.path(), &tar.bytes(), &[], &Limits::default()).unwrap();
+    let at = |name| dir.path().join(name);
+    own_mounts();
+    rootfs::mount(&[layer], &at("upper"), &at("work"), &at("rootfs"), Some(&MAP)).unwrap();
+    // The mapped users have to get to it.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = in_user_namespace(&at("rootfs"), "5", "./grep CapEff /proc/self/status; ./id -ru; ./id -u");
+    assert_eq!(output, "CapEff:\t0000000000000400\n5\n0\n");
 }
 
 #[test]
