@@ -4,9 +4,9 @@ use placement::{
     ids::{Uid, Version},
     job::Kind,
     ledger::JobRecord,
-    obstacle::Obstacle,
     resources::Resources,
     view::Standing,
+    why::Why,
 };
 use serde_json::{Value, json};
 
@@ -76,11 +76,14 @@ pub(crate) fn task(row: &TaskRow) -> Value {
     })
 }
 
-/// What keeps a task from running.
-pub(crate) fn why(row: &TaskRow, obstacles: Option<&Vec<Obstacle>>) -> Value {
-    let obstacles = obstacles.map(Vec::as_slice).unwrap_or_default();
+/// What keeps a task from running, and what would help.
+pub(crate) fn why(row: &TaskRow, why: Option<&Why>) -> Value {
+    let obstacles = why.map(|w| w.obstacles.as_slice()).unwrap_or_default();
     let obstacles: Vec<Value> =
         obstacles.iter().map(|o| json!({"text": o.text(), "nodes": o.nodes})).collect();
+    let fixes = why.map(|w| w.fixes.as_slice()).unwrap_or_default();
+    let fixes: Vec<Value> =
+        fixes.iter().map(|f| json!({"command": f.command, "text": f.text, "cost": f.cost})).collect();
     json!({
         "job": row.job.name,
         "owner": row.job.owner,
@@ -88,7 +91,7 @@ pub(crate) fn why(row: &TaskRow, obstacles: Option<&Vec<Obstacle>>) -> Value {
         "state": row.state,
         "reason": row.reason,
         "obstacles": obstacles,
-        "fixes": [],
+        "fixes": fixes,
     })
 }
 

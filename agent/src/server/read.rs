@@ -4,6 +4,7 @@ use gossip::wire::{EventRecord, JobName, Reply};
 use placement::{
     ids::{JobKey, TaskKey},
     ledger::{Refusal, RequestStamp},
+    why,
 };
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -114,19 +115,19 @@ pub(super) async fn why(
     index: Option<u32>,
 ) -> Result<Value, Refusal> {
     let job = key(stamp, job);
-    let name = job.clone();
+    let (name, asker) = (job.clone(), stamp.principal.0.clone());
     let see = move |core: &PlaceCore| {
         let rows = core.tasks_of(&name);
         let asked = rows.into_iter().filter(|row| index.is_none_or(|i| i == row.key.index));
-        let why =
-            |key: TaskKey| core.plan().and_then(|plan| plan.pending.get(&key)).map(|p| p.obstacles.clone());
-        asked.map(|row| (why(row.key), row)).collect::<Vec<_>>()
+        let about =
+            |index| core.view().map(|(intent, view)| why::why(intent, view, &name, Some(index), &asker));
+        asked.map(|row| (about(row.key.index), row)).collect::<Vec<_>>()
     };
     let (found, stale) = look(services, see).await?;
     if found.is_empty() && !services.ledger.state().jobs.contains_key(&job) {
         return Err(no_such_job(&job));
     }
-    let items: Vec<Value> = found.iter().map(|(why, row)| api::why(row, why.as_deref())).collect();
+    let items: Vec<Value> = found.iter().map(|(why, row)| api::why(row, why.as_ref())).collect();
     match index {
         Some(_) => items.into_iter().next().ok_or_else(|| Refusal {
             code: "not_found".into(),
