@@ -93,6 +93,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let mut warnings = limits::prepare();
     let dir = DataDir::open(&config.data)?;
     let identity = Identity::open(&dir, config.name.as_deref(), config.cell.as_deref())?;
+    // Before anything is made that a refused start would leave behind: another agent may hold the socket.
+    let listener = server::listen(&config.socket).await?;
     let (tree, problems) = Tree::open(&identity.node.to_string());
     warnings.extend(problems.iter().map(|w| format!("{}: {} ({})", w.problem, w.effect, w.hint)));
     let images = images(&config, &dir);
@@ -130,7 +132,6 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let (placer, placer_handle) =
         PlacerLoop::new(identity.node, ledger.clone(), node.clone(), journal.clone());
 
-    let listener = server::listen(&config.socket).await?;
     let services = Services {
         node: node.clone(),
         placer: placer_handle,

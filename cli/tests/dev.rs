@@ -71,12 +71,30 @@ fn processes_of(path: &str) -> Vec<String> {
         .collect()
 }
 
+/// Directories below the cgroup mounts whose names hold `id`.
+fn cgroups_of(id: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![Path::new("/sys/fs/cgroup").to_path_buf()];
+    while let Some(dir) = open.pop() {
+        // Other tests' cgroups come and go.
+        let inner = fs::read_dir(&dir).into_iter().flatten().flatten();
+        for path in inner.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()) {
+            if path.to_string_lossy().contains(id) {
+                found.push(path.display().to_string());
+            }
+            open.push(path);
+        }
+    }
+    found
+}
+
 #[test]
 fn a_cell_of_one_node_runs_a_job_and_leaves_nothing_behind() {
     let (cell, ready) = Cell::start();
     let data = ready["data"].as_str().unwrap().to_owned();
     assert_eq!(ready["cell"], "dev");
-    assert_eq!(cell.json(&["nodes", "--json"])["items"][0]["name"], ready["node"]);
+    let node = cell.json(&["nodes", "--json"])["items"][0].clone();
+    assert_eq!(node["name"], ready["node"]);
 
     let file = cell.dir.path().join("web.toml");
     let health = "health = { http = \"/healthz\", port = \"http\", interval = \"100ms\" }";
@@ -102,6 +120,7 @@ fn a_cell_of_one_node_runs_a_job_and_leaves_nothing_behind() {
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "container {pid} lives on");
     }
     assert_eq!(processes_of(&data), [""; 0]);
+    assert_eq!(cgroups_of(node["id"].as_str().unwrap()), [""; 0]);
     assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&data));
 }
 
