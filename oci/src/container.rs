@@ -3,7 +3,9 @@
 //! Everything here is synchronous and cheap, except [`Spawned`]'s announcement, which comes when the shim is done, and
 //! [`remove`], which may wait for processes to die.
 
-use std::fs::{self, File};
+mod remains;
+
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
@@ -164,10 +166,6 @@ pub fn remove(bundle: &Bundle) -> Result<(), Error> {
         Err(bundle::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    match fs::remove_dir_all(bundle.dir()) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Delete { bundle: bundle.dir().display().to_string(), source })
-        }
-        _ => Ok(()),
-    }
+    let failed = |source| Error::Delete { bundle: bundle.dir().display().to_string(), source };
+    remains::delete(bundle.dir()).map_err(failed)
 }

@@ -43,8 +43,9 @@ impl Tree {
     /// Make or find the tree below the caller's own cgroups. A missing controller or right is a warning, never an
     /// error: what can be enforced is.
     pub fn open(node_id: &str) -> (Tree, Vec<Warning>) {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let mut roots = hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let (mounts, own) = (read("/proc/self/mountinfo".into()), read("/proc/self/cgroup".into()));
+        let mut roots = hierarchies(&mounts, &own);
         let name = format!("covey-{node_id}");
         let mut warnings = Vec::new();
         let mut trees = BTreeMap::new();
@@ -58,9 +59,8 @@ impl Tree {
             match made {
                 Ok(tree) => _ = trees.insert(key.clone(), tree),
                 // The unified hierarchy of a hybrid host only adds comfort.
-                Err(_)
-                    if key == UNIFIED
-                        && read("/sys/fs/cgroup/unified/cgroup.controllers").trim().is_empty() => {}
+                Err(_) if key == UNIFIED && read(root.mount.join("cgroup.controllers")).trim().is_empty() => {
+                }
                 Err(error) => warnings.push(Warning {
                     problem: error.to_string(),
                     effect: format!("limits that need the {key} cgroups are not enforced"),

@@ -112,6 +112,11 @@ fn adapt(spec: &mut Spec, config: &BundleConfig, inside: &Inside) -> Result<(u32
     for mount in spec.mounts_mut().iter_mut().flatten() {
         if mount.source().as_deref() == Some(Path::new("/sys")) {
             mount.set_source(Some(mounts::SYSFS.into()));
+        } else if mount.typ().as_deref() == Some("bind") {
+            let target = mount.destination();
+            inside
+                .clear_dangling(target)
+                .map_err(|e| failed(format!("make room for {} in the image", target.display()), e, ""))?;
         }
     }
     if let Some(linux) = spec.linux_mut() {

@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{Gid, Uid, fchown};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 /// A mounted root file system.
 pub(super) struct Inside(OwnedFd);
@@ -37,6 +37,18 @@ impl Inside {
         let mut text = Vec::new();
         file.take(MOST).read_to_end(&mut text).ok()?;
         Some(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Take a symbolic link to nowhere out of the way of a file that is to be mounted there: images made on a host with
+    /// systemd-resolved have such an `/etc/resolv.conf`.
+    pub(super) fn clear_dangling(&self, path: &Path) -> io::Result<()> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        let is_link = self.at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).is_ok();
+        if !is_link || self.at(path, OFlag::O_PATH).is_ok() {
+            return Ok(());
+        }
+        let parent = self.at(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        Ok(unlinkat(Some(parent.as_raw_fd()), name, UnlinkatFlags::NoRemoveDir)?)
     }
 
     /// Make the directory `path` and those above it, as far as they are missing.

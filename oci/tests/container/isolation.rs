@@ -138,6 +138,30 @@ fn resolv_conf_and_hosts_are_the_hosts_and_read_only() {
     let world = World::new();
     let (_, said) = world.run("etc", "cat /etc/hosts; touch /etc/hosts").finish();
     assert_eq!(said, format!("{}touch: /etc/hosts: Read-only file system\n", read("/etc/hosts")));
+    // An image from a host with systemd-resolved.
+    std::os::unix::fs::symlink("../run/systemd/nowhere", world.layer.join("etc/hosts")).unwrap();
+    assert_eq!(world.run("dangling", "cat /etc/hosts").finish().1, read("/etc/hosts"));
+}
+
+#[test]
+fn an_image_cannot_lead_mounts_out_of_it() {
+    let world = World::new();
+    let outside = world.dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    for name in ["etc", "dev"] {
+        std::fs::remove_dir_all(world.layer.join(name)).unwrap();
+        std::os::unix::fs::symlink(
+            format!("../../../../../../..{}", outside.display()),
+            world.layer.join(name),
+        )
+        .unwrap();
+    }
+    let mut running = world.run("links", "echo fine").spawn();
+    // Whether it starts (in directories of that name inside) or is refused: the host is not touched.
+    running.spawned.child.wait().unwrap();
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    assert!(!read("/proc/self/mountinfo").contains(&outside.display().to_string()));
+    container::remove(&running.bundle).unwrap();
 }
 
 /// What containers get on pure v2 hosts; the unified tree of a hybrid one will do to see that it works.

@@ -1,0 +1,96 @@
+//! Deleting a directory that a container has written to.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+/// Delete `dir` and all in it; nothing there is fine.
+///
+/// A container can nest directories without end, and deleting by recursion would end with the stack, or with the
+/// descriptors, of the process that does it. Here a directory below the first level is moved up to it before it is
+/// looked into, so that paths and stack stay short whatever is found.
+pub(super) fn delete(dir: &Path) -> io::Result<()> {
+    let heap = dir.join(".deleted");
+    match fs::DirBuilder::new().mode(0o700).create(&heap) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let mut next = 0u64;
+    empty(dir, &heap, &mut next)?;
+    loop {
+        let mut found = false;
+        for entry in fs::read_dir(&heap)? {
+            found = true;
+            let path = entry?.path();
+            empty(&path, &heap, &mut next)?;
+            fs::remove_dir(&path)?;
+        }
+        if !found {
+            break;
+        }
+    }
+    fs::remove_dir(&heap)?;
+    fs::remove_dir(dir)
+}
+
+/// Unlink the files in `dir`, and move its directories that are not empty to the heap.
+fn empty(dir: &Path, heap: &Path, next: &mut u64) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path == *heap {
+            continue;
+        }
+        // The entry itself, never what a link points at.
+        if !fs::symlink_metadata(&path)?.is_dir() {
+            fs::remove_file(&path)?;
+        } else if fs::remove_dir(&path).is_err() {
+            loop {
+                let to = heap.join(next.to_string());
+                *next += 1;
+                // An earlier, interrupted deletion may have left directories of that name; empty ones would be replaced.
+                match fs::rename(&path, to) {
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                    other => break other?,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::fd::AsRawFd as _;
+
+    #[test]
+    fn depth_does_not_matter_and_links_are_not_followed() {
+        let around = tempfile::tempdir().unwrap();
+        let kept = around.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        let dir = around.path().join("bundle");
+        fs::create_dir_all(dir.join("upper/a/b")).unwrap();
+        // Left by a deletion that was cut short.
+        fs::create_dir_all(dir.join(".deleted/0/full")).unwrap();
+        std::os::unix::fs::symlink(&kept, dir.join("upper/link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.join("upper/a/dangling")).unwrap();
+        // As deep as it takes, beyond any path's length.
+        let mut at = fs::File::open(dir.join("upper")).unwrap();
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o700);
+        for _ in 0..30_000 {
+            nix::sys::stat::mkdirat(Some(at.as_raw_fd()), "d", mode).unwrap();
+            let flags = nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_RDONLY;
+            let fd =
+                nix::fcntl::openat(Some(at.as_raw_fd()), "d", flags, nix::sys::stat::Mode::empty()).unwrap();
+            // SAFETY: the descriptor is new and nobody else's.
+            at = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+        }
+        delete(&dir).unwrap();
+        assert!(!dir.exists() && kept.join("file").exists());
+        delete(&dir).unwrap();
+    }
+}
