@@ -130,6 +130,9 @@ pub enum Found {
     },
     /// The shim is alive, the container not started yet: a `Started`, `StartFailed` or `Exited` will follow.
     Starting,
+    /// A bundle, and neither a shim nor anything that one wrote: the agent (or the power) went before the start. It is
+    /// removed and does not count as a run.
+    Unstarted,
     Ended(Ended),
 }
 

@@ -27,9 +27,10 @@ impl Core {
         let used: BTreeSet<u16> =
             core.tasks.values().flat_map(|t| t.record.ports.values().copied()).collect();
         core.ports.resume(&used);
-        let (ours, strays): (BTreeMap<_, _>, BTreeMap<_, _>) = found
-            .into_iter()
-            .partition(|(id, _)| core.tasks.get(&id.key).is_some_and(|t| t.run_id(t.record.run) == *id));
+        let (ours, strays): (BTreeMap<_, _>, BTreeMap<_, _>) = found.into_iter().partition(|(id, found)| {
+            let task = core.tasks.get(&id.key);
+            *found != Found::Unstarted && task.is_some_and(|t| t.run_id(t.record.run) == *id)
+        });
         for id in strays.into_keys() {
             core.remove_stray(id);
         }
@@ -49,7 +50,8 @@ impl Core {
         (core, actions)
     }
 
-    /// Nobody answers for it: killed and removed (PROTOCOL 21). Also the bundle of a run whose ending is written already.
+    /// Nobody answers for it: killed and removed (PROTOCOL 21). Also what is left of a run whose ending is written already,
+    /// or that never began.
     fn remove_stray(&mut self, id: RunId) {
         self.strays.insert(id);
         self.out.push(Action::Remove { run: id });
@@ -72,7 +74,7 @@ impl Core {
             Found::Running { pid, started_at_ms } => {
                 Stage::Running { pid, since: now.mono_ms, ran_ms: now.wall_ms.saturating_sub(started_at_ms) }
             }
-            Found::Starting | Found::Ended(_) => Stage::Starting,
+            Found::Starting | Found::Unstarted | Found::Ended(_) => Stage::Starting,
         };
         task.run = Some(Run::new(task.record.run, stage));
         task.state = task.state_now();
@@ -86,7 +88,9 @@ impl Core {
                 }
                 self.note(key, "readopted", format!("still running with pid {pid}"));
             }
-            Found::Starting => self.note(key, "readopted", "still being started".to_string()),
+            Found::Starting | Found::Unstarted => {
+                self.note(key, "readopted", "still being started".to_string())
+            }
             Found::Ended(ended) => self.on_exited(key, ended),
         }
     }

@@ -130,7 +130,10 @@ impl Core {
                     task.not_before = now.mono_ms;
                 }
             }
-            Goal::Run | Goal::Again(_) => self.after_failure(key, batch, ran_ms, &how),
+            // A lost shim (a power loss, most often) is no failure of the task.
+            Goal::Run | Goal::Again(_) => {
+                self.after_failure(key, batch && cause != Cause::ShimLost, ran_ms, &how)
+            }
         }
     }
 

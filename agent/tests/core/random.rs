@@ -1,6 +1,6 @@
 //! A seeded random driver: a model of the machine (runs, disk) and of a placer, sessions that break, agents that crash at
 //! any point and lose what was not stored. After each event one check per property; at the end, without faults, everything
-//! settles. `SEED=n` plays one seed and prints it.
+//! settles. `SEED=n` plays one seed and prints it, `SEEDS=n` so many.
 
 use std::{
     env,
@@ -17,7 +17,7 @@ mod placer;
 mod world;
 
 const SEEDS: u64 = 2_000;
-const STEPS: u32 = 400;
+const STEPS: u32 = 250;
 
 #[test]
 fn random() {
@@ -26,7 +26,8 @@ fn random() {
         world.print = true;
         return play(&mut world);
     }
-    let failed: Vec<u64> = (0..SEEDS)
+    let seeds = env::var("SEEDS").map_or(SEEDS, |n| n.parse().unwrap());
+    let failed: Vec<u64> = (0..seeds)
         .filter(|seed| catch_unwind(AssertUnwindSafe(|| play(&mut World::new(*seed)))).is_err())
         .take(1)
         .collect();

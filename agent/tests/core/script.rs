@@ -203,6 +203,7 @@ impl Stage {
                         Found::Running { pid: state[1].parse().unwrap(), started_at_ms: self.now.wall_ms }
                     }
                     "starting" => Found::Starting,
+                    "unstarted" => Found::Unstarted,
                     _ => Found::Ended(self.ended(&state)),
                 };
                 (run.parse().unwrap(), found)

@@ -23,7 +23,12 @@ pub(crate) struct Run {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Stage {
     Starting,
-    Running { pid: u32, since_ms: u64 },
+    /// Its agent died before the start.
+    Unstarted,
+    Running {
+        pid: u32,
+        since_ms: u64,
+    },
     Ended(Ended),
 }
 
@@ -32,6 +37,7 @@ impl Run {
     pub(crate) fn lives(&self) -> bool {
         match &self.stage {
             Stage::Starting | Stage::Running { .. } => true,
+            Stage::Unstarted => false,
             Stage::Ended(ended) => ended.shim_lost,
         }
     }
@@ -85,7 +91,7 @@ impl World {
                 }
                 RunEvent::Exited(ended)
             }
-            Stage::Ended(_) => return false,
+            Stage::Unstarted | Stage::Ended(_) => return false,
         };
         if matches!(what, RunEvent::StartFailed { .. } | RunEvent::PortBusy { .. }) {
             self.runs.remove(&id);
@@ -97,7 +103,9 @@ impl World {
     /// Without power nothing goes on, and what was not written is not there.
     pub(crate) fn power_fails(&mut self) {
         let at_ms = self.now.wall_ms;
-        for run in self.runs.values_mut().filter(|r| !matches!(r.stage, Stage::Ended(_))) {
+        for run in
+            self.runs.values_mut().filter(|r| matches!(r.stage, Stage::Starting | Stage::Running { .. }))
+        {
             run.stage = Stage::Ended(Ended { code: None, signal: None, oom: false, shim_lost: true, at_ms });
         }
     }
@@ -107,14 +115,17 @@ impl World {
         let begun: Vec<RunId> =
             self.runs.iter().filter(|(_, run)| run.stage == Stage::Starting).map(|(id, _)| *id).collect();
         for id in begun {
-            if self.dice.chance(50) {
-                self.runs.remove(&id);
+            match self.dice.below(4) {
+                0 => drop(self.runs.remove(&id)),
+                1 => self.runs.get_mut(&id).unwrap().stage = Stage::Unstarted,
+                _ => {}
             }
         }
         let found = self.runs.iter_mut().map(|(id, run)| {
             (run.removing, run.probed) = (false, false);
             let found = match &run.stage {
                 Stage::Starting => Found::Starting,
+                Stage::Unstarted => Found::Unstarted,
                 Stage::Running { pid, since_ms } => Found::Running { pid: *pid, started_at_ms: *since_ms },
                 Stage::Ended(ended) => Found::Ended(ended.clone()),
             };
