@@ -177,15 +177,26 @@ impl Core {
         let Some((key, what)) = found else { return };
         let Some(task) = self.tasks.get_mut(&key) else { return };
         task.writing = None;
+        if task.trouble.take().is_some() {
+            self.dirty.insert(key);
+        }
         match (what, result) {
             (Writing::Accept, result) => return self.on_accept_stored(key, result),
-            (Writing::Save, Ok(())) => task.armed = task.record.outcome.is_none(),
             (Writing::Drop, Ok(())) => return self.drop_task(key),
+            (Writing::Save, Ok(())) => {
+                task.ended = task.record.outcome.is_some();
+                task.armed = !task.ended;
+                if task.ended && task.run.is_none() {
+                    // Its share is given back.
+                    self.dirty.insert(key);
+                }
+            }
             (Writing::Save | Writing::Drop, Err(why)) => {
                 task.unsaved = true;
                 task.retry_at = Some(self.now.mono_ms + WRITE_AGAIN_MS);
-                let text = format!("cannot write its record: {why}; trying again each second");
-                self.say(key, &text);
+                let text = format!("its record cannot be written: {why}; trying again each second");
+                task.trouble = Some(text.clone());
+                self.dirty.insert(key);
                 self.note(key, "store_failed", text);
             }
         }

@@ -39,8 +39,11 @@ impl Core {
         task.retry_at = None;
         match (stage, task.goal) {
             (Some(Stage::Starting | Stage::Running { .. } | Stage::Ended { removing: true }), _) => {}
-            // The ending is on disk before its proof goes (PROTOCOL 19, 24); of no interest if the task is dropped.
-            (Some(Stage::Ended { .. }), goal) if task.unsaved && goal != Goal::Gone => {
+            // The ending is on disk before its proof goes (PROTOCOL 19, 24), also if both are to be forgotten: the agent may
+            // die between the two. That a stopped run ended is of no interest.
+            (Some(Stage::Ended { .. }), goal)
+                if task.unsaved && (goal != Goal::Gone || task.record.outcome.is_some()) =>
+            {
                 self.write(key, Writing::Save)
             }
             (Some(Stage::Ended { .. }), _) => self.remove_run(key),

@@ -56,6 +56,10 @@ pub(crate) struct Task {
     pub(crate) writing: Option<(Ticket, Writing)>,
     /// The record holds what must be on disk before the next step.
     pub(crate) unsaved: bool,
+    /// Its outcome is on disk.
+    pub(crate) ended: bool,
+    /// Why its record cannot be written now, to show.
+    pub(crate) trouble: Option<String>,
     /// Monotonic: when to write again after a failure.
     pub(crate) retry_at: Option<u64>,
     /// The record's run number is on disk, and no run of it was started.
@@ -113,6 +117,8 @@ impl Task {
     pub(crate) fn new(record: Record) -> Task {
         Task {
             state: record.outcome.unwrap_or(State::Starting),
+            ended: record.outcome.is_some(),
+            trouble: None,
             record,
             goal: Goal::Run,
             run: None,
@@ -149,9 +155,9 @@ impl Task {
         }
     }
 
-    /// Not yet gone (PROTOCOL 20): until the cgroup is empty, also after the ending is known.
+    /// Not yet gone (PROTOCOL 20): until the ending is on disk (else a new agent would run it again) and the cgroup empty.
     pub(crate) fn holds_resources(&self) -> bool {
-        self.record.outcome.is_none() || self.run.is_some()
+        !self.ended || self.run.is_some()
     }
 
     /// Why this run ended. An exit before SIGTERM was sent is the task's own; in the same millisecond it is an answer to
@@ -207,7 +213,7 @@ impl Task {
             restart_at: record.restart_at,
             healthy: self.healthy,
             since_ms: record.since_ms,
-            reason: record.reason.clone(),
+            reason: self.trouble.clone().or_else(|| record.reason.clone()),
             exit: record.exit.clone(),
             limit: record.spec.limit.clone(),
             reservation: if self.holds_resources() {
