@@ -1,0 +1,285 @@
+//! The wire's encoding, frozen: a change of a field or a name is noticed here. `UPDATE=1` rewrites the golden file; a
+//! diff that is more than an addition is a new protocol version.
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use gossip::{
+    frame::{self, FrameError},
+    wire::{
+        Call, Delta, FromAgent, Hello, JobName, LogPlace, LogStream, News, Offer, Order, PROTOCOL,
+        ReadVersion, RefusedOffer, Reply, Request, SessionId, ToAgent, Welcome,
+    },
+};
+use placement::{
+    ids::{Activation, Generation, JobKey, NodeId, Principal, RequestId, TaskKey, Uid, Version},
+    job::{Band, Health, Kind},
+    ledger::Refusal,
+    node::{Books, NodeInfo},
+    resources::Resources,
+    task::{Cause, Exit, Report, State, TaskSpec},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+const KEY: TaskKey = TaskKey { uid: Uid { cell: 1, index: 7 }, index: 2 };
+const GENERATION: Generation = Generation { cell: 1, activation: 3, seq: 5 };
+const SESSION: SessionId = SessionId { placer: 11, agent: 12 };
+const VERSION: Version = Version { cell: 1, number: 4 };
+
+fn job() -> JobKey {
+    JobKey { owner: "root".into(), name: "web".into() }
+}
+
+fn name() -> JobName {
+    JobName { owner: None, name: "web".into() }
+}
+
+fn requests() -> Vec<Request> {
+    let calls = vec![
+        Call::Nodes,
+        Call::Jobs,
+        Call::Job { job: JobName { owner: Some("ann".into()), name: "web".into() } },
+        Call::Tasks { job: None },
+        Call::Task { job: name(), index: 1 },
+        Call::Why { job: name(), index: Some(1) },
+        Call::Events { job: None, node: Some("n1".into()), since_ms: Some(5), follow: true },
+        Call::Run {
+            document: json!({"name": "web", "task": {"image": "hello:1"}, "later": true}),
+            owner: None,
+            create: false,
+            read: Some(ReadVersion { uid: KEY.uid, version: VERSION }),
+        },
+        Call::Stop { job: name(), index: None },
+        Call::Restart { job: name(), index: Some(0) },
+        Call::Scale { job: name(), count: 3 },
+        Call::Watch { job: name() },
+        Call::Logs {
+            job: name(),
+            index: 0,
+            follow: true,
+            previous: false,
+            tail: Some(10),
+            from: Some(LogPlace { run: "1.7.2-1.3.5-0".into(), stdout: 10, stderr: 0 }),
+        },
+        Call::ImageLoad { path: "/a.tar".into(), name: Some("a:1".into()) },
+        Call::ImageLs,
+        Call::ImageRm { reference: "a:1".into() },
+    ];
+    let request = |call| Request {
+        protocol: PROTOCOL.into(),
+        principal: Some(Principal("root".into())),
+        id: RequestId("0123456789abcdef0123456789abcdef".into()),
+        call,
+    };
+    calls.into_iter().map(request).collect()
+}
+
+fn replies() -> Vec<Reply> {
+    vec![
+        Reply::Item(json!({"name": "web"})),
+        Reply::Progress { what: "loading".into(), done: 1, total: 2 },
+        Reply::Log {
+            run: "1.7.2-1.3.5-0".into(),
+            stream: LogStream::Stderr,
+            offset: 7,
+            text: "a\n".into(),
+            bytes: Vec::new(),
+            lost: 3,
+        },
+        Reply::End,
+        Reply::Error(Refusal {
+            code: "conflict".into(),
+            message: "it is version 4 now".into(),
+            hint: Some("read it again".into()),
+        }),
+    ]
+}
+
+fn spec() -> TaskSpec {
+    TaskSpec {
+        job: job(),
+        kind: Kind::Service,
+        band: Band::Production,
+        priority: 250,
+        image: "hello:1".into(),
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        command: Some(vec!["/hello".into()]),
+        env: BTreeMap::from([("A".into(), "b".into())]),
+        limit: Resources::new(250, 64 << 20),
+        ports: vec!["http".into()],
+        grace_ms: 10_000,
+        health: Some(Health {
+            http: "/healthz".into(),
+            port: "http".into(),
+            interval_ms: 2_000,
+            timeout_ms: 1_000,
+            failures: 3,
+            start_ms: 30_000,
+        }),
+        restart_at: 0,
+        retries: 3,
+    }
+}
+
+fn report() -> Report {
+    Report {
+        key: KEY,
+        job: job(),
+        kind: Kind::Service,
+        band: Band::Production,
+        priority: 250,
+        generation: GENERATION,
+        version: VERSION,
+        state: State::Running,
+        image: "hello:1".into(),
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        pid: Some(99),
+        ports: BTreeMap::from([("http".into(), 20_000)]),
+        restarts: 1,
+        restart_at: 0,
+        healthy: Some(true),
+        since_ms: 1_000,
+        reason: None,
+        exit: Some(Exit { code: None, signal: Some(9), cause: Cause::OomLimit }),
+        limit: Resources::new(250, 64 << 20),
+        reservation: Resources::new(250, 64 << 20),
+        usage: Resources::default(),
+    }
+}
+
+fn orders() -> Vec<ToAgent> {
+    let (key, generation) = (KEY, GENERATION);
+    let orders = vec![
+        Order::Offer(Box::new(Offer { key, generation, version: VERSION, spec: spec() })),
+        Order::Stop { key, generation, reason: "the job was stopped".into() },
+        Order::Keep { key, generation },
+        Order::Forget { key },
+        Order::Restart { key, generation, at: 9 },
+    ];
+    orders.into_iter().map(|order| ToAgent { session: SESSION, order }).collect()
+}
+
+fn news() -> Vec<FromAgent> {
+    let mut books = Books::default();
+    books.add(Band::Production, &Resources::new(250, 64 << 20), &Resources::new(250, 64 << 20));
+    let node = NodeInfo {
+        id: NodeId(0xfeed),
+        name: "n1".into(),
+        addr: "10.0.0.1:7411".into(),
+        version: "0.1.0".into(),
+        labels: BTreeMap::from([("arch".into(), "x86_64".into())]),
+        capacity: Resources::new(2_000, 1 << 30),
+    };
+    let delta = || Delta { books: books.clone(), tasks: vec![report()], gone: vec![KEY], ..Delta::default() };
+    let (key, generation) = (KEY, GENERATION);
+    let refused = [
+        RefusedOffer::Short { resource: "cpu_milli".into(), wanted: 250, free: 100 },
+        RefusedOffer::NoPort { free: 0 },
+        RefusedOffer::Stale { seen: GENERATION },
+        RefusedOffer::Busy { generation: GENERATION },
+        RefusedOffer::Succeeded { exit: Exit { code: Some(0), signal: None, cause: Cause::Exited } },
+        RefusedOffer::Store { why: "the disk is full".into() },
+    ];
+    let full = News::Full { node, books: books.clone(), usage: Resources::default(), tasks: vec![report()] };
+    let mut all = vec![full, News::Delta(delta()), News::Accepted { key, generation, delta: delta() }];
+    all.extend(refused.map(|refused| News::Refused { key, generation, refused, delta: Delta::default() }));
+    let number = |(n, news)| FromAgent { session: SESSION, number: n as u64, news };
+    all.into_iter().enumerate().map(number).collect()
+}
+
+fn hello() -> Hello {
+    let activation = Activation { cell: 1, index: 3 };
+    Hello { protocol: PROTOCOL.into(), placer: NodeId(0xfeed), activation, fresh: 11 }
+}
+
+fn welcomes() -> Vec<Welcome> {
+    vec![Welcome::Open { session: SESSION, life: 2 }, Welcome::Promised(Activation { cell: 1, index: 4 })]
+}
+
+/// One of each, as a line of JSON.
+fn lines() -> Vec<String> {
+    fn all<T: Serialize>(messages: Vec<T>) -> Vec<String> {
+        messages.iter().map(|m| serde_json::to_string(m).unwrap()).collect()
+    }
+    [all(requests()), all(replies()), all(vec![hello()]), all(welcomes()), all(orders()), all(news())]
+        .concat()
+}
+
+#[test]
+fn the_wire_is_as_it_was() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wire.jsonl");
+    let now = lines().join("\n") + "\n";
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &now).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap();
+    for (number, (now, golden)) in now.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(now, golden, "line {} of {}", number + 1, path.display());
+    }
+    assert_eq!(now.lines().count(), golden.lines().count());
+}
+
+/// Writes, adds a field that nobody knows to every object, and reads: nothing is lost and nothing refused.
+fn survives<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(messages: Vec<T>) {
+    for message in messages {
+        let mut value = serde_json::to_value(&message).unwrap();
+        if let Value::Object(fields) = &mut value
+            && fields.len() > 1
+        {
+            fields.insert("of_a_later_version".into(), json!({"x": 1}));
+        }
+        assert_eq!(serde_json::from_value::<T>(value).unwrap(), message);
+    }
+}
+
+#[test]
+fn unknown_fields_do_no_harm() {
+    survives(requests());
+    survives(vec![hello()]);
+    survives(orders());
+    survives(news());
+}
+
+#[tokio::test]
+async fn frames_come_back_whole_and_end_cleanly() {
+    let mut stream = Vec::new();
+    for message in requests() {
+        frame::write(&mut stream, &message).await.unwrap();
+    }
+    let mut rest = stream.as_slice();
+    for message in requests() {
+        assert_eq!(frame::read::<Request>(&mut rest).await.unwrap(), Some(message));
+    }
+    assert_eq!(frame::read::<Request>(&mut rest).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_stream_cut_anywhere_inside_a_frame_is_broken_and_never_a_message() {
+    let bytes = frame::encode(&hello()).unwrap();
+    assert_eq!(&bytes[..4], u32::try_from(bytes.len() - 4).unwrap().to_be_bytes());
+    for cut in 1..bytes.len() {
+        let read = frame::read::<Hello>(&mut &bytes[..cut]).await;
+        assert!(matches!(read, Err(FrameError::Broken(_))), "cut at {cut}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_frame_is_refused_before_it_is_read() {
+    let mut bytes = (frame::MAX as u32 + 1).to_be_bytes().to_vec();
+    bytes.extend([b' '; 64]);
+    let read = frame::read::<Hello>(&mut bytes.as_slice()).await;
+    assert!(matches!(read, Err(FrameError::TooLong(n)) if n == frame::MAX + 1), "{read:?}");
+    let long = "x".repeat(frame::MAX);
+    assert!(matches!(frame::encode(&long), Err(FrameError::TooLong(_))));
+}
+
+#[tokio::test]
+async fn garbage_is_named_as_such() {
+    for garbage in ["", "{", "[]", "{\"protocol\":1}", "\u{0}\u{1}"] {
+        let mut bytes = u32::try_from(garbage.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend(garbage.as_bytes());
+        let read = frame::read::<Hello>(&mut bytes.as_slice()).await;
+        assert!(matches!(read, Err(FrameError::Garbled(_))), "{garbage:?}: {read:?}");
+    }
+}
