@@ -27,7 +27,10 @@ pub enum Error {
     Document { what: &'static str, digest: Digest, source: serde_json::Error },
     #[error("image {image}: the manifest has {layers} layers, the config {diff_ids} diff ids")]
     LayerCount { image: Digest, layers: usize, diff_ids: usize },
-    #[error("the record of an image name, {}, cannot be read: {why}; remove the file and load the image again", path.display())]
+    #[error(
+        "the record of an image name, {}, cannot be read: {why}; remove the file and load the image again",
+        path.display()
+    )]
     NameRecord { path: PathBuf, why: String },
     #[error("{what}: expected {expected} ({expected_size} bytes), found {found} ({found_size} bytes)")]
     Mismatch { what: String, expected: Digest, expected_size: u64, found: Digest, found_size: u64 },

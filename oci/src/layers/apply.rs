@@ -215,16 +215,17 @@ fn set_attributes(file: &OwnedFd, entry: &Entry) -> Result<(), Fault> {
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             return Err(Fault::OverlayXattr(shown_name));
         }
+        let needed = name == b"security.capability";
         // The rest (labels of another host's SELinux, what macOS adds) would mean nothing here.
-        let kept = name.starts_with(b"user.")
-            || name.starts_with(b"system.posix_acl_")
-            || name == b"security.capability";
-        if kept {
-            tree::set_xattr(file, name, value).map_err(|source| Fault::Xattr {
-                name: shown_name,
-                size: value.len(),
-                source,
-            })?;
+        if !needed && !name.starts_with(b"user.") && !name.starts_with(b"system.posix_acl_") {
+            continue;
+        }
+        match tree::set_xattr(file, name, value) {
+            // Not every filesystem has notes and ACLs, and few images miss them; capabilities change what runs.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && !needed => {
+                tracing::debug!("the filesystem of the unpacked layers has no {shown_name}");
+            }
+            set => set.map_err(|source| Fault::Xattr { name: shown_name, size: value.len(), source })?,
         }
     }
     Ok(())

@@ -62,7 +62,8 @@ fn image(files: &Files, entry: Entry, name: Option<&Reference>) -> Result<Found,
     Ok(Found { names, digest, manifest_bytes, config_bytes, manifest, layer_files: entry.layers })
 }
 
-/// Layers have no digest in such an archive; that they are what the config's diff ids say is verified as they are unpacked.
+/// Layers have no digest in such an archive; that they are what the config's diff ids say is verified as they are
+/// unpacked.
 fn describe(files: &Files, layer: &str) -> Result<Descriptor, Error> {
     let (file, size) = files.open_file(layer, "manifest.json")?;
     let mut hasher = Hasher::default();

@@ -44,7 +44,11 @@ pub enum Error {
     NoPlatform { path: PathBuf, image: String, wanted: String, available: String },
     #[error("{}: the image has no name{tag}; give it one with --name NAME:TAG", path.display())]
     NoName { path: PathBuf, tag: String },
-    #[error("{}: --name fits one image, the file holds {}; load it without to keep their names", path.display(), names.join(", "))]
+    #[error(
+        "{}: --name fits one image, the file holds {}; load it without to keep their names",
+        path.display(),
+        names.join(", ")
+    )]
     ManyImages { path: PathBuf, names: Vec<String> },
     #[error("{}: the image's own name is unusable: {source}; give it another with --name NAME:TAG", path.display())]
     Name { path: PathBuf, source: reference::ParseError },

@@ -63,8 +63,8 @@ impl Error {
 /// Mounts an overlay of `lowers` (topmost first) on `target`; writes go to `upper`.
 ///
 /// The directories `upper`, `work` and `target` are made if they are missing; `upper` gets the owner and mode
-/// of the image's root, `work` is emptied. The mount is `nodev` (the runtime mounts its own /dev) and *volatile*: fsync in
-/// it does not wait for the disk, as what a container writes there does not outlive the machine's boot.
+/// of the image's root, `work` is emptied. The mount is `nodev` (the runtime mounts its own /dev) and *volatile*: fsync
+/// in it does not wait for the disk, as what a container writes there does not outlive the machine's boot.
 ///
 /// Nothing else stays mounted. The process must have left the host's mount namespace.
 pub fn mount(

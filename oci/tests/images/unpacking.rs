@@ -124,6 +124,22 @@ fn attributes_survive() {
 }
 
 #[test]
+fn a_filesystem_without_attributes() {
+    use nix::mount::{MsFlags, mount};
+    own_mounts();
+    let dir = tempfile::tempdir().unwrap();
+    mount(Some("covey"), dir.path(), Some("ramfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let with = |name| Tar::default().pax(&[(name, b"value")]).file("f", "x").bytes();
+    // What is only a note is left out, what changes the way a program runs is not.
+    let layer = unpack(dir.path(), &with("SCHILY.xattr.user.note"), &[], &Limits::default()).unwrap();
+    assert_eq!(fs::read(layer.join("f")).unwrap(), b"x");
+    let error =
+        unpack(dir.path(), &with("SCHILY.xattr.security.capability"), &[], &Limits::default()).unwrap_err();
+    let says = r#"entry "f": set the extended attribute "security.capability" of 5 bytes: "#;
+    assert!(error.to_string().contains(says), "{error}");
+}
+
+#[test]
 fn later_entries_replace_earlier_ones() {
     let (_dir, layer) = one(Tar::default()
         .file("a", "first")
