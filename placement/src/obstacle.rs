@@ -62,6 +62,8 @@ pub enum No {
     Ending {
         generation: Generation,
     },
+    /// It has ended, which the ledger does not say yet.
+    Recording,
     /// The index of an older job of this name is not gone yet.
     OlderJob,
     /// The present copy is not replaced while another index of the job is not well.
@@ -126,6 +128,7 @@ impl fmt::Display for Obstacle {
             No::Refused(why) | No::NotWell(why) => write!(f, "{nodes}: {why}"),
             No::Offered => write!(f, "it was offered to {nodes}, which has not answered yet"),
             No::Ending { generation } => write!(f, "its copy {generation} on {nodes} has to end first"),
+            No::Recording => f.write_str("its end is being recorded"),
             No::OlderJob => write!(f, "an older job of this name has not ended on {nodes} yet"),
             No::Budget { index } => {
                 write!(f, "its copy on {nodes} is replaced once index {index} runs well: one at a time")

@@ -25,7 +25,7 @@ pub struct View {
     /// Names of jobs that are older than this placer: their indexes may run on a node that has not reported yet
     /// (PROTOCOL 11).
     pub old_names: BTreeSet<JobKey>,
-    /// Completions proposed to the ledger and not applied yet.
+    /// Completions proposed to the ledger and not applied yet: these indexes are not started (PROTOCOL 26).
     pub completing: BTreeSet<TaskKey>,
 }
 

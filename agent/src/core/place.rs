@@ -18,7 +18,7 @@ use gossip::wire::{FromAgent, SessionId, ToAgent};
 use placement::{
     ids::{Activation, NodeId, TaskKey},
     intent::{Intent, Verdict},
-    ledger::{Command, Ledger},
+    ledger::{Command, Completion, Ledger},
     obstacle::No,
     plan::Plan,
     task::Report,
@@ -116,11 +116,20 @@ struct Active {
     links: BTreeMap<NodeId, Link>,
     /// The last that was heard of each wanted or finished task, and where.
     last: BTreeMap<TaskKey, (NodeId, Report)>,
-    /// When to propose a completion again.
-    completing: BTreeMap<TaskKey, u64>,
+    /// Proposed, and not seen applied.
+    completing: BTreeMap<TaskKey, Completing>,
     /// Stops that were said in the open session (PROTOCOL 16: said again in the next).
     said_stops: BTreeSet<(NodeId, TaskKey)>,
     wake: Option<u64>,
+}
+
+/// A completion on its way through the ledger. Whether a proposal came to nothing cannot be known, so it is held, and
+/// proposed again, until the ledger shows it or something newer.
+#[derive(Debug)]
+struct Completing {
+    done: Completion,
+    /// When to propose it again.
+    again_ms: u64,
 }
 
 /// The connection to one member.
@@ -253,7 +262,12 @@ impl Active {
         }
         let intent = &self.intent;
         let counts = |key: &TaskKey| matches!(intent.verdict(*key), Verdict::Wanted | Verdict::Finished);
-        self.completing.retain(|key, _| intent.verdict(*key) == Verdict::Wanted);
+        self.completing.retain(|key, completing| {
+            let Some(wanted) = intent.by_uid(key.uid).filter(|w| !w.record.stopped) else { return false };
+            let overtaken =
+                !completing.done.success && wanted.restart_at(key.index) > completing.done.restart_at;
+            !overtaken && wanted.verdict(key.index) != Verdict::Finished
+        });
         self.view.completing = self.completing.keys().copied().collect();
         self.last.retain(|key, _| counts(key));
         for node in self.view.nodes.values_mut() {
@@ -292,11 +306,25 @@ impl Active {
             node.offers.clear();
             link.offered_ms = None;
         }
+        self.propose_again(now, actions);
         let due = |until: &u64| *until <= now.mono_ms;
-        changed |= self.completing.values().any(due);
-        self.completing.retain(|_, until| !due(until));
-        self.view.completing = self.completing.keys().copied().collect();
         changed || self.refusals().any(|until| self.wake.is_none() && due(&until))
+    }
+
+    fn propose_again(&mut self, now: Now, actions: &mut Vec<PlaceAction>) {
+        let mut done = Vec::new();
+        for (key, completing) in &mut self.completing {
+            if completing.again_ms <= now.mono_ms {
+                completing.again_ms = now.mono_ms + PROPOSE_AGAIN_MS;
+                // The ledger ignores it while the index is not wanted.
+                if self.intent.verdict(*key) == Verdict::Wanted {
+                    done.push(completing.done.clone());
+                }
+            }
+        }
+        if !done.is_empty() {
+            actions.push(PlaceAction::Propose(Command::Complete { done }));
+        }
     }
 
     /// When refusals end, those of tasks that wait because of one.
@@ -316,7 +344,7 @@ impl Active {
             self.view.nodes.iter().filter_map(|(id, node)| {
                 self.links.get(id).and_then(|link| link.deadline(node, &self.config))
             });
-        let next = nodes.chain(self.completing.values().copied()).chain(self.refusals()).min();
+        let next = nodes.chain(self.completing.values().map(|c| c.again_ms)).chain(self.refusals()).min();
         let next = next.map(|at| at.max(now.mono_ms + 1));
         if let Some(mono_ms) = next
             && self.wake != next

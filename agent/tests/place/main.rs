@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cell;
+#[path = "../core/random/dice.rs"]
+mod dice;
 mod models;
 mod script;

@@ -96,6 +96,9 @@ fn job<'a>(wanted: &'a Wanted, view: &View, copies: &Copies<'a>, plan: &mut Plan
                 .flat_map(|h| h.copies.iter().map(|c| c.node).chain(h.offers.iter().map(|o| o.node)));
             let nodes = nodes.map(|n| n.name.clone()).collect();
             plan.pending.insert(key, waits(Obstacle { no: No::OlderJob, nodes }));
+        } else if view.completing.contains(&key) {
+            // Its record may be gone already (it was of no interest for a while): what is proposed may be applied yet.
+            plan.pending.insert(key, waits(Obstacle::everywhere(No::Recording)));
         } else {
             now.missing.push(index);
         }

@@ -8,7 +8,7 @@ use placement::{
     view::{NodeView, OpenOffer, Standing},
 };
 
-use super::{Active, PROPOSE_AGAIN_MS, PlaceAction};
+use super::{Active, Completing, PROPOSE_AGAIN_MS, PlaceAction};
 use crate::event::Now;
 
 impl Active {
@@ -78,7 +78,8 @@ impl Active {
         if !said.complete.is_empty() {
             for done in &said.complete {
                 let key = TaskKey { uid: done.uid, index: done.index };
-                self.completing.insert(key, now.mono_ms + PROPOSE_AGAIN_MS);
+                let again_ms = now.mono_ms + PROPOSE_AGAIN_MS;
+                self.completing.insert(key, Completing { done: done.clone(), again_ms });
                 self.view.completing.insert(key);
             }
             actions.push(PlaceAction::Propose(Command::Complete { done: said.complete }));
