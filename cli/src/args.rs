@@ -137,7 +137,7 @@ pub(crate) enum Verb {
 /// agent ends, and the next agent takes them over. It needs root.
 ///
 /// A configuration file is TOML with the same keys: data, socket, name, cell, and the tables label and capacity. What
-/// the command line says counts.
+/// the command line says counts. The log goes to stderr; COVEY_LOG=debug makes it say more.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  covey agent --data /var/lib/covey\n  covey agent --data /var/lib/covey --label \

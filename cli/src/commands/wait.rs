@@ -79,6 +79,10 @@ async fn unsettled(goal: &Goal, last: Option<Progress>, late: Option<String>, se
         };
     };
     let mut message = format!("{name} did not settle{late}: {}", progress.counts);
+    let hint = match &progress.verdict {
+        Verdict::Never(_) => format!("`covey why {name}` says what would help"),
+        _ => hint,
+    };
     if let Verdict::Never(Some(reason)) = &progress.verdict {
         message.push_str(&format!("\n  {reason}"));
     }
@@ -161,7 +165,7 @@ impl Watch {
                 watch.last.as_ref().is_some_and(|(_, progress)| progress.verdict != Verdict::UnderWay)
             };
             match session.follow(self).await {
-                Ok(()) if decided(self) => return Ok(()),
+                Ok(()) if decided(self) || patience.is_zero() => return Ok(()),
                 // The placer has not seen the change yet, or is not there yet.
                 Ok(()) => {}
                 Err(Failure::Refused(refusal)) if refusal.code == "no_quorum" && !patience.is_zero() => {}

@@ -124,7 +124,7 @@ covey: web did not settle: 1 of 2 running, 1 failed
     4
     5
     no database
-  hint: the job goes on; `covey why web` says what would help, `covey stop web` ends it
+  hint: `covey why web` says what would help
 ";
     assert_eq!(done.err, wanted);
 }
@@ -155,6 +155,31 @@ fn the_watch_goes_on_over_a_restart_of_the_agent() {
     let done = fake.covey(&["run", "--wait", &fake.file("web.toml", WEB)]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.err.contains("the agent went away"));
+}
+
+#[test]
+fn a_batch_job_is_settled_when_its_completions_are_committed() {
+    let batch = |settled: &str, succeeded: u64, tasks: Value| {
+        item(
+            json!({"name": "etl", "state": "running", "count": 2, "version": 1, "tasks": tasks, "succeeded": succeeded,
+                    "settled": {"state": settled, "reason": null}}),
+        )
+    };
+    let fake = fake(move |_| {
+        vec![
+            batch("not_yet", 0, json!([task(0, "succeeded", None, None), task(1, "running", None, None)])),
+            batch("not_yet", 1, json!([task(1, "succeeded", None, None)])),
+            batch("yes", 2, json!([])),
+            Step::Wait,
+        ]
+    });
+    let job = "name = \"etl\"\nkind = \"batch\"\ncount = 2\ntask = { image = \"hello:1\" }\n";
+    let done = fake.covey(&["run", "--wait", &fake.file("etl.toml", job)]);
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (Some(0), "created etl v1\netl is settled: 2 tasks succeeded\n")
+    );
+    assert_eq!(done.err, "etl: 1 of 2 succeeded, 1 running | etl/1 running\netl: 1 of 2 succeeded\n");
 }
 
 #[test]

@@ -92,8 +92,8 @@ impl Progress {
             (there.len(), other)
         };
         if let (Kind::Batch, Some(succeeded)) = (goal.kind, job["succeeded"].as_u64()) {
-            // Tasks that have succeeded may be forgotten by now.
-            there = usize::try_from(succeeded).unwrap_or(there);
+            // What has succeeded is first known to its node, then committed, then forgotten by its node.
+            there = there.max(usize::try_from(succeeded).unwrap_or(0));
         }
         let reached = match (goal.kind, goal.any_checked()) {
             (Kind::Batch, _) => "succeeded",
