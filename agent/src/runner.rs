@@ -101,6 +101,8 @@ impl Runner {
                     None => Found::Starting,
                 }
             }
+            // No shim ever held its lock: nothing was started.
+            Ok(None) if !bundle.lock().exists() => Found::Unstarted,
             Ok(None) => Found::Ended(ended(bundle)),
             Err(error) => {
                 tracing::warn!("the bundle of {run} cannot be read, it counts as lost: {error}");
