@@ -1,12 +1,14 @@
 //! The placer's core: what people want minus what nodes report, as orders to nodes and entries for the ledger.
 //!
-//! PROTOCOL has the rules. What a session holds is in `session`, carrying out a plan in `tell`, what people read in
-//! `rows` and `settled`. Rules 5 and 6 are the shell's: it feeds `Activated` once the activation entry is applied, and
+//! PROTOCOL has the rules. What a session holds is in `session`, carrying out a plan in `tell`, what time
+//! alone changes in `silence`, what people read in `rows`, `jobs` and `settled`. Rules 5 and 6 are the shell's: it feeds `Activated` once the activation entry is applied, and
 //! calls nothing here without a quorum behind it.
 
+mod jobs;
 mod rows;
 mod session;
 mod settled;
+mod silence;
 mod tell;
 
 use std::{
@@ -19,13 +21,13 @@ use placement::{
     ids::{Activation, NodeId, TaskKey},
     intent::{Intent, Verdict},
     ledger::{Command, Completion, Ledger},
-    obstacle::No,
     plan::Plan,
     task::Report,
     view::{NodeView, Standing, View},
 };
 
-pub use rows::{JobRow, NodeRow, TaskRow};
+pub use jobs::JobRow;
+pub use rows::{NodeRow, TaskRow};
 pub use settled::Settled;
 
 use crate::event::Now;
@@ -92,9 +94,6 @@ impl Default for PlaceConfig {
         PlaceConfig { lost_after_ms: 10_000, quiet_ms: 1_600 }
     }
 }
-
-/// A proposed completion that is not applied by then is proposed again.
-const PROPOSE_AGAIN_MS: u64 = 5_000;
 
 #[derive(Debug, Default)]
 pub struct PlaceCore {
@@ -279,93 +278,6 @@ impl Active {
     fn member(&mut self, node: NodeId, dead: bool) {
         if let Some(link) = self.links.get_mut(&node) {
             link.dead = dead;
-        }
-    }
-
-    /// What time alone changes. Returns whether anything did.
-    fn expire(&mut self, now: Now, actions: &mut Vec<PlaceAction>) -> bool {
-        let mut changed = false;
-        for (id, node) in &mut self.view.nodes {
-            let Some(link) = self.links.get_mut(id) else { continue };
-            let Some(at) = link.deadline(node, &self.config) else { continue };
-            if at > now.mono_ms {
-                continue;
-            }
-            changed = true;
-            if let Some(session) = link.session.take() {
-                // Wedged: it does not report, or does not answer. Only a fresh session can tell more.
-                actions.push(PlaceAction::CloseSession { node: *id, session });
-                if node.standing == Standing::Live {
-                    node.standing = Standing::Away;
-                    (link.heard_ms, link.offered_ms) = (now.mono_ms, None);
-                    continue;
-                }
-            }
-            node.standing = Standing::Gone;
-            // It may still hold what it accepted: should it come back, its full report tells (PROTOCOL 15).
-            node.offers.clear();
-            link.offered_ms = None;
-        }
-        self.propose_again(now, actions);
-        let due = |until: &u64| *until <= now.mono_ms;
-        changed || self.refusals().any(|until| self.wake.is_none() && due(&until))
-    }
-
-    fn propose_again(&mut self, now: Now, actions: &mut Vec<PlaceAction>) {
-        let mut done = Vec::new();
-        for (key, completing) in &mut self.completing {
-            if completing.again_ms <= now.mono_ms {
-                completing.again_ms = now.mono_ms + PROPOSE_AGAIN_MS;
-                // The ledger ignores it while the index is not wanted.
-                if self.intent.verdict(*key) == Verdict::Wanted {
-                    done.push(completing.done.clone());
-                }
-            }
-        }
-        if !done.is_empty() {
-            actions.push(PlaceAction::Propose(Command::Complete { done }));
-        }
-    }
-
-    /// When refusals end, those of tasks that wait because of one.
-    fn refusals(&self) -> impl Iterator<Item = u64> {
-        let waits = |key: &TaskKey| {
-            let refused = |no: &No| matches!(no, No::Refused(_));
-            let pending = self.plan.pending.get(key).map(|p| &p.obstacles);
-            let all = pending.into_iter().chain(self.plan.stuck.get(key));
-            all.flat_map(|o| o.iter()).any(|o| refused(&o.no))
-        };
-        let refusals = self.view.nodes.values().flat_map(|n| &n.refusals);
-        refusals.filter(move |(key, _)| waits(key)).map(|(_, r)| r.until_ms)
-    }
-
-    fn ask_to_wake(&mut self, now: Now, actions: &mut Vec<PlaceAction>) {
-        let nodes =
-            self.view.nodes.iter().filter_map(|(id, node)| {
-                self.links.get(id).and_then(|link| link.deadline(node, &self.config))
-            });
-        let next = nodes.chain(self.completing.values().map(|c| c.again_ms)).chain(self.refusals()).min();
-        let next = next.map(|at| at.max(now.mono_ms + 1));
-        if let Some(mono_ms) = next
-            && self.wake != next
-        {
-            actions.push(PlaceAction::WakeAt { mono_ms });
-        }
-        self.wake = next;
-    }
-}
-
-impl Link {
-    /// When silence has a consequence.
-    fn deadline(&self, node: &NodeView, config: &PlaceConfig) -> Option<u64> {
-        let lost = self.heard_ms.saturating_add(config.lost_after_ms);
-        match (self.session, node.standing) {
-            (None, Standing::Gone) => None,
-            // PROTOCOL 13: a live session outvotes membership.
-            (None, _) if self.dead => Some(lost.min(self.heard_ms.saturating_add(config.quiet_ms))),
-            (None, _) => Some(lost),
-            (Some(_), Standing::Live) => self.offered_ms.map(|at| at.saturating_add(config.lost_after_ms)),
-            (Some(_), _) => Some(lost),
         }
     }
 }

@@ -124,8 +124,8 @@ impl Cell {
         let id = NodeId(1 + self.dice.below(NODES as usize) as u64);
         match self.dice.below(100) {
             0..10 => self.people(),
-            10..28 => self.to_agent(id),
-            28..46 => self.to_placer(id),
+            10..28 => self.agent_hears(id),
+            28..46 => self.placer_hears(id),
             46..62 => self.on_node(id, |node, _| node.stored()),
             62..80 => self.on_node(id, |node, dice| node.moves(dice)),
             80..85 => self.pass(10),
@@ -282,14 +282,14 @@ impl Cell {
         }
     }
 
-    fn to_agent(&mut self, id: NodeId) {
+    fn agent_hears(&mut self, id: NodeId) {
         let order = self.nodes.get_mut(&id).unwrap().orders.pop_front();
         if let Some(order) = order {
             self.on_node(id, |_, _| Some(agent::event::Event::Order(order)));
         }
     }
 
-    fn to_placer(&mut self, id: NodeId) {
+    fn placer_hears(&mut self, id: NodeId) {
         let from = self.nodes.get_mut(&id).unwrap().reports.pop_front();
         if let Some(from) = from {
             self.event(PlaceEvent::News { node: id, from: Box::new(from) });
@@ -382,10 +382,10 @@ impl Cell {
             self.commit();
             for id in &ids {
                 self.connect(*id);
-                self.to_agent(*id);
+                self.agent_hears(*id);
                 self.on_node(*id, |node, _| node.stored());
                 self.on_node(*id, |node, dice| node.moves(dice));
-                self.to_placer(*id);
+                self.placer_hears(*id);
                 busy |= self.nodes[id].busy();
             }
             self.check();

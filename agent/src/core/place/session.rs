@@ -116,10 +116,14 @@ impl Active {
         if node.offers.is_empty() {
             link.offered_ms = None;
         }
-        for report in node.tasks.values() {
-            let newer = self.last.get(&report.key).is_none_or(|(_, l)| l.generation <= report.generation);
-            if newer && effect == Effect::Replan {
-                self.last.insert(report.key, (id, report.clone()));
+        if effect == Effect::Replan {
+            for report in node.tasks.values() {
+                let news = |(at, last): &(NodeId, Report)| {
+                    last.generation <= report.generation && (*at != id || last != report)
+                };
+                if self.last.get(&report.key).is_none_or(news) {
+                    self.last.insert(report.key, (id, report.clone()));
+                }
             }
         }
         effect

@@ -7,10 +7,7 @@ use placement::{
     task::State,
 };
 
-use super::{
-    Active, PlaceCore,
-    rows::{TaskRow, ending},
-};
+use super::{Active, PlaceCore, jobs::ending, rows::TaskRow};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {

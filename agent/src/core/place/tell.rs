@@ -8,7 +8,7 @@ use placement::{
     view::{NodeView, OpenOffer, Standing},
 };
 
-use super::{Active, Completing, PROPOSE_AGAIN_MS, PlaceAction};
+use super::{Active, Completing, PlaceAction, silence::PROPOSE_AGAIN_MS};
 use crate::event::Now;
 
 impl Active {
@@ -20,7 +20,7 @@ impl Active {
             if self.plan.is_empty() {
                 break;
             }
-            let said = self.plan.clone();
+            let said = std::mem::take(&mut self.plan);
             self.tell(said, now, actions);
         }
     }
