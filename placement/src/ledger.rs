@@ -12,6 +12,7 @@ mod requests;
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     string::String,
+    sync::Arc,
     vec::Vec,
 };
 use serde::{Deserialize, Serialize};
@@ -127,8 +128,9 @@ pub struct Ledger {
     pub placer: Option<NodeId>,
     pub roster: BTreeMap<NodeId, Member>,
     /// The newest job of each name, ended ones included until they are forgotten.
+    /// Shared, so that copying a ledger while somebody reads it copies no documents.
     #[serde(with = "pairs")]
-    pub jobs: BTreeMap<JobKey, JobRecord>,
+    pub jobs: BTreeMap<JobKey, Arc<JobRecord>>,
     /// Per principal the last requests and their answers, oldest first; bounded.
     pub requests: BTreeMap<Principal, VecDeque<Remembered>>,
 }

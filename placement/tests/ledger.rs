@@ -268,7 +268,7 @@ fn a_stored_document_of_a_later_covey_degrades() {
         run.line(line);
     }
     let web = key("ann/web");
-    let later = run.ledger.jobs.get_mut(&web).unwrap();
+    let later = std::sync::Arc::make_mut(run.ledger.jobs.get_mut(&web).unwrap());
     later.document["frobnicate"] = json!({"deep": [1, 2]});
     run.line("reload");
     let record = &run.ledger.jobs[&web];

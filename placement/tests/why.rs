@@ -146,7 +146,8 @@ fn no_node_can_be_asked() {
 fn an_image_without_a_digest() {
     let mut world = World::new(&[("n1", 4, 4)]);
     world.submit("me", "web", json!({}));
-    world.ledger.jobs.get_mut(&job("me", "web")).unwrap().images.clear();
+    let record = world.ledger.jobs.get_mut(&job("me", "web")).unwrap();
+    std::sync::Arc::make_mut(record).images.clear();
     assert_eq!(
         shown(&world.why("me", "web", None)),
         [

@@ -1,6 +1,6 @@
 //! The state machine: what is about the cell and its nodes, and the way to the rest.
 
-use alloc::collections::BTreeMap;
+use alloc::{collections::BTreeMap, sync::Arc};
 
 use super::{Answer, Cell, Command, Completion, Entry, Ledger, Member, Refusal};
 use crate::ids::{Activation, CellId, NodeId, Principal, Uid};
@@ -115,7 +115,7 @@ impl Ledger {
         for done in done {
             // Another uid: a job that is no more, or a later one that took its name (PROTOCOL 1).
             if let Some(job) = by_uid.get_mut(&done.uid) {
-                changed |= job.complete(done);
+                changed |= Arc::make_mut(job).complete(done);
             }
         }
         if changed { CHANGED } else { UNCHANGED }

@@ -4,6 +4,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     format,
     string::String,
+    sync::Arc,
     vec::Vec,
 };
 use serde_json::Value;
@@ -32,12 +33,12 @@ impl Ledger {
         expect: &Expect,
     ) -> Result<Answer, Refusal> {
         let images = check(key, document, images)?;
-        agrees(expect, key, self.jobs.get(key))?;
-        match self.jobs.get_mut(key).filter(|record| !record.is_ended()) {
+        agrees(expect, key, self.jobs.get(key).map(|r| &**r))?;
+        match self.jobs.get_mut(key).map(Arc::make_mut).filter(|record| !record.is_ended()) {
             None => {
                 let record = JobRecord::new(at, document.clone(), images);
                 let answer = record.answer(true);
-                self.jobs.insert(key.clone(), record);
+                self.jobs.insert(key.clone(), Arc::new(record));
                 Ok(answer)
             }
             Some(record) if record.images == images && same_meaning(&record.document, document) => {
@@ -62,7 +63,7 @@ impl Ledger {
 
     /// Ends the job, or holds one index until it is restarted or the job changed. What has ended stays as it ended.
     pub(super) fn stop(&mut self, at: &At<'_>, key: &JobKey, index: Option<u32>) -> Result<Answer, Refusal> {
-        let record = self.jobs.get_mut(key).ok_or_else(|| Refusal::no_job(key))?;
+        let record = self.jobs.get_mut(key).map(Arc::make_mut).ok_or_else(|| Refusal::no_job(key))?;
         let changed = match index {
             _ if record.is_ended() => false,
             None => {
@@ -88,7 +89,7 @@ impl Ledger {
         key: &JobKey,
         index: Option<u32>,
     ) -> Result<Answer, Refusal> {
-        let record = self.jobs.get_mut(key).ok_or_else(|| Refusal::no_job(key))?;
+        let record = self.jobs.get_mut(key).map(Arc::make_mut).ok_or_else(|| Refusal::no_job(key))?;
         if record.stopped {
             let hint = "`covey run FILE` starts it again";
             return Err(Refusal::conflict(format_args!("job {key} is stopped"), hint));
@@ -127,9 +128,9 @@ impl Ledger {
         if count > MAX_COUNT {
             return Err(Refusal::invalid(format_args!("count must be from 0 to {MAX_COUNT}, not {count}")));
         }
-        let record = self.jobs.get(key);
+        let record = self.jobs.get(key).map(|r| &**r);
         agrees(expect, key, record)?;
-        let record = self.jobs.get_mut(key).ok_or_else(|| Refusal::no_job(key))?;
+        let record = self.jobs.get_mut(key).map(Arc::make_mut).ok_or_else(|| Refusal::no_job(key))?;
         if record.stopped {
             let hint = "`covey run FILE --count N` starts it again";
             return Err(Refusal::conflict(format_args!("job {key} is stopped"), hint));

@@ -84,13 +84,13 @@ impl JobRecord {
 impl Ledger {
     /// The job that has this uid, unless a later one took its name.
     pub fn job_of(&self, uid: Uid) -> Option<(&JobKey, &JobRecord)> {
-        self.jobs.iter().find(|(_, record)| record.uid == uid)
+        self.jobs.iter().find(|(_, record)| record.uid == uid).map(|(key, record)| (key, &**record))
     }
 
     /// Every task that should run, by job and index.
     pub fn wanted(&self) -> impl Iterator<Item = (TaskKey, &JobKey, &JobRecord)> {
         self.jobs.iter().flat_map(|(key, record)| {
-            record.wanted().map(move |index| (TaskKey { uid: record.uid, index }, key, record))
+            record.wanted().map(move |index| (TaskKey { uid: record.uid, index }, key, &**record))
         })
     }
 }
