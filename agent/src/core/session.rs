@@ -8,10 +8,7 @@ use placement::{
     task::{Cause, State},
 };
 
-use super::{
-    Core, WRITE_AGAIN_MS,
-    task::{Goal, Writing},
-};
+use super::{Core, WRITE_AGAIN_MS, task::Goal};
 use crate::event::{Action, Change, Note, Ticket};
 
 /// The present session, and what is remembered exactly as long as it lives.
@@ -218,7 +215,6 @@ impl Core {
         let generation = task.record.generation;
         let asked = task.accepting.take();
         let answers = self.session.as_ref().is_some_and(|s| Some(s.id) == asked);
-        let stopped = task.goal == Goal::Gone;
         if let Err(why) = result {
             self.note(key, "refused", format!("its record cannot be written: {why}"));
             self.tasks.remove(&key);
@@ -232,13 +228,8 @@ impl Core {
         }
         task.armed = true;
         self.dirty.insert(key);
-        if stopped {
-            if answers {
-                self.dirty.remove(&key);
-                self.refuse(key, generation, RefusedOffer::Stale { seen: generation });
-            }
-            return self.write(key, Writing::Drop);
-        }
+        // If it was stopped meanwhile, it is accepted all the same: it is on disk, and would be here after a crash. The
+        // report that it is gone follows when its record is.
         self.note(key, "accepted", "accepted by this node".to_string());
         self.drive(key);
         if answers {
