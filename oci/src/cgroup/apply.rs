@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Band, Error, Home, Limits, Placement};
+use super::{Band, Error, Home, Limits, Placement, number};
 
 /// The kernel's default period for CPU quotas, in microseconds.
 const PERIOD_US: u64 = 100_000;
@@ -84,9 +84,26 @@ fn memory(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
             if no_swap.exists() {
                 write(&no_swap, if bytes.is_some() { "0" } else { "max" })?;
             }
+            if let Some(limit) = bytes {
+                fits(dir, limit)?;
+            }
             write(&dir.join("memory.max"), &or_max(bytes))
         }
     }
+}
+
+/// v1 refuses a limit below what cannot be reclaimed; v2 takes it and kills. Here both refuse.
+fn fits(dir: &Path, limit: u64) -> Result<(), Error> {
+    let path = dir.join("memory.current");
+    let over = || number(&path).unwrap_or(0).saturating_sub(limit);
+    if over() > 0 {
+        // Since Linux 5.19; it fails when less could be reclaimed.
+        let _ = write(&dir.join("memory.reclaim"), &over().to_string());
+    }
+    if over() > 0 {
+        return Err(Error::MemoryTooSmall { limit, path, source: io::Error::from_raw_os_error(libc::EBUSY) });
+    }
+    Ok(())
 }
 
 fn too_small(result: Result<(), Error>, limit: Option<u64>) -> Result<(), Error> {

@@ -94,6 +94,14 @@ fn limits_in_the_words_of_v2() {
     placement.apply(&Limits { cpu_milli: Some(1), memory_bytes: None, pids: None }).unwrap();
     assert_eq!(written(), ["1000 100000", "1", "max", "max", "max"]);
 
+    // A limit below what is in use would kill; it is refused as on v1.
+    clear();
+    fs::write(run.join("memory.current"), "70000000\n").unwrap();
+    let refused = placement.apply(&limits).unwrap_err().to_string();
+    assert!(refused.starts_with("a memory limit of 67108864 bytes is less than"), "{refused}");
+    assert_eq!(written()[2], "");
+    fs::remove_file(run.join("memory.current")).unwrap();
+
     // Without a controller its limit is passed over, as was warned of.
     fs::write(run.join("cgroup.controllers"), "memory\n").unwrap();
     clear();

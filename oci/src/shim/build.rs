@@ -8,7 +8,8 @@ use std::path::Path;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use oci_spec::runtime::Spec;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
 
 use super::inside::{Inside, own};
 use super::mounts;
@@ -139,10 +140,24 @@ fn adapt(spec: &mut Spec, config: &BundleConfig, inside: &Inside) -> Result<(u32
         }
         process.set_env(Some(env));
         let mut as_user = process.user().clone();
+        let reached = process.rlimits().iter().flatten().map(|limit| reach(*limit)).collect();
+        process.set_rlimits(Some(reached));
         as_user.set_uid(user.uid).set_gid(user.gid).set_additional_gids(Some(user.groups)).set_username(None);
         process.set_user(as_user);
     }
     Ok((base + user.uid, oom_score_adj))
+}
+
+/// In a user namespace nobody may raise a hard limit: the shim does it beforehand, for itself and so for its children.
+/// Where it may not either, the container gets what there is.
+fn reach(limit: PosixRlimit) -> PosixRlimit {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limit };
+    let ours = limit.typ() == PosixRlimitType::RlimitNofile && limit.hard() > hard;
+    if !ours || setrlimit(Resource::RLIMIT_NOFILE, soft, limit.hard()).is_ok() {
+        return limit;
+    }
+    let lower = PosixRlimitBuilder::default().typ(limit.typ()).soft(limit.soft().min(hard)).hard(hard);
+    lower.build().unwrap_or(limit)
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

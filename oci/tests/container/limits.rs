@@ -63,6 +63,18 @@ fn a_fork_bomb_stops_at_the_limit() {
 }
 
 #[test]
+fn an_rlimit_that_cannot_be_had_is_not_what_a_start_fails_for() {
+    let world = World::new();
+    let mut run = world.run("nofile", "ulimit -n; ulimit -Hn");
+    run.host.sys_resource = true;
+    let (end, said) = run.finish();
+    assert_eq!(end.code, Some(0));
+    let (soft, hard) = said.trim().split_once('\n').unwrap();
+    assert_eq!(soft, hard);
+    assert!((1024..=1_048_576).contains(&soft.parse::<u64>().unwrap()), "{said}");
+}
+
+#[test]
 fn stats_tell_what_is_used() {
     let world = World::new();
     let run = world.run("use", "probe memory 20; probe memory 4; sleep 1000 & sleep 1000");
