@@ -17,7 +17,7 @@
 //! again n1 | skip n1 | stray n1    its last message twice; the next is lost; one of another session
 //! dead n1 | alive n1          membership
 //! at MS                       time passes; wakes if it was asked for
-//! tasks | jobs | nodes | settled me/web
+//! tasks | jobs | nodes | settled me/web | why me/web[/0]
 //! ```
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -223,6 +223,12 @@ impl Script {
                     Some(Settled::Never(why)) => format!("never: {why}"),
                 };
                 self.answers.push(text);
+            }
+            "why" => {
+                let (job, index) = target(words[1]);
+                let why = self.core.why(&job, index, "me")?;
+                self.answers.extend(why.obstacles.iter().map(|o| o.text()));
+                self.answers.extend(why.fixes.iter().map(|f| format!("{}: {}", f.command, f.text)));
             }
             other => panic!("no such line: {other}"),
         }
