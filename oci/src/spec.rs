@@ -184,7 +184,8 @@ fn environment(given: &[String]) -> Vec<String> {
 }
 
 fn nofile(host: &Host) -> Result<PosixRlimit, OciSpecError> {
-    let most = if host.sys_resource { NOFILE } else { NOFILE_UNPRIVILEGED.min(host.nofile) };
+    // The container's init sets it inside of its user namespace, where nobody raises a hard limit.
+    let most = host.nofile.min(if host.sys_resource { NOFILE } else { NOFILE_UNPRIVILEGED });
     PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(most).hard(most).build()
 }
 

@@ -270,8 +270,12 @@ fn enable(dir: &Path) -> io::Result<()> {
     let there = fs::read_to_string(dir.join("cgroup.controllers"))?;
     let on = fs::read_to_string(dir.join("cgroup.subtree_control"))?;
     let has = |list: &str, controller: &str| list.split_whitespace().any(|c| c == controller);
-    for (controller, _) in NEEDED.iter().filter(|(c, _)| has(&there, c) && !has(&on, c)) {
-        fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"))?;
+    let missing: Vec<String> =
+        NEEDED.iter().filter(|(c, _)| has(&there, c) && !has(&on, c)).map(|(c, _)| format!("+{c}")).collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    // In one write: some are accepted beside processes, and make the cgroup a root of threads, which nobody can leave
+    // for a cgroup below.
+    fs::write(dir.join("cgroup.subtree_control"), missing.join(" "))
 }

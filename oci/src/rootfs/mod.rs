@@ -104,6 +104,14 @@ pub fn mount(
             if !clones.is_empty() && source.raw_os_error() == Some(libc::EINVAL) =>
         {
             let _attached = attach(&clones)?;
+            // A failed attempt may leave its mark of a volatile overlay, which the next would take for a crashed one's.
+            let marked = work.join("work");
+            match fs::remove_dir_all(&marked) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("empty", &marked)(error));
+                }
+                _ => {}
+            }
             overlay.mount()
         }
         other => other,
@@ -142,7 +150,13 @@ impl Overlay<'_> {
         context.set_string("upperdir", &fd_path(self.upper.as_fd())).map_err(error("set upperdir"))?;
         context.set_string("workdir", &fd_path(self.work.as_fd())).map_err(error("set workdir"))?;
         context.set_flag("volatile").map_err(error("set volatile"))?;
-        context.create().map_err(error("create"))?;
+        match context.create() {
+            // Linux before 6.5 took the options unread, and finds out only now which of them it does not know.
+            Err(source) if source.raw_os_error() == Some(libc::EINVAL) && context.log().is_empty() => {
+                return self.mount_with_data();
+            }
+            other => other.map_err(error("create"))?,
+        }
         let mount = context.mount_nodev().map_err(error("fsmount"))?;
         syscalls::attach(mount.as_fd(), self.target).map_err(error("attach"))
     }
