@@ -4,7 +4,6 @@
 pub mod binary;
 pub mod debian;
 mod error;
-pub mod image;
 pub mod node;
 pub mod vm;
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::error::{output_of, tail};
-use crate::{Error, Result, binary, image};
+use crate::{Error, Result, binary};
 pub use cgroups::Cgroups;
 
 /// How often a condition is looked at that nobody announces.
@@ -34,7 +34,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts an agent that forms a cell of its own and loads `hello:1`.
+    /// Starts an agent that forms a cell of its own.
     ///
     /// # Errors
     /// When there is no binary, no right to make cgroups, or the agent does not answer.
@@ -47,10 +47,6 @@ impl Node {
         let covey = binary::covey()?;
         let mut node = Self { covey, agent: None, cgroups: Cgroups::make(&name)?, scratch };
         node.start_agent()?;
-        let layout = node.scratch.path().join("hello");
-        image::hello_layout(&node.covey, &layout)?;
-        let layout = layout.display().to_string();
-        node.json(&["image", "load", &layout, "--name", image::HELLO])?;
         Ok(node)
     }
 

@@ -51,7 +51,7 @@ section uid; awk '/^Uid:/ { print $2 }' /proc/$pid/status
 section answer; wget -qO- http://127.0.0.1:$port/healthz
 
 # More than it may have.
-wget -T 30 -qO- "http://127.0.0.1:$port/alloc?mib=256" 2>/dev/null
+wget -qO- "http://127.0.0.1:$port/alloc?mib=256" 2>/dev/null
 tries=0
 until covey task limited/0 --json | grep -q '"cause": *"oom.limit"'; do
   tries=$((tries + 1)); [ $tries -lt 300 ] || give_up "no cause"
@@ -59,7 +59,7 @@ until covey task limited/0 --json | grep -q '"cause": *"oom.limit"'; do
 done
 section oom; covey task limited/0 --json; echo
 
-covey stop limited || give_up "does not stop"
+covey stop limited >/dev/null || give_up "does not stop"
 tries=0
 until find /sys/fs/cgroup -type d | sort | cmp -s - /tmp/before; do
   tries=$((tries + 1)); [ $tries -lt 300 ] || { find /sys/fs/cgroup -type d | sort | diff /tmp/before -; give_up "left over"; }

@@ -40,9 +40,17 @@ hostname vm
 ip link set lo up
 stty -F /dev/ttyS1 raw
 cd /root
-sh /script </dev/null >/dev/ttyS1 2>&1
+# No terminal for the script, so that programs do not draw.
+mkfifo /run/said
+cat /run/said >/dev/ttyS1 &
+cat=$!
+sh /script </dev/null >/run/said 2>&1
+status=$?
+# What the script left running must not hold this up for long.
+tries=0
+while kill -0 $cat 2>/dev/null && [ $tries -lt 20 ]; do tries=$((tries + 1)); sleep 0.1; done
 echo "
-=== covey-vm script ended with $?" >/dev/ttyS1
+=== covey-vm script ended with $status" >/dev/ttyS1
 sync
 poweroff -f
 "#;

@@ -12,10 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use test_vms::debian::Unpacked;
-use test_vms::{Error, Result, binary, image};
+use test_vms::{Error, Result, binary};
 
 use super::output;
 
+/// Named as covey's.
+const IMAGE: &str = "hello:1";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running engine with the image `hello:1`.
@@ -81,7 +83,7 @@ impl Docker {
         let archive = self.scratch.path().join("image.tar");
         output(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg("hello"))?;
         let entry = r#"ENTRYPOINT ["/hello"]"#;
-        output(self.client().args(["import", "-c", entry]).arg(&archive).arg(image::HELLO)).map(drop)
+        output(self.client().args(["import", "-c", entry]).arg(&archive).arg(IMAGE)).map(drop)
     }
 
     fn client(&self) -> Command {
@@ -94,7 +96,7 @@ impl Docker {
     pub(crate) fn run(&self, name: &str) -> Command {
         let mut client = self.client();
         client.args(["run", "-d", "--network", "host", "--cpus", "0.1", "--memory", "128m", "--name", name]);
-        client.args([image::HELLO, "--listen", "127.0.0.1:0"]);
+        client.args([IMAGE, "--listen", "127.0.0.1:0"]);
         client
     }
 
