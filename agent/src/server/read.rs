@@ -1,5 +1,7 @@
 //! Requests that change nothing: what the placer has seen, and what happened here.
 
+use std::time::Duration;
+
 use gossip::wire::{EventRecord, JobName, Reply};
 use placement::{
     ids::{JobKey, TaskKey},
@@ -7,7 +9,7 @@ use placement::{
     why,
 };
 use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::timeout};
 
 use super::{Out, Services, Stopped, change::key, invalid};
 use crate::{
@@ -15,11 +17,22 @@ use crate::{
     core::place::{PlaceCore, Settled},
 };
 
-/// What the placer's core shows now, and whether it acts: if not, the answer is stale.
+/// A reader waits no longer than this for the placer to see what the ledger has applied.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+/// What the placer's core shows now, and whether it acts: if not, the answer is stale. Who changed something and then
+/// looks sees the change.
 async fn look<T: Send + 'static>(
     services: &Services,
     look: impl FnOnce(&PlaceCore) -> T + Send + 'static,
 ) -> Result<(T, bool), Refusal> {
+    let applied = services.ledger.state().applied;
+    let _ = timeout(CATCH_UP, async {
+        let mut changed = services.placer.changed();
+        let behind = move |core: &PlaceCore| core.view().is_some_and(|(intent, _)| intent.applied < applied);
+        while services.placer.read(behind).await == Some(true) && changed.changed().await.is_ok() {}
+    })
+    .await;
     let seen = services.placer.read(|core| (look(core), core.activation().is_none())).await;
     seen.ok_or_else(|| invalid("the agent is ending".to_string()))
 }
