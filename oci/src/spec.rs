@@ -184,8 +184,7 @@ fn environment(given: &[String]) -> Vec<String> {
 }
 
 fn nofile(host: &Host) -> Result<PosixRlimit, OciSpecError> {
-    // The container's init sets it inside of its user namespace, where nobody raises a hard limit.
-    let most = host.nofile.min(if host.sys_resource { NOFILE } else { NOFILE_UNPRIVILEGED });
+    let most = if host.sys_resource { NOFILE } else { NOFILE_UNPRIVILEGED.min(host.nofile) };
     PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(most).hard(most).build()
 }
 
