@@ -12,6 +12,8 @@ use crate::figures::show_holds;
 
 /// Cycles before the first look: what is made once and kept is made then.
 const WARM_UP: usize = 10;
+/// Ended runs whose logs an agent keeps, for `covey logs --previous`.
+const KEPT_LOGS: usize = 200;
 const JOB: &str = "name = \"cycle\"\n[task]\nimage = \"hello:1\"\nports = [\"http\"]\n\
                    command = [\"/hello\", \"--listen\", \":${PORT_http}\"]\n";
 
@@ -46,7 +48,12 @@ pub(crate) fn run(count: usize) -> Result<bool> {
             after.descriptors <= before.descriptors,
             &format!("{} → {}", before.descriptors, after.descriptors),
         )
-        & show_same("files in DIR", &before.files, &after.files);
+        & show_same("files in DIR, but for kept logs", &before.files, &after.files)
+        & show_holds(
+            "logs of ended runs are kept, and bounded",
+            after.kept_logs <= KEPT_LOGS,
+            &format!("{} → {}, at most {KEPT_LOGS}", before.kept_logs, after.kept_logs),
+        );
     Ok(holds)
 }
 
@@ -60,6 +67,7 @@ struct Left {
     mounts: BTreeSet<String>,
     cgroups: BTreeSet<String>,
     files: BTreeSet<String>,
+    kept_logs: usize,
     processes: usize,
     descriptors: usize,
 }
@@ -68,6 +76,8 @@ impl Left {
     fn of(node: &Node) -> Self {
         let mut files = BTreeSet::new();
         walk(&node.data(), &mut files);
+        let logs = node.data().join("logs");
+        files.retain(|path| !Path::new(path).starts_with(&logs));
         let agent = node.agent_pid();
         Self {
             mounts: mounts("/proc/self/mounts", node)
@@ -76,6 +86,7 @@ impl Left {
                 .collect(),
             cgroups: node.cgroups.below().iter().map(|path| path.display().to_string()).collect(),
             files,
+            kept_logs: fs::read_dir(logs).map_or(0, Iterator::count),
             processes: node.cgroups.processes().len(),
             descriptors: fs::read_dir(format!("/proc/{agent}/fd")).map_or(0, Iterator::count),
         }
