@@ -9,7 +9,6 @@ use std::process::ExitCode;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid};
 use oci_spec::runtime::Spec;
 
 use super::report;
@@ -28,7 +27,7 @@ pub(super) fn main(dir: &Path) -> ExitCode {
     let bundle = Bundle::at(dir);
     match start(&bundle) {
         Ok(running) => {
-            report::announce(&Announcement::Started(running.state.clone()));
+            report::announce(&Announcement::Started(running.started.state.clone()));
             super::wait::become_waiter(dir, &running)
         }
         Err(failure) => {
@@ -40,11 +39,15 @@ pub(super) fn main(dir: &Path) -> ExitCode {
 
 /// What the waiter goes on with.
 pub(super) struct Running {
+    pub(super) started: Started,
+    /// Its POSIX lock lasts over `execve`.
+    pub(super) lock: File,
+}
+
+pub(super) struct Started {
     pub(super) state: State,
     /// Reading ends of the container's stdout and stderr.
     pub(super) output: [OwnedFd; 2],
-    /// Its POSIX lock lasts over `execve`.
-    pub(super) lock: File,
     /// See [`mounts::Host`].
     _host: mounts::Host,
 }
@@ -59,30 +62,15 @@ fn start(bundle: &Bundle) -> Result<Running, Failure> {
     let (config, spec) = (bundle.config().map_err(read)?, bundle.spec().map_err(read)?);
     let lock =
         lock(bundle).map_err(|e| failed(format!("lock the bundle {shown}"), e, "another shim runs it"))?;
-    let woken = wake_cgroups(&config);
     let result = bundle
         .reserve_exit_record()
         .map_err(|e| {
             failed("set room aside for the exit record", e, "free some space on the data directory's disk")
         })
-        .and_then(|()| attempt(bundle, &config, spec, lock));
-    // Long done; a zombie would otherwise stay for the container's life.
-    woken.map(|child| waitpid(child, None));
-    result.inspect_err(|failure| clean_up(bundle, &config, failure))
-}
-
-/// After a quiet spell the kernel takes an RCU grace period (some 10 ms) to let the first process change cgroups. A child
-/// is that process, while the shim does other things.
-fn wake_cgroups(config: &BundleConfig) -> Option<Pid> {
-    // SAFETY: there is one thread.
-    match unsafe { nix::unistd::fork() }.ok()? {
-        ForkResult::Parent { child } => Some(child),
-        ForkResult::Child => {
-            let _ = config.cgroup.join_shims();
-            // SAFETY: ends at once, running nothing of what the parent has set up.
-            unsafe { libc::_exit(0) }
-        }
-    }
+        .and_then(|()| attempt(bundle, &config, spec));
+    // Under the lock: whoever finds it free finds the record, and nothing else left.
+    let started = result.inspect_err(|failure| clean_up(bundle, &config, failure))?;
+    Ok(Running { started, lock })
 }
 
 /// Held until the shim ends; the agent asks with `F_GETLK` who holds it.
@@ -95,7 +83,7 @@ fn lock(bundle: &Bundle) -> io::Result<File> {
     Ok(file)
 }
 
-fn attempt(bundle: &Bundle, config: &BundleConfig, mut spec: Spec, lock: File) -> Result<Running, Failure> {
+fn attempt(bundle: &Bundle, config: &BundleConfig, mut spec: Spec) -> Result<Started, Failure> {
     seccomp::check(&spec)
         .map_err(|e| failed("filter system calls", e, "use a build with the feature `seccomp`"))?;
     let cgroup = |e: crate::cgroup::Error| failed("prepare the run's cgroups", e, "");
@@ -136,7 +124,7 @@ fn attempt(bundle: &Bundle, config: &BundleConfig, mut spec: Spec, lock: File) -
     bundle
         .write_state(&state)
         .map_err(|e| failed("record the start", e, "free some space on the data directory's disk"))?;
-    Ok(Running { state, output: built.output, lock, _host: host })
+    Ok(Started { state, output: built.output, _host: host })
 }
 
 /// Keep a descriptor open over `execve`.

@@ -19,8 +19,8 @@ use crate::pidfd;
 
 /// Execute this program again, as a waiter. If that fails, wait as we are: it only costs memory.
 pub(super) fn become_waiter(bundle: &Path, running: &Running) -> ExitCode {
-    let init = running.state.init.pid;
-    let output = [running.output[0].as_raw_fd(), running.output[1].as_raw_fd()];
+    let init = running.started.state.init.pid;
+    let output = [0, 1].map(|stream| running.started.output[stream].as_raw_fd());
     let lock = running.lock.as_raw_fd();
     let numbers = [init, output[0], output[1], lock];
     let args = ["covey", "shim", "--wait"].map(|arg| CString::new(arg).unwrap_or_default());
