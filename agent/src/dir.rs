@@ -5,13 +5,22 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Deserialize, Serialize};
 
 /// The newest format that this build writes and reads. Changes are additive: N−1 reads what N wrote.
 pub const FORMAT: u32 = 1;
+
+/// An agent that was killed while it started a process leaves its lock to that process until it has become another
+/// program: a moment, for which its successor waits.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A data directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -92,19 +101,27 @@ fn lock(dir: &Path) -> Result<Flock<File>, DirError> {
         .mode(0o600)
         .open(&path)
         .map_err(io_error("open", &path))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            // Only to say who holds it; that it is held is the kernel's word.
-            let _ = lock.set_len(0).and_then(|()| write!(*lock, "{}", std::process::id()));
-            Ok(lock)
+    let until = Instant::now() + PATIENCE;
+    let mut file = file;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                // Only to say who holds it; that it is held is the kernel's word.
+                let _ = lock.set_len(0).and_then(|()| write!(*lock, "{}", std::process::id()));
+                return Ok(lock);
+            }
+            Err((held, Errno::EWOULDBLOCK)) if Instant::now() < until => {
+                file = held;
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err((mut held, Errno::EWOULDBLOCK)) => {
+                let mut pid = String::new();
+                let _ = held.read_to_string(&mut pid);
+                let by = if pid.is_empty() { pid } else { format!(" (pid {pid})") };
+                return Err(DirError::Locked { path: dir.to_path_buf(), by });
+            }
+            Err((_, errno)) => return Err(DirError::Io { what: "lock", path, source: errno.into() }),
         }
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            let by = if pid.is_empty() { pid } else { format!(" (pid {pid})") };
-            Err(DirError::Locked { path: dir.to_path_buf(), by })
-        }
-        Err((_, errno)) => Err(DirError::Io { what: "lock", path, source: errno.into() }),
     }
 }
 

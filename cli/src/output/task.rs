@@ -83,7 +83,7 @@ pub(super) fn reason(task: &Value) -> Option<String> {
     match task["reason"].as_str() {
         Some(reason) if !reason.is_empty() => Some(shown(reason).into_owned()),
         // The end of a run before this one is no reason for what it does now, but good to know.
-        _ if task["state"] == "running" => ended(&task["exit"]).map(|how| format!("before, it {how}")),
+        _ if task["state"] == "running" => ended(&task["exit"]).map(|how| format!("before: {how}")),
         _ => ended(&task["exit"]),
     }
 }
