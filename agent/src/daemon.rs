@@ -33,7 +33,7 @@ use crate::{
     labels,
     ledger::{LedgerHandle, ProposeError},
     limits, measure,
-    runner::{Ground, Runner},
+    runner::{Ground, Runner, ScanError},
     server::{self, ServerError, Services},
     store::{Store, StoreError},
 };
@@ -66,6 +66,8 @@ pub enum AgentError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot name the image of covey's own: {0}")]
     Hello(#[source] oci::reference::ParseError),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
     #[error("the agent's start broke off")]
     Broken,
     #[error("cannot listen for signals: {0}")]
@@ -114,11 +116,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let info = info(&config, &identity, &tree);
     let ground = ground(&config, &dir, images.clone(), tree, store.clone(), &mut warnings)?;
     let runner = Runner::new(ground.clone(), node.clone());
-    let found = runner.scan().map_err(|source| AgentError::Io {
-        what: "look for running containers in",
-        path: ground.bundles.clone(),
-        source,
-    })?;
+    let found = runner.scan()?;
     let promise = held.promise.max(admitted(&ledger, &identity));
     let about = core::Config {
         node: info.clone(),

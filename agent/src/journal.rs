@@ -8,10 +8,12 @@ use std::{
 use gossip::wire::EventRecord;
 use tokio::sync::broadcast;
 
-use crate::{clock, event::Note, store::Store};
+use crate::{
+    clock,
+    event::Note,
+    store::{EVENTS_SHOWN, Store},
+};
 
-/// Events in memory; older ones are on disk only.
-const KEPT: usize = 2_000;
 /// A follower that is further behind misses some, and is told how many.
 const BACKLOG: usize = 1_024;
 /// Events that were not yet on disk when an agent was killed may have been seen by a follower: their numbers are not
@@ -36,8 +38,7 @@ impl Journal {
     /// `held`: what the store had, oldest first.
     pub fn new(node: &str, held: Vec<EventRecord>, store: Store) -> Journal {
         let next = held.last().map_or(0, |last| last.seq + GAP);
-        let skip = held.len().saturating_sub(KEPT);
-        let records = held.into_iter().skip(skip).map(Arc::new).collect();
+        let records = held.into_iter().map(Arc::new).collect();
         Journal {
             node: node.into(),
             ring: Arc::new(Mutex::new(Ring { next, records })),
@@ -79,7 +80,7 @@ impl Journal {
         record.seq = ring.next;
         ring.next += 1;
         let record = Arc::new(record);
-        if ring.records.len() == KEPT {
+        if ring.records.len() == EVENTS_SHOWN {
             ring.records.pop_front();
         }
         ring.records.push_back(record.clone());

@@ -32,6 +32,15 @@ use crate::{
     store::Store,
 };
 
+/// What runs here could not be found out. The agent does not start then: it would take running containers for lost.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    #[error("cannot list the bundles in {path}: {source}")]
+    List { path: PathBuf, source: io::Error },
+    #[error("cannot find out whether {run} still runs: {source}")]
+    Look { run: RunId, source: Box<container::Error> },
+}
+
 /// What all runs on a node share.
 pub struct Ground {
     /// The covey binary: what shims are made of.
@@ -66,15 +75,16 @@ impl Runner {
 
     /// Every run that has a bundle or a cgroup, and what became of it. To be asked once, before the loop begins; those
     /// that live are watched from then on.
-    pub fn scan(&self) -> io::Result<BTreeMap<RunId, Found>> {
+    pub fn scan(&self) -> Result<BTreeMap<RunId, Found>, ScanError> {
         let mut found = BTreeMap::new();
-        for entry in fs::read_dir(&self.ground.bundles)? {
-            let entry = entry?;
+        let list = |source| ScanError::List { path: self.ground.bundles.clone(), source };
+        for entry in fs::read_dir(&self.ground.bundles).map_err(list)? {
+            let entry = entry.map_err(list)?;
             let Some(run) = entry.file_name().to_str().and_then(|n| n.parse::<RunId>().ok()) else {
                 tracing::warn!("{} is not a run's bundle; it is left alone", entry.path().display());
                 continue;
             };
-            found.insert(run, self.look(run, &Bundle::at(entry.path())));
+            found.insert(run, self.look(run, &Bundle::at(entry.path()))?);
         }
         for (_, name) in self.ground.tree.list() {
             if let Ok(run) = name.parse::<RunId>() {
@@ -85,29 +95,25 @@ impl Runner {
         Ok(found)
     }
 
-    fn look(&self, run: RunId, bundle: &Bundle) -> Found {
+    fn look(&self, run: RunId, bundle: &Bundle) -> Result<Found, ScanError> {
         match Live::find(bundle) {
             Ok(Some(live)) => {
                 let state = live.state.clone();
                 self.watch(run, bundle.clone(), live.shim_pidfd, state.is_some());
-                match state {
-                    Some(state) => {
-                        self.remember(run, state.init);
-                        Found::Running {
-                            pid: state.init.pid.unsigned_abs(),
-                            started_at_ms: state.started_at_ms,
-                        }
-                    }
-                    None => Found::Starting,
-                }
+                let Some(state) = state else { return Ok(Found::Starting) };
+                self.remember(run, state.init);
+                let pid = state.init.pid.unsigned_abs();
+                Ok(Found::Running { pid, started_at_ms: state.started_at_ms })
             }
             // No shim ever held its lock: nothing was started.
-            Ok(None) if !bundle.lock().exists() => Found::Unstarted,
-            Ok(None) => Found::Ended(ended(bundle)),
-            Err(error) => {
+            Ok(None) if !bundle.lock().exists() => Ok(Found::Unstarted),
+            Ok(None) => Ok(Found::Ended(ended(bundle))),
+            // A document that is damaged is one run's misfortune.
+            Err(container::Error::Bundle(error)) => {
                 tracing::warn!("the bundle of {run} cannot be read, it counts as lost: {error}");
-                Found::Ended(lost(crate::clock::now().wall_ms))
+                Ok(Found::Ended(lost(crate::clock::now().wall_ms)))
             }
+            Err(source) => Err(ScanError::Look { run, source: Box::new(source) }),
         }
     }
 
@@ -329,16 +335,26 @@ async fn announcement(pipe: OwnedFd) -> Vec<u8> {
     said
 }
 
-/// Returns when the process of `pidfd` has ended.
+/// Returns when the process of `pidfd` has ended, and never before: a container would be taken for lost.
 async fn gone(pidfd: OwnedFd) {
-    // SAFETY: the descriptor is open, and the registration owns it.
-    match unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) } {
-        Ok(fd) => {
-            let _ = fd.readable().await;
+    // SAFETY: the descriptor outlives the registration, which borrows it.
+    let registered = unsafe { AsyncFd::register_with_interest(pidfd.as_fd(), Interest::READABLE) };
+    while !has_ended(&pidfd) {
+        match &registered {
+            Ok(fd) => match fd.readable().await {
+                Ok(mut ready) => ready.clear_ready(),
+                // The runtime is ending, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
+            // Without an event (the kernel has none left to give) it is looked at now and then.
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
-        // Without an event (no descriptors left for one) it is looked at now and then.
-        Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
     }
+}
+
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn ended(bundle: &Bundle) -> Ended {

@@ -27,6 +27,8 @@ const OWNERS: TableDefinition<&str, u32> = TableDefinition::new("owners");
 /// Task key → a record that could not be read, put aside.
 const QUARANTINE: TableDefinition<&str, &[u8]> = TableDefinition::new("quarantine");
 
+/// Events that a node has at hand: the last of those that it remembers.
+pub const EVENTS_SHOWN: usize = 2_000;
 /// Events that a node remembers.
 pub const EVENTS_KEPT: u64 = 10_000;
 /// Events that nothing else took along are forced to disk after so much quiet.
@@ -143,9 +145,10 @@ fn load(db: &Database) -> Result<Held, redb::Error> {
         let last: u64 = read(meta.get("life")?).and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(0);
         held.life = last + 1;
         meta.insert("life", held.life.to_string().as_bytes())?;
-        for row in write.open_table(EVENTS)?.iter()? {
+        for row in write.open_table(EVENTS)?.iter()?.rev().take(EVENTS_SHOWN) {
             held.events.extend(serde_json::from_slice::<EventRecord>(row?.1.value()).ok());
         }
+        held.events.reverse();
         write.open_table(OWNERS)?;
     }
     write.commit()?;

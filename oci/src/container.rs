@@ -35,6 +35,14 @@ pub enum Error {
         /// What there was.
         said: String,
     },
+    /// Whether a shim is there could not be seen.
+    #[error("cannot see whether the shim of {bundle} lives: {source}")]
+    Look {
+        /// The bundle directory.
+        bundle: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// Signalling failed for another reason than the process being gone.
     #[error("cannot signal process {pid}: {source}")]
     Signal {
@@ -103,10 +111,16 @@ pub struct Live {
 impl Live {
     /// Find the live shim of a bundle: the holder of its lock, whatever has become of pids since.
     pub fn find(bundle: &Bundle) -> Result<Option<Live>, Error> {
-        let Some(shim) = lock_holder(bundle) else { return Ok(None) };
-        let Ok(shim_pidfd) = pidfd::open(shim) else { return Ok(None) };
+        // What cannot be looked at is an error and never "gone": the caller would take a running container for lost.
+        let failed = |source| Error::Look { bundle: bundle.dir().display().to_string(), source };
+        let Some(shim) = lock_holder(bundle).map_err(failed)? else { return Ok(None) };
+        let shim_pidfd = match pidfd::open(shim) {
+            Ok(held) => held,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
         // Asked again now that the process is held: it is the holder, and not one that came after.
-        if lock_holder(bundle) != Some(shim) {
+        if lock_holder(bundle).map_err(failed)? != Some(shim) {
             return Ok(None);
         }
         let state = bundle.state()?.filter(|state| state.shim.pid == shim && state.shim.is_there());
@@ -115,13 +129,17 @@ impl Live {
 }
 
 /// Who holds the bundle's lock.
-fn lock_holder(bundle: &Bundle) -> Option<i32> {
-    let file = File::options().read(true).write(true).open(bundle.lock()).ok()?;
+fn lock_holder(bundle: &Bundle) -> io::Result<Option<i32>> {
+    let file = match File::options().read(true).write(true).open(bundle.lock()) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
     // SAFETY: all zeroes is a valid flock: from the start to the end of the file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;
-    fcntl(file.as_raw_fd(), FcntlArg::F_GETLK(&mut lock)).ok()?;
-    (lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid > 0).then_some(lock.l_pid)
+    fcntl(file.as_raw_fd(), FcntlArg::F_GETLK(&mut lock))?;
+    Ok((lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid > 0).then_some(lock.l_pid))
 }
 
 /// Signal a process that was recorded earlier. False when it is gone; a later process with its pid is never hit.

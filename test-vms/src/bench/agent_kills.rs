@@ -47,6 +47,13 @@ pub(crate) fn run(count: usize) -> Result<bool> {
     );
     let changed: Vec<_> = before.iter().filter(|(task, was)| after.get(*task) != Some(was)).collect();
     let held = show_holds("no container restarted or lost", changed.is_empty(), &format!("{changed:?}"));
+    for (task, _) in &changed {
+        for event in node.items(&["events", "--job", "many"])? {
+            if event["index"].as_u64() == task.parse().ok() && event["kind"] != "readopted" {
+                println!("    {} {} {}", event["time"], event["kind"], event["text"]);
+            }
+        }
+    }
     let mut lines = 0;
     let mut gaps = Vec::new();
     for index in 0..TASKS {
