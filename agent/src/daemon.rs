@@ -161,6 +161,11 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     ledger.shutdown().await;
     if config.dev {
         let _ = spawn_blocking(move || ground.end_all(DEV_GRACE)).await;
+    } else if ground.tree.list().is_empty()
+        && let Err(error) = ground.tree.clear()
+    {
+        // Nothing runs, so nothing needs them; the next agent makes them again.
+        tracing::debug!("the node's cgroups stay: {error}");
     }
     Ok(())
 }

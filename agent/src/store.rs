@@ -1,8 +1,12 @@
 //! `DIR/agent.redb`: what the node must not forget. One thread writes; whatever waits for it shares a transaction.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Duration,
 };
@@ -72,6 +76,8 @@ enum Job {
 #[derive(Clone)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
+    /// Ranges that were asked for before: a start need not wait for the disk again.
+    owners: Arc<Mutex<BTreeMap<String, u32>>>,
 }
 
 /// Called with each ticket once its changes are on disk, or cannot be.
@@ -91,7 +97,7 @@ impl Store {
             .name("store".into())
             .spawn(move || writer.run(&inbox))
             .map_err(|source| StoreError::Thread { path: path.to_path_buf(), source })?;
-        Ok((Store { jobs }, held))
+        Ok((Store { jobs, owners: Arc::default() }, held))
     }
 
     /// Answered through `Stored`. The thread lives as long as a handle does.
@@ -106,9 +112,18 @@ impl Store {
 
     /// The number of the owner's range of user ids here, given out once and kept.
     pub async fn owner(&self, owner: String) -> Result<u32, String> {
+        if let Some(number) = self.known().get(&owner) {
+            return Ok(*number);
+        }
         let (tell, told) = tokio::sync::oneshot::channel();
-        let _ = self.jobs.send(Job::Owner(owner, tell));
-        told.await.unwrap_or_else(|_| Err("the store has ended".to_string()))
+        let _ = self.jobs.send(Job::Owner(owner.clone(), tell));
+        let number = told.await.unwrap_or_else(|_| Err("the store has ended".to_string()))?;
+        self.known().insert(owner, number);
+        Ok(number)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,4 +279,76 @@ impl Writer {
 
 fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
     serde_json::to_vec(value).map_err(|e| redb::Error::Io(e.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{clock, journal::Journal};
+
+    type Answers = mpsc::Receiver<(Ticket, Result<(), String>)>;
+
+    fn open(path: &Path) -> (Store, Held, Answers) {
+        let (tell, told) = mpsc::channel();
+        let stored = Box::new(move |ticket, result| {
+            let _ = tell.send((ticket, result));
+        });
+        let (store, held) = Store::open(path, true, stored).unwrap();
+        (store, held, told)
+    }
+
+    /// redb lets go of its file when the thread has ended: then it can be opened again.
+    fn reopen(path: &Path, store: Store, told: Answers) -> (Store, Held, Answers) {
+        drop(store);
+        while told.recv().is_ok() {}
+        open(path)
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_is_there_at_the_next_start() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("agent.redb");
+        let (store, held, told) = open(&path);
+        assert_eq!((held.life, held.promise, held.records.len()), (1, Activation::default(), 0));
+        let promise = Activation { cell: 1, index: 7 };
+        store.change(3, vec![Change::Promise(promise)]);
+        assert_eq!(told.recv().unwrap(), (3, Ok(())));
+        assert_eq!(store.owner("ann".into()).await, Ok(0));
+        assert_eq!(store.owner("bob".into()).await, Ok(1));
+        assert_eq!(store.owner("ann".into()).await, Ok(0));
+        let journal = Journal::new("n1", held.events, store.clone());
+        journal.node("agent_started", "started".into());
+        drop(journal);
+
+        let (store, held, told) = reopen(&path, store, told);
+        assert_eq!((held.life, held.promise), (2, promise));
+        assert_eq!(held.events.len(), 1);
+        assert_eq!(store.owner("bob".into()).await, Ok(1));
+        let last = held.events[0].seq;
+        let journal = Journal::new("n1", held.events, store.clone());
+        journal.node("agent_started", "again".into());
+        let (events, _) = journal.read();
+        // Numbers never come twice, whatever a crash kept from the disk.
+        assert!(events[1].seq > last && events[1].time <= clock::rfc3339(clock::now().wall_ms));
+        drop(journal);
+        reopen(&path, store, told);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_put_aside_and_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("agent.redb");
+        {
+            let db = Database::create(&path).unwrap();
+            let write = db.begin_write().unwrap();
+            write.open_table(TASKS).unwrap().insert("1.7.0", b"{\"key\":".as_slice()).unwrap();
+            write.commit().unwrap();
+        }
+        let (store, held, told) = open(&path);
+        assert_eq!(held.quarantined.len(), 1);
+        assert_eq!(held.quarantined[0].0, "1.7.0");
+        let (_store, held, _told) = reopen(&path, store, told);
+        assert!(held.quarantined.is_empty() && held.records.is_empty());
+    }
 }
