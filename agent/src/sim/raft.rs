@@ -156,10 +156,10 @@ async fn story() -> Outcome {
     outcome
 }
 
-/// `COVEY_SEED=N` runs one seed, `COVEY_SEEDS=N` so many.
+/// `SEED=N` runs one seed, `SEEDS=N` so many.
 fn seeds() -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    match (number("COVEY_SEED"), number("COVEY_SEEDS")) {
+    match (number("SEED"), number("SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
         (None, Some(count)) => 0..count,
         (None, None) => 0..200,
