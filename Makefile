@@ -24,8 +24,8 @@ help:
 	  'make bench [NAME=] [COUNT=]   each figure beside its peer'"'"'s; NAME runs one: $(BENCHES)' \
 	  'make fuzz [SECONDS=60]    runs each fuzz target for a while (needs cargo-fuzz and a nightly toolchain)' \
 	  'make fmt, make lint       formats; checks format and lints' \
-	  'make sim SEEDS=N         the seeded simulations of make test, with so many seeds' \
-	  'make soak MINUTES=N      faults on a real host for so long'
+	  'make sim SEEDS=N          the seeded simulations of make test, with so many seeds' \
+	  'make soak MINUTES=N       faults on a real host for so long'
 
 BENCHES := start submit agent-kills cycles memory
 
