@@ -40,6 +40,7 @@ build:
 test: build
 	$(needs) test
 	cargo test --release --locked --workspace --doc --quiet
+	cargo test --release --locked --package oci --no-default-features --lib --quiet seccomp
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	  COVEY=$(COVEY) cargo nextest run --release --locked --workspace; \
 	else \

@@ -1,5 +1,6 @@
 //! The agent: puts its parts together, and takes them apart.
 
+pub mod inbox;
 pub mod node;
 pub mod placer;
 
@@ -18,10 +19,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use self::{
-    node::{NodeHandle, NodeLoop},
-    placer::PlacerLoop,
-};
+use self::{inbox::NodeHandle, node::NodeLoop, placer::PlacerLoop};
 use crate::{
     clock,
     config::Config,

@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     clock,
     core::Core,
-    daemon::node::NodeHandle,
+    daemon::inbox::NodeHandle,
     event::{Event, RunId},
     runner::{Ground, prepare::band},
 };

@@ -24,7 +24,7 @@ use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream, unix::OwnedWriteHalf};
 
 use crate::{
-    daemon::{node::NodeHandle, placer::PlacerHandle},
+    daemon::{inbox::NodeHandle, placer::PlacerHandle},
     journal::Journal,
     ledger::LedgerHandle,
 };

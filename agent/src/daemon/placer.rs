@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::node::NodeHandle;
+use super::inbox::NodeHandle;
 use crate::{
     clock,
     core::place::{PlaceAction, PlaceConfig, PlaceCore, PlaceEvent},

@@ -1,0 +1,72 @@
+//! What all runs on a node share, and how what is left of one is removed.
+
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci::{
+    bundle::Bundle,
+    cgroup::Tree,
+    container::{self, Live},
+};
+
+use crate::{event::RunId, store::Store};
+
+/// What all runs on a node share.
+pub struct Ground {
+    /// The covey binary: what shims are made of.
+    pub exe: PathBuf,
+    pub bundles: PathBuf,
+    /// Logs of runs that are over.
+    pub logs: PathBuf,
+    pub images: Arc<oci::content::Store>,
+    pub tree: Tree,
+    pub host: oci::spec::Host,
+    pub store: Store,
+    /// Whether this kernel can map layers into user namespaces.
+    pub idmaps: bool,
+}
+
+impl Ground {
+    /// Kills what is left, removes cgroup and bundle, and puts the logs aside.
+    pub(super) fn remove(&self, run: RunId) -> Result<(), String> {
+        let bundle = Bundle::at(self.bundles.join(run.to_string()));
+        let name = run.to_string();
+        if bundle.dir().exists() {
+            crate::logs::keep(&self.logs, run, &bundle.log()).map_err(|e| e.to_string())?;
+            container::remove(&bundle).map_err(|e| e.to_string())
+        } else {
+            self.tree.kill(&name).and_then(|()| self.tree.remove(&name)).map_err(|e| e.to_string())
+        }
+    }
+
+    /// Ends every container here and removes all that is left of them: for a cell that is thrown away.
+    pub fn end_all(&self, grace: Duration) {
+        let runs: Vec<Bundle> = fs::read_dir(&self.bundles)
+            .map(|entries| entries.flatten().map(|e| Bundle::at(e.path())).collect())
+            .unwrap_or_default();
+        let live: Vec<Live> = runs.iter().filter_map(|bundle| Live::find(bundle).ok().flatten()).collect();
+        for init in live.iter().filter_map(|l| l.state.as_ref()).map(|state| state.init) {
+            let _ = container::signal(&init, libc::SIGTERM);
+        }
+        let until = Instant::now() + grace;
+        for shim in &live {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(shim.shim_pidfd.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
+        }
+        for bundle in &runs {
+            if let Err(error) = container::remove(bundle) {
+                tracing::warn!("cannot remove {}: {error}", bundle.dir().display());
+            }
+        }
+        if let Err(error) = self.tree.clear() {
+            tracing::warn!("cannot remove the node's cgroups: {error}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! One run from its start to its end, told to the node's loop as events.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci::{
+    bundle::{Announcement, Bundle, ExitRecord, Process},
+    container::{self, Live},
+    digest::Digest,
+};
+use tokio::{
+    io::{AsyncReadExt, Interest, unix::AsyncFd},
+    net::unix::pipe,
+    task::spawn_blocking,
+};
+
+use super::{Ground, prepare};
+use crate::{
+    daemon::inbox::NodeHandle,
+    event::{Ended, Event, RunEvent, RunId, StartRun},
+};
+
+/// One run on its way.
+pub(super) struct Watched {
+    pub(super) ground: Arc<Ground>,
+    pub(super) node: NodeHandle,
+    pub(super) inits: Arc<Mutex<BTreeMap<RunId, Process>>>,
+    pub(super) run: RunId,
+}
+
+impl Watched {
+    fn tell(&self, what: RunEvent) {
+        self.node.tell(Event::Run { run: self.run, what });
+    }
+
+    pub(super) async fn start(self, start: StartRun) {
+        if let Some(port) = prepare::busy_port(start.ports.values().copied()) {
+            return self.tell(RunEvent::PortBusy { port });
+        }
+        let unpacked = |digest: Digest| self.ground.images.is_unpacked(&digest);
+        if start.digest.parse().is_ok_and(|digest| !unpacked(digest)) {
+            self.tell(RunEvent::Phase(format!("unpacking {}", start.digest)));
+        }
+        let dir = self.ground.bundles.join(self.run.to_string());
+        let (bundle, mut spawned) = match prepare::spawn(&self.ground, start, dir).await {
+            Ok(made) => made,
+            Err(failure) => return self.failed(failure).await,
+        };
+        let said = announcement(spawned.announcement.into()).await;
+        let reap = move || spawned.child.wait();
+        match container::parse_announcement(bundle.dir(), &said) {
+            Ok(Announcement::Started(state)) => {
+                let shim = Live::find(&bundle);
+                self.started(state.init);
+                if let Ok(Some(live)) = shim {
+                    gone(live.shim_pidfd).await;
+                }
+                // It is our child: until it is waited for it stays a zombie.
+                let _ = spawn_blocking(reap).await;
+                self.tell(RunEvent::Exited(ended(&bundle)));
+            }
+            Ok(Announcement::Failed(failure)) => {
+                let _ = spawn_blocking(reap).await;
+                let why = match failure.hint.as_str() {
+                    "" => failure.to_string(),
+                    hint => format!("{failure} ({hint})"),
+                };
+                self.failed(prepare::Failure { why, transient: false }).await;
+            }
+            Err(error) => {
+                let _ = spawn_blocking(reap).await;
+                self.failed(prepare::Failure { why: error.to_string(), transient: true }).await;
+            }
+        }
+    }
+
+    fn started(&self, init: Process) {
+        self.inits.lock().unwrap_or_else(PoisonError::into_inner).insert(self.run, init);
+        self.tell(RunEvent::Started { pid: init.pid.unsigned_abs() });
+    }
+
+    /// Nothing is left of it when the core hears of it.
+    async fn failed(&self, failure: prepare::Failure) {
+        let (ground, run) = (self.ground.clone(), self.run);
+        if let Ok(Err(error)) = spawn_blocking(move || ground.remove(run)).await {
+            tracing::warn!("after a start that failed: {error}");
+        }
+        self.tell(RunEvent::StartFailed { why: failure.why, transient: failure.transient });
+    }
+
+    pub(super) async fn adopted(self, bundle: Bundle, shim: OwnedFd, started: bool) {
+        if started {
+            gone(shim).await;
+            return self.tell(RunEvent::Exited(ended(&bundle)));
+        }
+        // The shim was about to start it: its state appears, or it ends.
+        let mut end = std::pin::pin!(gone(shim));
+        loop {
+            if let Ok(Some(state)) = bundle.state() {
+                self.started(state.init);
+                end.await;
+                return self.tell(RunEvent::Exited(ended(&bundle)));
+            }
+            tokio::select! {
+                () = &mut end => break,
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+        }
+        match bundle.exit_record() {
+            Ok(Some(ExitRecord { error: Some(failure), .. })) => {
+                self.failed(prepare::Failure { why: failure.to_string(), transient: false }).await;
+            }
+            // It started and ended between two looks, or the shim was lost.
+            _ => self.tell(RunEvent::Exited(ended(&bundle))),
+        }
+    }
+}
+
+/// All that a shim says before it closes the pipe.
+async fn announcement(pipe: OwnedFd) -> Vec<u8> {
+    let mut said = Vec::new();
+    if let Ok(pipe) = pipe::Receiver::from_owned_fd(pipe) {
+        // What cannot be read says as little as an empty line, and is reported as that.
+        let _ = pipe.take(64 << 10).read_to_end(&mut said).await;
+    }
+    said
+}
+
+/// Returns when the process of `pidfd` has ended, and never before: a container would be taken for lost.
+async fn gone(pidfd: OwnedFd) {
+    // SAFETY: the descriptor outlives the registration, which borrows it.
+    let registered = unsafe { AsyncFd::register_with_interest(pidfd.as_fd(), Interest::READABLE) };
+    while !has_ended(&pidfd) {
+        match &registered {
+            Ok(fd) => match fd.readable().await {
+                Ok(mut ready) => ready.clear_ready(),
+                // The runtime is ending, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
+            // Without an event (the kernel has none left to give) it is looked at now and then.
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
+}
+
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+pub(super) fn ended(bundle: &Bundle) -> Ended {
+    match bundle.exit_record() {
+        Ok(Some(record)) => Ended {
+            code: record.code,
+            signal: record.signal,
+            oom: record.oom,
+            shim_lost: false,
+            at_ms: record.finished_at_ms,
+        },
+        _ => lost(crate::clock::now().wall_ms),
+    }
+}
+
+pub(super) fn lost(at_ms: u64) -> Ended {
+    Ended { code: None, signal: None, oom: false, shim_lost: true, at_ms }
+}
