@@ -2,4 +2,6 @@
 
 pub mod client;
 pub mod frame;
+pub mod membership;
+pub mod peer;
 pub mod wire;
