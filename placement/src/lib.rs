@@ -18,4 +18,5 @@ pub mod resources;
 pub mod score;
 pub mod task;
 pub mod view;
+pub mod voters;
 pub mod why;
