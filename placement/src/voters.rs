@@ -119,7 +119,7 @@ pub fn next_step(
     let mut ready = missing.iter().filter(|id| seats.learners.get(id) == Some(&true));
     if let Some(id) = ready.next() {
         // An even number of voters bears no more deaths than one fewer: it is passed through, not waited in.
-        let even = seats.voters.len() % 2 == 0;
+        let even = seats.voters.len().is_multiple_of(2);
         let room = seats.voters.len() <= wanted.len();
         if room && (even || !surplus.is_empty() || ready.next().is_some()) {
             return Some(VoterStep::Promote(*id));
@@ -130,7 +130,7 @@ pub fn next_step(
     let mut rest = seats.voters.clone();
     rest.remove(leave);
     let replaced = missing.is_empty() || seats.voters.len() > wanted.len();
-    let dead_weight = !alive(leave) && seats.voters.len() % 2 == 0;
+    let dead_weight = !alive(leave) && seats.voters.len().is_multiple_of(2);
     ((replaced || dead_weight) && majority(&rest)).then_some(VoterStep::Demote(*leave))
 }
 
