@@ -4,4 +4,6 @@ pub mod client;
 pub mod frame;
 pub mod membership;
 pub mod peer;
+pub mod tls;
+pub mod token;
 pub mod wire;

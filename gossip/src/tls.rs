@@ -1,0 +1,134 @@
+//! Who may talk: TLS 1.3 (ring) by certificates of the cell's own authority, and by a token for who has none yet.
+
+mod authority;
+mod subject;
+mod verify;
+
+use std::sync::Arc;
+
+use placement::ids::CellId;
+use rustls::{
+    ClientConfig, ServerConfig,
+    client::Resumption,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::NoServerSessionStorage,
+    version::TLS13,
+};
+
+pub use authority::{Authority, LIFETIME};
+pub use subject::{BadSubject, Subject};
+pub use verify::Pinned;
+
+/// Members of the cell, both with certificates.
+pub const ALPN: &[u8] = crate::wire::PROTOCOL.as_bytes();
+/// A stranger with a token: may join and nothing else.
+pub const ALPN_JOIN: &[u8] = b"covey-join/1";
+
+/// A key or certificate that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{what} cannot be read: {source}")]
+    Pem { what: &'static str, source: rustls::pki_types::pem::Error },
+    #[error("{what} cannot be made: {source}")]
+    Make { what: &'static str, source: rcgen::Error },
+    #[error("a node's public key must be a point on P-256 of 65 bytes")]
+    PublicKey,
+    #[error("the authority's certificate is not of its key, or of a cell of another name")]
+    OtherAuthority,
+    #[error(transparent)]
+    Subject(#[from] BadSubject),
+    #[error("TLS refuses {what}: {source}")]
+    Tls { what: &'static str, source: rustls::Error },
+}
+
+/// What a member shows: its certificate, the authority's, and the key that it has the certificate for.
+#[derive(Debug)]
+pub struct Credentials {
+    pub subject: Subject,
+    pub cell: CellId,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Credentials {
+    /// `key`: PKCS#8 PEM; `certificate`: the node's, as issued; `authority`: PEM. Whether it has expired is for the peers to say.
+    pub fn new(
+        key: &str,
+        certificate: CertificateDer<'static>,
+        authority: &str,
+    ) -> Result<Credentials, TlsError> {
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+            .map_err(|source| TlsError::Pem { what: "the node's key", source })?;
+        let authority = authority::certificate(authority)?;
+        let cell = subject::cell_of(&authority)?;
+        let subject = Subject::read(&certificate, &cell)?;
+        Ok(Credentials { subject, cell, chain: vec![certificate, authority], key })
+    }
+
+    /// For whoever connects. A client without a certificate gets through the handshake: it is for the transport to
+    /// hold it to `ALPN_JOIN`.
+    pub fn server(&self) -> Result<ServerConfig, TlsError> {
+        let tls = |source| TlsError::Tls { what: "this node's certificate", source };
+        let provider = provider();
+        let verifier = verify::Clients::of(self.authority(), &self.cell, &provider)?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(tls)?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(tls)?;
+        config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
+        // A resumed session would outlive the certificates that it began with, and saves a third of a millisecond.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
+    /// For connecting to other members, by `Subject::server_name` or `any_server_name`.
+    pub fn client(&self) -> Result<ClientConfig, TlsError> {
+        let provider = provider();
+        let verifier = verify::Servers::of(self.authority(), &self.cell, &provider)?;
+        let tls = |source| TlsError::Tls { what: "this node's certificate", source };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(tls)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+
+    fn authority(&self) -> &CertificateDer<'static> {
+        &self.chain[1]
+    }
+}
+
+/// For a stranger who has nothing but a token: the server must show an authority with this fingerprint, and a
+/// certificate of it.
+pub fn joining(cell: &CellId) -> Result<ClientConfig, TlsError> {
+    let provider = provider();
+    let verifier = Pinned::new(cell.clone());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|source| TlsError::Tls { what: "to join", source })?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_JOIN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// The server name for whichever member of the cell answers.
+pub fn any_server_name(cell: &CellId) -> String {
+    subject::any_name(cell)
+}
+
+/// Always given, never the process's default: that panics when a dependency brings a second one.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}

@@ -1,0 +1,105 @@
+//! The cell's authority: says who is a member, for a while.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use placement::ids::CellId;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+use super::{
+    TlsError,
+    subject::{self, Subject},
+};
+
+/// Of a node's certificate. Any voter renews it long before.
+pub const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Clocks differ: a certificate is good an hour before it was made.
+const BACKDATED: Duration = Duration::from_secs(3600);
+
+/// Holds the authority's key. Only voters have one.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    cell: CellId,
+}
+
+impl Authority {
+    /// From its key and self-signed certificate (PEM), and the cell's name, which is in the certificate.
+    pub fn open(key: &str, certificate: &str, cell_name: &str) -> Result<Authority, TlsError> {
+        let what = "the authority's key";
+        let key = KeyPair::from_pem(key).map_err(|source| TlsError::Make { what, source })?;
+        let certificate = self::certificate(certificate)?;
+        let cell = subject::cell_of(&certificate)?;
+        let parsed = webpki::EndEntityCert::try_from(&certificate).map_err(|_| TlsError::OtherAuthority)?;
+        // What it issues names its issuer by these very bytes.
+        let params = params(cell_name);
+        let again = params.self_signed(&key).map_err(|source| TlsError::Make { what, source })?;
+        let again = webpki::EndEntityCert::try_from(again.der()).map_err(|_| TlsError::OtherAuthority)?;
+        if subject::fingerprint(key.public_key_raw()) != cell || again.subject() != parsed.subject() {
+            return Err(TlsError::OtherAuthority);
+        }
+        Ok(Authority { issuer: Issuer::new(params, key), cell })
+    }
+
+    /// The cell's id.
+    pub fn cell(&self) -> &CellId {
+        &self.cell
+    }
+
+    /// A certificate for the node that has this public key (an uncompressed P-256 point), from an hour before `now`
+    /// until `LIFETIME` after it. The node's id follows from the key; whether the name is free is for the ledger to say.
+    pub fn issue(
+        &self,
+        public_key: &[u8],
+        name: &str,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, TlsError> {
+        if public_key.len() != 65 || public_key.first() != Some(&4) {
+            return Err(TlsError::PublicKey);
+        }
+        let subject = Subject { node: subject::node_of(public_key), name: name.to_string() };
+        let make = |source| TlsError::Make { what: "a node's certificate", source };
+        let mut params = CertificateParams::new(subject.dns_names(&self.cell)).map_err(make)?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        params.not_before = epoch + now.saturating_sub(BACKDATED);
+        params.not_after = epoch + now.saturating_add(LIFETIME);
+        let certificate = params.signed_by(&RawKey(public_key), &self.issuer).map_err(make)?;
+        Ok(certificate.der().clone())
+    }
+}
+
+/// As the authority's own certificate was made.
+fn params(cell_name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, format!("covey cell {cell_name}"));
+    params
+}
+
+/// Reads PEM.
+pub(super) fn certificate(pem: &str) -> Result<CertificateDer<'static>, TlsError> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|source| TlsError::Pem { what: "the authority's certificate", source })
+}
+
+/// A public key whose private half is elsewhere.
+struct RawKey<'a>(&'a [u8]);
+
+impl PublicKeyData for RawKey<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
