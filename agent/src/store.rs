@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -50,6 +51,8 @@ pub enum StoreError {
     Read { path: PathBuf, source: redb::Error },
     #[error("cannot write to {path}: {source}")]
     Write { path: PathBuf, source: redb::Error },
+    #[error("cannot write to {path}: the disk is full; free some space there, it is tried again")]
+    Full { path: PathBuf },
     #[error("cannot start the thread that writes {path}: {source}")]
     Thread { path: PathBuf, source: std::io::Error },
 }
@@ -86,13 +89,10 @@ pub type Stored = Box<dyn Fn(Ticket, Result<(), String>) + Send>;
 impl Store {
     /// Opens or makes it, counts this start, and starts the thread. `durable`: off for throw-away cells.
     pub fn open(path: &Path, durable: bool, stored: Stored) -> Result<(Store, Held), StoreError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|source| StoreError::Open { path: path.to_path_buf(), source })?;
+        let db = open(path).map_err(|source| StoreError::Open { path: path.to_path_buf(), source })?;
         let held = load(&db).map_err(|source| StoreError::Read { path: path.to_path_buf(), source })?;
         let (jobs, inbox) = mpsc::channel();
-        let mut writer = Writer { db, path: path.to_path_buf(), durable, stored, unflushed: false };
+        let mut writer = Writer { db: Some(db), path: path.to_path_buf(), durable, stored, unflushed: false };
         thread::Builder::new()
             .name("store".into())
             .spawn(move || writer.run(&inbox))
@@ -125,6 +125,10 @@ impl Store {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path)
 }
 
 fn load(db: &Database) -> Result<Held, redb::Error> {
@@ -171,7 +175,8 @@ fn load(db: &Database) -> Result<Held, redb::Error> {
 }
 
 struct Writer {
-    db: Database,
+    /// None after a write that failed: redb then wants the file closed and opened again.
+    db: Option<Database>,
     path: PathBuf,
     durable: bool,
     stored: Stored,
@@ -199,7 +204,7 @@ impl Writer {
             self.unflushed = events_only;
             let result = self
                 .write(&jobs, !events_only)
-                .map_err(|source| StoreError::Write { path: self.path.clone(), source }.to_string());
+                .map_err(|source| failed(self.path.clone(), source).to_string());
             for job in jobs {
                 match job {
                     Job::Changes(ticket, _) => {
@@ -222,9 +227,19 @@ impl Writer {
     }
 
     /// One transaction; the numbers of the owners that were asked for.
-    fn write(&self, jobs: &[Job], flush: bool) -> Result<Vec<(String, u32)>, redb::Error> {
-        let mut write = self.db.begin_write()?;
-        if !flush || !self.durable {
+    fn write(&mut self, jobs: &[Job], flush: bool) -> Result<Vec<(String, u32)>, redb::Error> {
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => open(&self.path)?,
+        };
+        let numbers = Writer::commit(&db, jobs, flush && self.durable)?;
+        self.db = Some(db);
+        Ok(numbers)
+    }
+
+    fn commit(db: &Database, jobs: &[Job], durable: bool) -> Result<Vec<(String, u32)>, redb::Error> {
+        let mut write = db.begin_write()?;
+        if !durable {
             write.set_durability(Durability::None)?;
         }
         let mut numbers = Vec::new();
@@ -277,6 +292,13 @@ impl Writer {
     }
 }
 
+fn failed(path: PathBuf, source: redb::Error) -> StoreError {
+    match source {
+        redb::Error::Io(e) if e.kind() == ErrorKind::StorageFull => StoreError::Full { path },
+        source => StoreError::Write { path, source },
+    }
+}
+
 fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
     serde_json::to_vec(value).map_err(|e| redb::Error::Io(e.into()))
 }
@@ -284,12 +306,16 @@ fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
     use super::*;
     use crate::{clock, journal::Journal};
 
     type Answers = mpsc::Receiver<(Ticket, Result<(), String>)>;
 
-    fn open(path: &Path) -> (Store, Held, Answers) {
+    fn start(path: &Path) -> (Store, Held, Answers) {
         let (tell, told) = mpsc::channel();
         let stored = Box::new(move |ticket, result| {
             let _ = tell.send((ticket, result));
@@ -302,14 +328,14 @@ mod tests {
     fn reopen(path: &Path, store: Store, told: Answers) -> (Store, Held, Answers) {
         drop(store);
         while told.recv().is_ok() {}
-        open(path)
+        start(path)
     }
 
     #[tokio::test]
     async fn what_was_stored_is_there_at_the_next_start() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("agent.redb");
-        let (store, held, told) = open(&path);
+        let (store, held, told) = start(&path);
         assert_eq!((held.life, held.promise, held.records.len()), (1, Activation::default(), 0));
         let promise = Activation { cell: 1, index: 7 };
         store.change(3, vec![Change::Promise(promise)]);
@@ -345,10 +371,44 @@ mod tests {
             write.open_table(TASKS).unwrap().insert("1.7.0", b"{\"key\":".as_slice()).unwrap();
             write.commit().unwrap();
         }
-        let (store, held, told) = open(&path);
+        let (store, held, told) = start(&path);
         assert_eq!(held.quarantined.len(), 1);
         assert_eq!(held.quarantined[0].0, "1.7.0");
         let (_store, held, _told) = reopen(&path, store, told);
         assert!(held.quarantined.is_empty() && held.records.is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_the_store_goes_on_when_there_is_room() {
+        let temp = tempfile::tempdir().unwrap();
+        let disk = temp.path();
+        let options = Some("size=2m");
+        mount(Some("tmpfs"), disk, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        let (store, _, told) = start(&disk.join("agent.redb"));
+        let kept = Activation { cell: 1, index: 7 };
+        store.change(1, vec![Change::Promise(kept)]);
+        assert_eq!(told.recv().unwrap(), (1, Ok(())));
+
+        let hog = disk.join("hog");
+        let full = fs::write(&hog, vec![1; 4 << 20]).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+        let mut ticket = 1;
+        let mut change = |index| {
+            ticket += 1;
+            store.change(ticket, vec![Change::Promise(Activation { cell: 1, index })]);
+            told.recv().unwrap()
+        };
+        // What the file has room for goes in; it grows by and by, as owners are many.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let refused = (0..100_000).find_map(|n| runtime.block_on(store.owner(format!("owner-{n}"))).err());
+        assert!(refused.as_ref().is_some_and(|why| why.contains("the disk is full")), "{refused:?}");
+
+        fs::remove_file(&hog).unwrap();
+        let (_, result) = change(8);
+        assert_eq!(result, Ok(()));
+        let (store, held, _told) = reopen(&disk.join("agent.redb"), store, told);
+        assert_eq!(held.promise, Activation { cell: 1, index: 8 });
+        drop(store);
+        umount2(disk, MntFlags::MNT_DETACH).unwrap();
     }
 }
