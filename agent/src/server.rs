@@ -7,7 +7,7 @@ mod read;
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -45,6 +45,8 @@ pub(crate) struct Services {
 pub enum ServerError {
     #[error("another agent answers on {0}: name another socket (--socket), or end that agent")]
     Taken(PathBuf),
+    #[error("{0} is there and is no socket: name another path (--socket)")]
+    NoSocket(PathBuf),
     #[error("cannot {what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
 }
@@ -58,9 +60,11 @@ pub(crate) async fn listen(path: &Path) -> Result<UnixListener, ServerError> {
     if UnixStream::connect(path).await.is_ok() {
         return Err(ServerError::Taken(path.to_path_buf()));
     }
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(e)),
-        _ => {}
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(ServerError::NoSocket(path.to_path_buf())),
+        Ok(_) => fs::remove_file(path).map_err(failed("replace"))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed("look at")(e)),
     }
     let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
     // Everybody may connect, so that everybody gets an answer: whom the kernel does not call root is refused in words.
@@ -189,4 +193,25 @@ async fn call(call: Call, stamp: RequestStamp, services: &Services, out: &mut Ou
 
 pub(crate) fn invalid(message: String) -> Refusal {
     Refusal { code: "invalid".into(), message, hint: None }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_that_nobody_answers_on_is_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("job.toml");
+        fs::write(&file, "precious").unwrap();
+        assert!(matches!(listen(&file).await, Err(ServerError::NoSocket(_))));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+
+        let socket = temp.path().join("made/agent.sock");
+        let first = listen(&socket).await.unwrap();
+        assert!(matches!(listen(&socket).await, Err(ServerError::Taken(_))));
+        drop(first);
+        listen(&socket).await.unwrap();
+    }
 }
