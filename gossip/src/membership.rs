@@ -16,6 +16,7 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::peer::Peer;
 
@@ -32,7 +33,7 @@ pub enum Input {
     /// Addresses where members are, or once were. They are greeted until somebody answers; what was said before is forgotten.
     Greet(Vec<SocketAddr>),
     /// What another member's `state()` said.
-    State(Vec<u8>),
+    State(Vec<Seen>),
     /// This node leaves for good: the others are told, and nothing more is done.
     Leave,
 }
@@ -67,8 +68,48 @@ pub enum Garbled {
     Datagram(usize, NodeId, String),
     #[error("a membership message from {from} claims to be from {claimed}")]
     Forged { from: NodeId, claimed: NodeId },
-    #[error("a list of members of {0} bytes is not one: {1}")]
+    #[error("a list of {0} members cannot be taken up: {1}")]
     State(usize, String),
+}
+
+/// A member as another one sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub peer: Peer,
+    /// How often it has contradicted those who thought it dead.
+    pub incarnation: u16,
+    pub health: Health,
+}
+
+/// How it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    Alive,
+    Suspect,
+    Dead,
+}
+
+impl From<&Member<Peer>> for Seen {
+    fn from(member: &Member<Peer>) -> Seen {
+        let health = match member.state() {
+            State::Alive => Health::Alive,
+            State::Suspect => Health::Suspect,
+            State::Down => Health::Dead,
+        };
+        Seen { peer: *member.id(), incarnation: member.incarnation(), health }
+    }
+}
+
+impl From<Seen> for Member<Peer> {
+    fn from(seen: Seen) -> Member<Peer> {
+        let state = match seen.health {
+            Health::Alive => State::Alive,
+            Health::Suspect => State::Suspect,
+            Health::Dead => State::Down,
+        };
+        Member::new(seen.peer, seen.incarnation, state)
+    }
 }
 
 /// What happens later.
@@ -145,11 +186,9 @@ impl Membership {
     }
 
     /// Everything known, the dead too, for another member's `Input::State`.
-    pub fn state(&self) -> Vec<u8> {
-        let me = Member::alive(self.me());
-        let all: Vec<&Member<Peer>> = self.foca.iter_membership_state().chain([&me]).collect();
-        // Plain data into memory: there is nothing that could fail.
-        postcard::to_allocvec(&all).unwrap_or_default()
+    pub fn state(&self) -> Vec<Seen> {
+        let me = Seen { peer: self.me(), incarnation: 0, health: Health::Alive };
+        self.foca.iter_membership_state().map(Seen::from).chain([me]).collect()
     }
 
     /// When `Input::Wake` is wanted next.
@@ -171,7 +210,7 @@ impl Membership {
                 self.greeted = addrs;
                 self.greet(now, &mut out);
             }
-            Input::State(bytes) => self.apply_state(&bytes, now, &mut out),
+            Input::State(seen) => self.apply_state(seen, now, &mut out),
             Input::Leave => {
                 let done = |foca: &mut MyFoca, e: &mut Effects| foca.leave_cluster(e);
                 let _ = self.tell(now, &mut out, done);
@@ -230,16 +269,14 @@ impl Membership {
         }
     }
 
-    fn apply_state(&mut self, bytes: &[u8], now: Duration, out: &mut Vec<Output>) {
-        let members: Vec<Member<Peer>> = match postcard::from_bytes(bytes) {
-            Ok(members) => members,
-            Err(error) => return out.push(Output::Garbled(Garbled::State(bytes.len(), error.to_string()))),
-        };
+    fn apply_state(&mut self, seen: Vec<Seen>, now: Duration, out: &mut Vec<Output>) {
+        let many = seen.len();
+        let members = seen.into_iter().filter(|one| one.peer.known().is_some()).map(Member::from);
         let before = self.digest();
         // Not passed on as rumours: thousands at once would drown the news. Others exchange, too.
-        let result = self.tell(now, out, |foca, e| foca.apply_many(members.into_iter(), false, e));
+        let result = self.tell(now, out, |foca, e| foca.apply_many(members, false, e));
         if let Err(error) = result {
-            out.push(Output::Garbled(Garbled::State(bytes.len(), error.to_string())));
+            out.push(Output::Garbled(Garbled::State(many, error.to_string())));
         }
         if self.digest() != before {
             self.expect_more(now);

@@ -68,16 +68,19 @@ impl foca::Identity for Peer {
     }
 }
 
-/// An id is random: as a varint it would take ten bytes, and as JSON's text seventeen.
+/// An id is random: as a varint it would take ten bytes, and as the text of JSON seventeen.
 mod eight_bytes {
     use super::NodeId;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(id: &NodeId, to: S) -> Result<S::Ok, S::Error> {
-        id.0.to_be_bytes().serialize(to)
+        if to.is_human_readable() { id.serialize(to) } else { id.0.to_be_bytes().serialize(to) }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
+        if from.is_human_readable() {
+            return NodeId::deserialize(from);
+        }
         <[u8; 8]>::deserialize(from).map(|bytes| NodeId(u64::from_be_bytes(bytes)))
     }
 }

@@ -7,6 +7,7 @@ mod verify;
 use std::sync::Arc;
 
 use placement::ids::CellId;
+use ring::hmac;
 use rustls::{
     ClientConfig, ServerConfig,
     client::Resumption,
@@ -100,6 +101,11 @@ impl Credentials {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         Ok(config)
+    }
+
+    /// A secret for one purpose, the same each time the node starts.
+    pub(crate) fn derived(&self, purpose: &str) -> hmac::Tag {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.secret_der()), purpose.as_bytes())
     }
 
     fn authority(&self) -> &CertificateDer<'static> {

@@ -13,6 +13,8 @@ use placement::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::membership::Seen;
+
 /// The encoding and its version: sent first on every stream, and QUIC's ALPN.
 pub const PROTOCOL: &str = "covey/1";
 
@@ -318,4 +320,20 @@ pub struct EventRecord {
     pub text: String,
     #[serde(default)]
     pub detail: BTreeMap<String, Value>,
+}
+
+// ---- node ↔ node: who is here -------------------------------------------------------------------------------------
+
+/// On a stream of the lane `Exchange`: `Compare`; `Same` or `Members`; and, after `Members`, the other side's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exchange {
+    /// `Membership::digest` in 16 hex digits: readers of JSON round large numbers.
+    Compare {
+        digest: String,
+    },
+    Same,
+    Members {
+        members: Vec<Seen>,
+    },
 }

@@ -6,8 +6,10 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use gossip::{
     frame::{self, FrameError},
+    membership::{Health as SeenAs, Seen},
+    peer::Peer,
     wire::{
-        Call, Delta, FromAgent, Hello, JobName, LogPlace, LogStream, News, Offer, Order, PROTOCOL,
+        Call, Delta, Exchange, FromAgent, Hello, JobName, LogPlace, LogStream, News, Offer, Order, PROTOCOL,
         ReadVersion, RefusedOffer, Reply, Request, SessionId, ToAgent, Welcome,
     },
 };
@@ -33,6 +35,17 @@ fn job() -> JobKey {
 
 fn name() -> JobName {
     JobName { owner: None, name: "web".into() }
+}
+
+fn exchanges() -> Vec<Exchange> {
+    let peer = Peer { renewal: 2, ..Peer::new(NodeId(0xab), "10.0.0.1:7946".parse().unwrap(), 3) };
+    let members =
+        [SeenAs::Alive, SeenAs::Suspect, SeenAs::Dead].map(|health| Seen { peer, incarnation: 4, health });
+    vec![
+        Exchange::Compare { digest: "00000000000000ab".into() },
+        Exchange::Same,
+        Exchange::Members { members: members.to_vec() },
+    ]
 }
 
 fn requests() -> Vec<Request> {
@@ -202,8 +215,9 @@ fn lines() -> Vec<String> {
     fn all<T: Serialize>(messages: Vec<T>) -> Vec<String> {
         messages.iter().map(|m| serde_json::to_string(m).unwrap()).collect()
     }
-    [all(requests()), all(replies()), all(vec![hello()]), all(welcomes()), all(orders()), all(news())]
-        .concat()
+    let old =
+        [all(requests()), all(replies()), all(vec![hello()]), all(welcomes()), all(orders()), all(news())];
+    [old.concat(), all(exchanges())].concat()
 }
 
 #[test]
@@ -235,6 +249,7 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(messa
 
 #[test]
 fn unknown_fields_do_no_harm() {
+    survives(exchanges());
     survives(requests());
     survives(vec![hello()]);
     survives(orders());

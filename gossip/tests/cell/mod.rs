@@ -28,12 +28,11 @@ impl Cell {
     }
 
     pub(crate) fn node(&self, name: &str) -> Credentials {
-        self.node_at(name, SystemTime::now())
+        self.credentials(&KeyPair::generate().unwrap(), name, SystemTime::now())
     }
 
     /// With a certificate made at `now`.
-    pub(crate) fn node_at(&self, name: &str, now: SystemTime) -> Credentials {
-        let key = KeyPair::generate().unwrap();
+    pub(crate) fn credentials(&self, key: &KeyPair, name: &str, now: SystemTime) -> Credentials {
         let certificate = self.authority.issue(key.public_key_raw(), name, now).unwrap();
         Credentials::new(&key.serialize_pem(), certificate, &self.certificate).unwrap()
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use gossip::{
-    membership::{Input, Membership, Output},
+    membership::{Input, Membership, Output, Seen},
     peer::Peer,
 };
 use placement::ids::NodeId;
@@ -50,7 +50,7 @@ enum Event {
     },
     State {
         to: SocketAddr,
-        bytes: Vec<u8>,
+        seen: Vec<Seen>,
     },
 }
 
@@ -292,11 +292,11 @@ impl Sim {
                 {
                     let (mine, theirs) = (a.state(), b.state());
                     let home = self.nodes[asking].addr;
-                    self.push(ms(2), Event::State { to: home, bytes: theirs });
-                    self.push(ms(3), Event::State { to: asked, bytes: mine });
+                    self.push(ms(2), Event::State { to: home, seen: theirs });
+                    self.push(ms(3), Event::State { to: asked, seen: mine });
                 }
             }
-            Event::State { bytes, .. } => self.tell(node, Input::State(bytes)),
+            Event::State { seen, .. } => self.tell(node, Input::State(seen)),
         }
     }
 
