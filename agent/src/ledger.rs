@@ -2,6 +2,7 @@
 //!
 //! `handle` is all that the daemon sees; `keeper` runs behind it. Below them `log` and `state` give openraft what it asks
 //! for, over a `disk`: `file` is the one that lasts, the simulation has one of its own. `record` is what stands on disk.
+//! Beside them `seats` changes who votes, and `network` says to other voters what `rpc` puts in words.
 //! Nothing here decides anything about jobs or nodes.
 
 mod batch;
@@ -12,6 +13,8 @@ mod keeper;
 mod log;
 mod network;
 pub mod record;
+mod rpc;
+mod seats;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,11 @@ pub use disk::{Change, Disk, DiskError, Note};
 pub use file::File;
 pub use handle::{LedgerHandle, ProposeError, Role};
 pub use log::Log;
+#[cfg(test)]
+pub(crate) use network::Ways;
+pub use network::{Ask, Asked, Unreached, alone};
+pub use rpc::{Call, CallError, MAX_CALL, Reply, answer};
+pub use seats::{StepError, seats, take};
 pub use state::{Machine, View};
 
 /// What this ledger makes of openraft's many parameters. The runtime is left open: tokio's here, a seeded one in the
@@ -71,6 +79,7 @@ pub fn config() -> openraft::Config {
         heartbeat_interval: 100,
         election_timeout_min: 300,
         election_timeout_max: 500,
+        snapshot_max_chunk_size: 1 << 20,
         install_snapshot_timeout: 10_000,
         replication_lag_threshold: SNAPSHOT_EVERY + KEPT_BEHIND_SNAPSHOT,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),

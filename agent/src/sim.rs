@@ -2,7 +2,7 @@
 //! poll by poll.
 //!
 //! `runtime` is the executor and knows nothing of covey; `disk`, `net` and `cell` put ledgers of several nodes on it;
-//! `raft` runs them through crashes and splits.
+//! `raft` runs them through crashes and splits, `voters` through nodes that come and go.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cell;
@@ -11,3 +11,4 @@ mod net;
 mod raft;
 mod runtime;
 mod seeded;
+mod voters;

@@ -1,16 +1,20 @@
 //! What the daemon sees of the ledger.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
+use openraft::Raft;
 use placement::{
     ids::NodeId,
     ledger::{Answer, Entry, Ledger},
+    voters::{Seats, VoterStep},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
-    Batch, DiskError, File, View, config,
+    Ask, Batch, CallError, Daemon, DiskError, File, StepError, View, alone, answer, config,
     keeper::{Keeper, Pulse, Request},
+    network::Ways,
+    seats, take,
 };
 
 /// Requests that may wait; beyond it proposers wait for a place.
@@ -59,26 +63,41 @@ pub enum ProposeError {
 
 /// The ledger, from outside. Clones are the same ledger; when the last is gone it stops, but only
 /// [`LedgerHandle::shutdown`] waits for that.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LedgerHandle {
     requests: mpsc::Sender<Request>,
     view: Arc<View>,
     role: watch::Receiver<Role>,
     pulse: Arc<Pulse>,
+    core: watch::Receiver<Option<Raft<Daemon>>>,
+    /// Of the one who is making a step.
+    stepping: Arc<Semaphore>,
     stop: Arc<watch::Sender<bool>>,
+}
+
+impl fmt::Debug for LedgerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LedgerHandle").field("role", &*self.role.borrow()).finish_non_exhaustive()
+    }
 }
 
 impl LedgerHandle {
     /// Opens `ledger.redb`, or makes an empty one. A sole voter leads again, with all of its log applied, when this
     /// returns. Takes tokio's current runtime.
     pub async fn open(path: &Path, node: NodeId) -> Result<LedgerHandle, ProposeError> {
-        LedgerHandle::open_with(path, node, config()).await
+        LedgerHandle::open_with(path, node, config(), alone()).await
+    }
+
+    /// As [`LedgerHandle::open`], with a way to the other voters.
+    pub async fn open_among(path: &Path, node: NodeId, ask: Ask) -> Result<LedgerHandle, ProposeError> {
+        LedgerHandle::open_with(path, node, config(), ask).await
     }
 
     pub(super) async fn open_with(
         path: &Path,
         node: NodeId,
         config: openraft::Config,
+        ask: Ask,
     ) -> Result<LedgerHandle, ProposeError> {
         let config = config.validate().map_err(|e| ProposeError::Core { why: e.to_string() })?;
         let file = {
@@ -92,9 +111,11 @@ impl LedgerHandle {
         let pulse = Arc::<Pulse>::default();
         let (role, roles) = watch::channel(Role::Follower { leader: None });
         let (stop, stopped) = watch::channel(false);
-        let keeper = Keeper::start(file, node, config, view.clone(), pulse.clone(), role).await?;
+        let keeper = Keeper::start(file, node, config, view.clone(), pulse.clone(), role, Ways(ask)).await?;
+        let core = keeper.core();
         tokio::spawn(keeper.run(queue, stopped));
-        Ok(LedgerHandle { requests, view, role: roles, pulse, stop: Arc::new(stop) })
+        let (stop, stepping) = (Arc::new(stop), Arc::new(Semaphore::new(1)));
+        Ok(LedgerHandle { requests, view, role: roles, pulse, core, stepping, stop })
     }
 
     /// Makes this node the sole voter of a new ledger and proposes its first entries. Doing it again does nothing if the
@@ -143,6 +164,33 @@ impl LedgerHandle {
     /// counts suspension. 0 for a sole voter; `None` if this node does not lead.
     pub fn millis_since_quorum_ack(&self) -> Option<u64> {
         self.role.borrow().is_leader().then(|| self.pulse.age())
+    }
+
+    /// Who votes, as applied on this node; while a change is half done, all who may.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.view.members().voter_ids().collect()
+    }
+
+    /// Who holds which part, for [`placement::voters::next_step`]: if this node leads, a majority answered just now, and
+    /// no change is under way.
+    pub fn seats(&self) -> Option<Seats> {
+        let core = self.core.borrow();
+        let metrics = core.as_ref()?.metrics();
+        let metrics = metrics.borrow();
+        seats(&metrics)
+    }
+
+    /// Makes one change of the seats and waits until it is committed. One at a time: a second is refused.
+    pub async fn step(&self, step: VoterStep) -> Result<(), StepError> {
+        let _alone = self.stepping.try_acquire().map_err(|_| StepError::Unsettled { step })?;
+        let core = self.core.borrow().clone();
+        take(&core.ok_or(StepError::Closed)?, step).await
+    }
+
+    /// Answers what another voter asked by its [`Ask`]; from whom it came has to be sure already.
+    pub async fn answer(&self, call: &[u8]) -> Result<Vec<u8>, CallError> {
+        let core = self.core.borrow().clone();
+        answer(&core.ok_or(CallError::Closed)?, call).await
     }
 
     /// Ends what is under way, closes the file and waits for both. Proposals that wait are refused.

@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Batch, Daemon, File, Log, Machine, ProposeError, Role, View, network::Alone};
+use super::{Batch, Daemon, File, Log, Machine, ProposeError, Role, View, network::Ways};
 
 /// A batch takes no more entries, nor bytes, than this (but always one request).
 const BATCH_ENTRIES: usize = 1024;
@@ -50,7 +50,9 @@ pub(super) struct Keeper {
     view: Arc<View>,
     pulse: Arc<Pulse>,
     role: Arc<watch::Sender<Role>>,
+    ways: Ways,
     raft: Raft<Daemon>,
+    core: watch::Sender<Option<Raft<Daemon>>>,
     starts: u64,
     started: Instant,
     /// Tells the role of this core.
@@ -71,12 +73,20 @@ impl Keeper {
         view: Arc<View>,
         pulse: Arc<Pulse>,
         role: watch::Sender<Role>,
+        ways: Ways,
     ) -> Result<Keeper, ProposeError> {
         let config = Arc::new(config);
-        let raft = start_core(&file, node, config.clone(), &view).await?;
+        let raft = start_core(&file, node, config.clone(), &view, &ways).await?;
+        let core = watch::Sender::new(Some(raft.clone()));
         let role = Arc::new(role);
         let teller = follow(&raft, role.clone(), pulse.clone(), 1);
-        Ok(Keeper { file, node, config, view, pulse, role, raft, starts: 1, started: Instant::now(), teller })
+        let started = Instant::now();
+        Ok(Keeper { file, node, config, view, pulse, role, ways, raft, core, starts: 1, started, teller })
+    }
+
+    /// The core, each time it is another; none while it is broken.
+    pub(super) fn core(&self) -> watch::Receiver<Option<Raft<Daemon>>> {
+        self.core.subscribe()
     }
 
     /// Until stopped, or until all handles are gone.
@@ -88,6 +98,7 @@ impl Keeper {
             }
             tracing::info!("the ledger takes entries again");
         }
+        self.core.send_replace(None);
         // It fails only if the core panicked, and then it has ended too.
         let _ = self.raft.shutdown().await;
         self.role.send_replace(Role::Follower { leader: None });
@@ -192,6 +203,7 @@ impl Keeper {
 
     /// Once for each core.
     async fn broken(&mut self) {
+        self.core.send_replace(None);
         self.teller.abort();
         // Aborted, or it had ended.
         let _ = (&mut self.teller).await;
@@ -208,7 +220,8 @@ impl Keeper {
         .map_err(|e| ProposeError::Core { why: e.to_string() })?;
         self.file = file;
         opened?;
-        self.raft = start_core(&self.file, self.node, self.config.clone(), &self.view).await?;
+        self.raft = start_core(&self.file, self.node, self.config.clone(), &self.view, &self.ways).await?;
+        self.core.send_replace(Some(self.raft.clone()));
         self.starts += 1;
         self.started = Instant::now();
         self.teller = follow(&self.raft, self.role.clone(), self.pulse.clone(), self.starts);
@@ -254,12 +267,13 @@ async fn start_core(
     node: NodeId,
     config: Arc<Config>,
     view: &Arc<View>,
+    ways: &Ways,
 ) -> Result<Raft<Daemon>, ProposeError> {
     let (disk, shown) = (file.clone(), view.clone());
     let machine = spawn_blocking(move || Machine::open(disk, shown))
         .await
         .map_err(|e| ProposeError::Core { why: e.to_string() })??;
-    let raft = Raft::new(node, config, Alone, Log::new(file.clone()), machine)
+    let raft = Raft::new(node, config, ways.clone(), Log::new(file.clone()), machine)
         .await
         .map_err(|e| reason(file, &e))?;
     caught_up(&raft, node).await.map_err(|e| reason(file, &e))?;

@@ -25,12 +25,13 @@ use super::{
 #[derive(Debug)]
 pub struct View {
     ledger: RwLock<Arc<Ledger>>,
+    members: RwLock<StoredMembership<NodeId, EmptyNode>>,
     applied: watch::Sender<u64>,
 }
 
 impl Default for View {
     fn default() -> View {
-        View { ledger: RwLock::default(), applied: watch::Sender::new(0) }
+        View { ledger: RwLock::default(), members: RwLock::default(), applied: watch::Sender::new(0) }
     }
 }
 
@@ -42,6 +43,15 @@ impl View {
     /// The index of the ledger's last applied entry, each time it grows.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
+    }
+
+    /// Who votes and who learns, as applied.
+    pub fn members(&self) -> StoredMembership<NodeId, EmptyNode> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn seat(&self, members: StoredMembership<NodeId, EmptyNode>) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Arc<Ledger>) -> T) -> T {
@@ -72,7 +82,10 @@ impl<D: Disk> Machine<D> {
                 let snapshot = decode(&machine.disk, &stored, "the snapshot")?;
                 machine.restore(snapshot);
             }
-            None => machine.view.change(|ledger| *ledger = Arc::default()),
+            None => {
+                machine.view.seat(StoredMembership::default());
+                machine.view.change(|ledger| *ledger = Arc::default());
+            }
         }
         Ok(machine)
     }
@@ -81,6 +94,7 @@ impl<D: Disk> Machine<D> {
         let meta = snapshot.meta();
         self.last = meta.last_log_id;
         self.members = meta.last_membership;
+        self.view.seat(self.members.clone());
         self.view.change(|ledger| *ledger = Arc::new(snapshot.ledger));
     }
 
@@ -88,7 +102,7 @@ impl<D: Disk> Machine<D> {
         &mut self,
         entries: impl Iterator<Item = Entry<C>>,
     ) -> Result<Vec<Vec<Answer>>, (LogId<NodeId>, DiskError)> {
-        let (disk, last, members) = (&self.disk, &mut self.last, &mut self.members);
+        let (disk, view, last, members) = (&self.disk, &self.view, &mut self.last, &mut self.members);
         let unknown = |at: LogId<NodeId>, e: serde_json::Error| {
             (at, disk.damaged(format!("log entry {}", at.index), e.to_string()))
         };
@@ -102,6 +116,7 @@ impl<D: Disk> Machine<D> {
                     }
                     EntryPayload::Membership(changed) => {
                         *members = StoredMembership::new(Some(entry.log_id), changed.clone());
+                        view.seat(members.clone());
                         Vec::new()
                     }
                 });

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
+use openraft::{Config, EmptyNode, Membership, Raft, ServerState, SnapshotPolicy};
 use placement::{
     ids::NodeId,
     ledger::{Answer, Entry, Ledger},
@@ -15,11 +15,11 @@ use tokio::sync::oneshot;
 
 use super::{
     disk::Memory,
-    net::{From, Net, Sim},
+    net::{Net, Sim},
     runtime::{Group, kill, spawn_in},
     seeded::Seeded,
 };
-use crate::ledger::{Batch, Log, Machine, View, config};
+use crate::ledger::{Batch, Log, Machine, View, Ways, config};
 
 struct Node {
     disk: Memory,
@@ -37,9 +37,12 @@ pub(crate) struct Cell {
     leaders: BTreeMap<u64, NodeId>,
     /// The ledger at each index at which any node was seen.
     seen: BTreeMap<u64, Arc<Ledger>>,
+    /// Who held which part from which entry of the log on.
+    seated: BTreeMap<u64, Membership<NodeId, EmptyNode>>,
 }
 
 impl Cell {
+    /// Of nodes 1 to `size`, which all vote.
     pub(crate) async fn new(size: u64) -> Cell {
         let config = Config {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(10),
@@ -58,11 +61,18 @@ impl Cell {
             config: Arc::new(config.validate().unwrap()),
             leaders: BTreeMap::new(),
             seen: BTreeMap::new(),
+            seated: BTreeMap::new(),
         };
         cell.start_all().await;
         let all: BTreeMap<_, _> = cell.ids().into_iter().map(|id| (id, EmptyNode {})).collect();
         cell.raft(NodeId(1)).unwrap().initialize(all).await.unwrap();
         cell
+    }
+
+    /// Starts a node that has never been there; it learns nothing before somebody asks it.
+    pub(crate) async fn add(&mut self, id: NodeId) {
+        self.nodes.insert(id, Node { disk: Memory::default(), view: Arc::default(), live: None });
+        self.start(id).await;
     }
 
     pub(crate) fn ids(&self) -> Vec<NodeId> {
@@ -89,15 +99,15 @@ impl Cell {
         }
     }
 
-    async fn start(&mut self, id: NodeId) {
+    pub(crate) async fn start(&mut self, id: NodeId) {
         self.starts += 1;
         let (group, config, disk) = (self.starts, self.config.clone(), self.nodes[&id].disk.clone());
-        let (view, from) = (Arc::<View>::default(), From { net: self.net.clone(), node: id });
+        let (view, ways) = (Arc::<View>::default(), Ways(self.net.ask(id)));
         self.nodes.get_mut(&id).unwrap().view = view.clone();
         let (started, start) = oneshot::channel();
         spawn_in(group, async move {
             let machine = Machine::open(disk.clone(), view).unwrap();
-            let _ = started.send(Raft::new(id, config, from, Log::new(disk), machine).await);
+            let _ = started.send(Raft::new(id, config, ways, Log::new(disk), machine).await);
         });
         match start.await {
             Ok(Ok(raft)) => {
@@ -142,7 +152,7 @@ impl Cell {
         self.leaders.len()
     }
 
-    /// One leader a term; one ledger an index; nothing on disk that cannot be read.
+    /// One leader a term; one ledger an index; voters change by one; nothing on disk that cannot be read.
     pub(crate) fn check(&mut self) {
         for id in self.ids() {
             if let Some(term) = self.leads(id) {
@@ -153,7 +163,34 @@ impl Cell {
             let first = self.seen.entry(ledger.applied).or_insert_with(|| ledger.clone());
             assert_eq!(*first, ledger, "node {id} has another ledger at index {}", ledger.applied);
             assert_eq!(self.nodes[&id].disk.damage(), Vec::<String>::new());
+            self.check_seats(id);
         }
+    }
+
+    fn check_seats(&mut self, id: NodeId) {
+        let members = self.nodes[&id].view.members();
+        let Some(set_at) = members.log_id() else { return };
+        let first = self.seated.entry(set_at.index).or_insert_with(|| members.membership().clone());
+        assert_eq!(first, members.membership(), "node {id} has other voters from {set_at} on");
+        if let [older, newer] = first.get_joint_config().as_slice() {
+            let changed = older.symmetric_difference(newer).count();
+            assert_eq!(changed, 1, "more than one step at once: {older:?} to {newer:?}");
+        }
+    }
+
+    /// Who lives.
+    pub(crate) fn live(&self) -> BTreeSet<NodeId> {
+        self.ids().into_iter().filter(|id| self.nodes[id].live.is_some()).collect()
+    }
+
+    /// The group of a node that lives, for what runs beside its ledger.
+    pub(crate) fn group(&self, id: NodeId) -> Option<Group> {
+        self.nodes[&id].live.as_ref().map(|(group, _)| *group)
+    }
+
+    /// Changes of parts that were seen.
+    pub(crate) fn changes(&self) -> usize {
+        self.seated.len()
     }
 
     /// Cuts the cell in two, one of the ways or both.

@@ -2,29 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     io::Cursor,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use openraft::{
-    EmptyNode, Raft, RaftNetwork, RaftNetworkFactory,
-    error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Unreachable},
-    impls::OneshotResponder,
-    network::{Backoff, RPCOption},
-    raft::{
-        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-        VoteRequest, VoteResponse,
-    },
-};
+use openraft::{EmptyNode, Raft, impls::OneshotResponder};
 use placement::{ids::NodeId, ledger::Answer};
 
 use super::{
     runtime::{draw_from, happens, sleep},
     seeded::Seeded,
 };
-use crate::ledger::{Batch, Types};
+use crate::ledger::{Ask, Batch, CallError, Types, Unreached, answer};
 
 openraft::declare_raft_types!(
     /// The ledger under virtual time.
@@ -93,88 +83,52 @@ impl Net {
     }
 }
 
-pub(crate) struct From {
-    pub(crate) net: Net,
-    pub(crate) node: NodeId,
+#[derive(Debug)]
+enum Lost {
+    /// Nobody listens, and says so.
+    Refused,
+    /// Either way; nobody will ever know.
+    Silently,
 }
 
-impl RaftNetworkFactory<Sim> for From {
-    type Network = Line;
-
-    async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> Line {
-        Line { net: self.net.clone(), from: self.node, to: target }
+impl Net {
+    /// How a node asks the others. What is lost is waited for without end: openraft has its own patience.
+    pub(crate) fn ask(&self, from: NodeId) -> Ask {
+        let net = self.clone();
+        Arc::new(move |to, call| {
+            let net = net.clone();
+            Box::pin(async move {
+                match net.call(from, to, &call).await {
+                    Ok(reply) => Ok(reply),
+                    Err(Lost::Refused) => Err(Unreached { node: to, why: "it does not listen".into() }),
+                    Err(Lost::Silently) => std::future::pending().await,
+                }
+            })
+        })
     }
-}
 
-pub(crate) struct Line {
-    net: Net,
-    from: NodeId,
-    to: NodeId,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("node {0} does not listen")]
-struct Refused(NodeId);
-
-impl Line {
-    /// Asks, and waits for ever if either way is lost: openraft has its own patience.
-    async fn call<T, E, F>(
-        &self,
-        ask: impl FnOnce(Raft<Sim>) -> F,
-    ) -> Result<T, RPCError<NodeId, EmptyNode, RaftError<NodeId, E>>>
-    where
-        F: Future<Output = Result<T, RaftError<NodeId, E>>>,
-        E: std::error::Error,
-    {
-        if !self.net.carry(self.from, self.to).await {
-            return std::future::pending().await;
+    async fn call(&self, from: NodeId, to: NodeId, call: &[u8]) -> Result<Vec<u8>, Lost> {
+        if !self.carry(from, to).await {
+            return Err(Lost::Silently);
         }
-        let Some(raft) = self.net.live(self.to) else {
+        let Some(raft) = self.live(to) else {
             // A machine that is up with a dead process refuses; one that is off keeps silent.
-            if happens(500) {
-                return Err(Unreachable::new(&Refused(self.to)).into());
-            }
-            return std::future::pending().await;
+            return Err(if happens(500) { Lost::Refused } else { Lost::Silently });
         };
-        let answer = ask(raft).await;
-        if matches!(answer, Err(RaftError::Fatal(_))) || !self.net.carry(self.to, self.from).await {
-            return std::future::pending().await;
+        let reply = match answer(&raft, call).await {
+            Err(CallError::Core { .. }) => return Err(Lost::Silently),
+            reply => reply.expect("what one voter says the other understands"),
+        };
+        if call.starts_with(b"{\"install") {
+            self.0.lock().unwrap().chunks += 1;
         }
-        answer.map_err(|e| RemoteError::new(self.to, e).into())
-    }
-}
-
-impl RaftNetwork<Sim> for Line {
-    async fn append_entries(
-        &mut self,
-        request: AppendEntriesRequest<Sim>,
-        _: RPCOption,
-    ) -> Result<AppendEntriesResponse<NodeId>, RPCError<NodeId, EmptyNode, RaftError<NodeId>>> {
-        self.call(|raft| async move { raft.append_entries(request).await }).await
+        if self.carry(to, from).await { Ok(reply) } else { Err(Lost::Silently) }
     }
 
-    async fn install_snapshot(
-        &mut self,
-        request: InstallSnapshotRequest<Sim>,
-        _: RPCOption,
-    ) -> Result<
-        InstallSnapshotResponse<NodeId>,
-        RPCError<NodeId, EmptyNode, RaftError<NodeId, InstallSnapshotError>>,
-    > {
-        let answer = self.call(|raft| async move { raft.install_snapshot(request).await }).await;
-        self.net.0.lock().unwrap().chunks += 1;
-        answer
-    }
-
-    async fn vote(
-        &mut self,
-        request: VoteRequest<NodeId>,
-        _: RPCOption,
-    ) -> Result<VoteResponse<NodeId>, RPCError<NodeId, EmptyNode, RaftError<NodeId>>> {
-        self.call(|raft| async move { raft.vote(request).await }).await
-    }
-
-    fn backoff(&self) -> Backoff {
-        Backoff::new(std::iter::repeat(Duration::from_millis(100)))
+    /// Whether each would hear the other now.
+    pub(crate) fn reaches(&self, one: NodeId, other: NodeId) -> bool {
+        let state = self.0.lock().unwrap();
+        let cut = state.cuts.contains(&(one, other)) || state.cuts.contains(&(other, one));
+        !cut && state.live.contains_key(&other)
     }
 }

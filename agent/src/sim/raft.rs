@@ -33,7 +33,7 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-fn admit(number: u64) -> Entry {
+pub(super) fn admit(number: u64) -> Entry {
     Entry {
         request: Some(RequestStamp {
             principal: Principal(format!("client{}", number % 4)),
@@ -45,7 +45,7 @@ fn admit(number: u64) -> Entry {
 }
 
 /// Proposes until it is acknowledged, through whoever leads.
-async fn insist(cell: &mut Cell, entry: &Entry) -> Answer {
+pub(super) async fn insist(cell: &mut Cell, entry: &Entry) -> Answer {
     let limit = now() + 20_000_000_000;
     loop {
         if let Some(raft) = cell.leader().and_then(|id| cell.raft(id))
@@ -63,20 +63,20 @@ async fn insist(cell: &mut Cell, entry: &Entry) -> Answer {
 
 /// What clients share.
 #[derive(Default)]
-struct Clients {
-    acknowledged: Mutex<Vec<u64>>,
-    trying: AtomicUsize,
+pub(super) struct Clients {
+    pub(super) acknowledged: Mutex<Vec<u64>>,
+    pub(super) trying: AtomicUsize,
 }
 
 /// A client: the same request through one node after the other, until somebody acknowledges it or it gives up.
-fn client(cell: &Cell, number: u64, clients: &Arc<Clients>) {
+pub(super) fn client(cell: &Cell, number: u64, clients: &Arc<Clients>) {
     let rafts: Vec<_> = cell.ids().into_iter().filter_map(|id| cell.raft(id)).collect();
     let clients = clients.clone();
     clients.trying.fetch_add(1, Ordering::Relaxed);
     spawn(async move {
         let entry = admit(number);
         for _ in 0..6 {
-            let Some(raft) = rafts.get(draw_from(0..3) as usize) else { continue };
+            let Some(raft) = rafts.get(draw_from(0..rafts.len().max(1) as u64) as usize) else { break };
             if let Some(answer) = propose(raft, &entry).await {
                 // Done now or by an earlier try, and remembered: never a second time.
                 assert_eq!(answer, Answer::Done { job: None, changed: true }, "request {number}");
@@ -156,19 +156,19 @@ async fn story() -> Outcome {
     outcome
 }
 
-/// `SEED=N` runs one seed, `SEEDS=N` so many.
-fn seeds() -> std::ops::Range<u64> {
+/// `SEED=N` runs one seed, `SEEDS=N` so many; else the usual number.
+pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     match (number("SEED"), number("SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
         (None, Some(count)) => 0..count,
-        (None, None) => 0..200,
+        (None, None) => 0..usual,
     }
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_and_the_ledger_comes_back() {
-    let (seeds, all) = (seeds(), Mutex::new(Outcome::default()));
+    let (seeds, all) = (seeds(200), Mutex::new(Outcome::default()));
     let count = seeds.clone().count();
     let next = Mutex::new(seeds);
     let threads = std::thread::available_parallelism().unwrap().get();

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{NODE, entry, first, submit};
 use crate::ledger::{
-    Batch, Daemon, LedgerHandle,
+    Batch, Daemon, LedgerHandle, alone,
     record::{FORMAT, Head, LogRecord, Mark, Members, Snapshot, VoteRecord},
 };
 
@@ -111,7 +111,7 @@ async fn tables() {
         purge_batch_size: 1,
         ..crate::ledger::config()
     };
-    let ledger = LedgerHandle::open_with(&path, NODE, config).await.unwrap();
+    let ledger = LedgerHandle::open_with(&path, NODE, config, alone()).await.unwrap();
     ledger.found(first()).await.unwrap();
     // The purge comes some time after the snapshot; each entry gives it another chance.
     for i in 0..50 {

@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{NODE, first, submit};
-use crate::ledger::{DiskError, LedgerHandle, ProposeError, Role};
+use crate::ledger::{DiskError, LedgerHandle, ProposeError, Role, alone};
 
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -161,7 +161,7 @@ async fn snapshots_take_the_place_of_the_log() {
         purge_batch_size: 1,
         ..crate::ledger::config()
     };
-    let ledger = LedgerHandle::open_with(&path, NODE, config.clone()).await.unwrap();
+    let ledger = LedgerHandle::open_with(&path, NODE, config.clone(), alone()).await.unwrap();
     ledger.found(first()).await.unwrap();
     for i in 0..200 {
         ledger.propose(&submit(&format!("job{i}"), 0)).await.unwrap();
@@ -175,7 +175,7 @@ async fn snapshots_take_the_place_of_the_log() {
         let kept = redb::ReadableTableMetadata::len(&log).unwrap();
         assert!(kept < 150, "{kept} entries are still in the log");
     }
-    let ledger = LedgerHandle::open_with(&path, NODE, config).await.unwrap();
+    let ledger = LedgerHandle::open_with(&path, NODE, config, alone()).await.unwrap();
     assert_eq!(ledger.state(), before);
     ledger.propose(&submit("after", 0)).await.unwrap();
     assert_eq!(ledger.state().applied, before.applied + 1);
