@@ -4,6 +4,7 @@
 //! known exchanged with one member every ten seconds, since rumours alone leave views incomplete for minutes after
 //! many have joined; settings that follow the cell's size; and a node that stood still does not blame the others.
 
+mod seen;
 mod timing;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
@@ -16,7 +17,8 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use serde::{Deserialize, Serialize};
+
+pub use seen::{Health, Seen};
 
 use crate::peer::Peer;
 
@@ -70,46 +72,6 @@ pub enum Garbled {
     Forged { from: NodeId, claimed: NodeId },
     #[error("a list of {0} members cannot be taken up: {1}")]
     State(usize, String),
-}
-
-/// A member as another one sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    pub peer: Peer,
-    /// How often it has contradicted those who thought it dead.
-    pub incarnation: u16,
-    pub health: Health,
-}
-
-/// How it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Health {
-    Alive,
-    Suspect,
-    Dead,
-}
-
-impl From<&Member<Peer>> for Seen {
-    fn from(member: &Member<Peer>) -> Seen {
-        let health = match member.state() {
-            State::Alive => Health::Alive,
-            State::Suspect => Health::Suspect,
-            State::Down => Health::Dead,
-        };
-        Seen { peer: *member.id(), incarnation: member.incarnation(), health }
-    }
-}
-
-impl From<Seen> for Member<Peer> {
-    fn from(seen: Seen) -> Member<Peer> {
-        let state = match seen.health {
-            Health::Alive => State::Alive,
-            Health::Suspect => State::Suspect,
-            Health::Dead => State::Down,
-        };
-        Member::new(seen.peer, seen.incarnation, state)
-    }
 }
 
 /// What happens later.
@@ -246,7 +208,7 @@ impl Membership {
 
     fn datagram(&mut self, from: NodeId, bytes: &[u8], now: Duration, out: &mut Vec<Output>) {
         let garbled = |why: String| Output::Garbled(Garbled::Datagram(bytes.len(), from, why));
-        let (header, _) = match postcard::take_from_bytes::<Header<Peer>>(bytes) {
+        let (header, rest) = match postcard::take_from_bytes::<Header<Peer>>(bytes) {
             Ok(parsed) => parsed,
             Err(error) => return out.push(garbled(error.to_string())),
         };
@@ -258,6 +220,9 @@ impl Membership {
         }
         let result = if header.dst.known().is_none() && header.message == Message::Announce {
             // It knew only the address, and that is ours. An announcement is nothing but its header.
+            if !rest.is_empty() {
+                return out.push(garbled("bytes after a greeting".to_string()));
+            }
             let header = Header { dst: self.me(), ..header };
             let bytes = postcard::to_allocvec(&header).unwrap_or_default();
             self.tell(now, out, |foca, effects| foca.handle_data(&bytes, effects))

@@ -4,6 +4,7 @@
 //! on a protocol of its own, the one stream of a stranger who wants to join.
 
 mod accept;
+mod error;
 mod lane;
 mod limit;
 mod links;
@@ -18,8 +19,8 @@ use std::{
 use bytes::Bytes;
 use placement::ids::{CellId, NodeId};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
-    IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
+    ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use ring::{
@@ -28,11 +29,12 @@ use ring::{
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
+pub use error::{BindError, ConnectError, JoinError, Refused};
 pub use lane::{Lane, Stream};
 
 use crate::{
     peer::Peer,
-    tls::{self, BadSubject, Credentials, Subject, TlsError},
+    tls::{self, BadSubject, Credentials, Subject},
 };
 use links::Links;
 
@@ -83,51 +85,6 @@ pub enum Event {
         from: SocketAddr,
         why: Refused,
     },
-}
-
-/// Why somebody was turned away.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    #[error("the handshake failed: {0}")]
-    Handshake(ConnectionError),
-    #[error("it has no certificate of this cell")]
-    NotAMember,
-    #[error("it tries to join too often; the next attempt in {0:?}")]
-    TooOften(Duration),
-    #[error(transparent)]
-    Subject(BadSubject),
-    #[error("it opened a stream of an unknown kind ({0})")]
-    Lane(u8),
-    #[error("it opened a stream and said nothing")]
-    Silent,
-}
-
-/// A connection or stream that could not be had.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ConnectError {
-    #[error("cannot connect to {to}: {source}")]
-    Dial { to: String, source: quinn::ConnectError },
-    #[error("{to} does not answer")]
-    Silent { to: String },
-    #[error("the connection to {to} failed: {source}")]
-    Lost { to: String, source: ConnectionError },
-    #[error("{to}: {source}")]
-    Subject { to: String, source: BadSubject },
-    #[error("this node stops")]
-    Stopped,
-    #[error("the stream to {to} broke before its first byte")]
-    Stream { to: String },
-}
-
-/// A node that cannot open its port.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    #[error("cannot listen on UDP {addr}: {source}")]
-    Port { addr: SocketAddr, source: io::Error },
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("QUIC cannot use this TLS")]
-    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
 }
 
 /// One node's end of all its connections. Clones are the same one.
@@ -289,27 +246,6 @@ pub async fn join(to: SocketAddr, cell: &CellId) -> Result<Stream, JoinError> {
     let (send, recv) = connection.open_bi().await.map_err(lost)?;
     let stream = Stream::begin(send, recv, Lane::Join).await;
     stream.map_err(|_| ConnectError::Stream { to: to.to_string() }.into())
-}
-
-/// A stranger that could not reach the cell.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-}
-
-impl From<TlsError> for JoinError {
-    fn from(error: TlsError) -> JoinError {
-        JoinError::Bind(error.into())
-    }
-}
-
-impl From<quinn::crypto::rustls::NoInitialCipherSuite> for JoinError {
-    fn from(error: quinn::crypto::rustls::NoInitialCipherSuite) -> JoinError {
-        JoinError::Bind(error.into())
-    }
 }
 
 /// quinn's own ids can be told from an earlier process's, whose packets it then drops without the reset.
