@@ -12,6 +12,8 @@ use crate::reference;
 pub enum Error {
     #[error("{doing} {}: {source}{}", path.display(), hint(source))]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is neither a file nor a directory: put what it gives into a file, and load that", path.display())]
+    NotAFile { path: PathBuf },
     #[error("{} is no image: it holds neither index.json (OCI layout) nor manifest.json (docker save)", path.display())]
     NotAnImage { path: PathBuf },
     #[error("{}: {fault}", path.display())]

@@ -1,10 +1,12 @@
 //! The files of a layout, be it a directory or an archive.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::de::DeserializeOwned;
 
 use super::Error;
@@ -43,12 +45,21 @@ enum Member {
     Link(String),
 }
 
+/// Opens whatever is there without waiting: a pipe's other end may never come.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
+}
+
 impl Files {
     pub(super) fn open(store: &Store, path: &Path) -> Result<Self, Error> {
         let at = |doing| move |source| Error::Io { doing, path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(at("open"))?;
-        if file.metadata().map_err(at("look at"))?.is_dir() {
+        let mut file = open(path).map_err(at("open"))?;
+        let found = file.metadata().map_err(at("look at"))?;
+        if found.is_dir() {
             return Ok(Self { path: path.to_owned(), kind: Kinds::Directory });
+        }
+        if !found.is_file() {
+            return Err(Error::NotAFile { path: path.to_owned() });
         }
         let mut temp = None;
         let mut magic = [0; 4];
@@ -73,12 +84,15 @@ impl Files {
     pub(super) fn find(&self, name: &str) -> Result<Option<(File, u64)>, Error> {
         let at = |doing| move |source| Error::Io { doing, path: self.path.join(name), source };
         match &self.kind {
-            Kinds::Directory => match File::open(self.path.join(name)) {
+            Kinds::Directory => match open(&self.path.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(at("open")(error)),
                 Ok(file) => {
-                    let size = file.metadata().map_err(at("look at"))?.len();
-                    Ok(Some((file, size)))
+                    let found = file.metadata().map_err(at("look at"))?;
+                    if !found.is_file() {
+                        return Err(Error::NotAFile { path: self.path.join(name) });
+                    }
+                    Ok(Some((file, found.len())))
                 }
             },
             Kinds::Archive { file, members, .. } => {

@@ -255,6 +255,21 @@ fn wrong_content_is_named() {
 const EMPTY: [&str; 5] = ["blobs", "blobs/sha256", "layers", "names", "tmp"];
 
 #[test]
+fn pipes_are_refused_without_waiting_for_them() {
+    let world = World::new();
+    let pipe = world.dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let refused = |path: &std::path::Path| {
+        let error = layout::load(&world.store, path, None, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("neither a file nor a directory"), "{error}");
+    };
+    refused(&pipe);
+    let dir = sound("x:1").files().write_dir(&world.dir.path().join("layout"));
+    fs::rename(&pipe, dir.join("index.json")).unwrap();
+    refused(&dir);
+}
+
+#[test]
 fn wrong_descriptions_are_named() {
     let say = |image: &Image, change: &dyn Fn(&mut serde_json::Value)| {
         let world = World::new();
