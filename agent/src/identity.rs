@@ -18,6 +18,8 @@ pub enum IdentityError {
     OtherCell { dir: String, has: String, wanted: String },
     #[error("`{0}` cannot be a node's name: a letter, then letters, digits or '-', at most 63 (--name)")]
     Name(String),
+    #[error("`{0}` cannot be a cell's name: a letter, then letters, digits or '-', at most 63 (--cell)")]
+    CellName(String),
 }
 
 /// `DIR/identity.json`, readable by root alone.
@@ -71,13 +73,22 @@ impl Identity {
     }
 
     fn make(dir: &DataDir, name: Option<&str>, cell_name: &str) -> Result<Identity, IdentityError> {
+        // Names first: what is refused leaves nothing.
+        let cell_name = match valid_name(cell_name) {
+            Ok(name) => name,
+            Err(_) => return Err(IdentityError::CellName(cell_name.to_string())),
+        };
+        let name = match name {
+            Some(name) => valid_name(name)?,
+            None => host_name(),
+        };
         let key = KeyPair::generate()?;
         // A start that was cut short may have left an authority that no identity names yet: it is as good as a new one.
         let path = dir.join("authority.json");
         let authority = match read_json::<Authority>(&path, "an authority")? {
             Some(found) => found,
             None => {
-                let made = Authority::make(cell_name)?;
+                let made = Authority::make(&cell_name)?;
                 write_json(&path, &made, 0o600)?;
                 made
             }
@@ -85,13 +96,10 @@ impl Identity {
         Ok(Identity {
             version: 1,
             node: node_id(key.public_key_raw()),
-            name: match name {
-                Some(name) => valid_name(name)?,
-                None => host_name(),
-            },
+            name,
             key: key.serialize_pem(),
             cell: authority.cell()?,
-            cell_name: valid_name(cell_name)?,
+            cell_name,
         })
     }
 }
@@ -161,6 +169,15 @@ mod tests {
         let error = Identity::open(&dir, None, Some("other")).unwrap_err().to_string();
         assert!(error.contains("belongs to the cell `covey`, not `other`"), "{error}");
         assert!(matches!(Identity::open(&dir, Some("9x"), None), Err(IdentityError::Name(_))));
+    }
+
+    #[test]
+    fn a_refused_name_leaves_no_identity() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        assert!(matches!(Identity::open(&dir, Some("a b"), None), Err(IdentityError::Name(_))));
+        assert!(matches!(Identity::open(&dir, None, Some("_")), Err(IdentityError::CellName(_))));
+        assert!(!dir.join("identity.json").exists() && !dir.join("authority.json").exists());
     }
 
     /// The file's fields: a change is noticed here.
