@@ -114,7 +114,10 @@ pub(super) async fn task(
         None => Err(no_such_job(&job)),
         Some(record) => Err(Refusal {
             code: "not_found".into(),
-            message: format!("{job} has no task {index}: it wants {}, from index 0", record.count()),
+            message: match record.stopped {
+                true => format!("{job} has no task {index}: the job is stopped"),
+                false => format!("{job} has no task {index}: it wants {}, from index 0", record.count()),
+            },
             hint: Some(format!("covey tasks {job} shows those that there are")),
         }),
     }
