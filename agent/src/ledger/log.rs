@@ -86,6 +86,19 @@ impl<C: Types, D: Disk> RaftLogReader<C> for Log<D> {
         }
         self.entries(start..end).map_err(|e| failed(ErrorSubject::Logs, ErrorVerb::Read, &e))
     }
+
+    /// To be sent to another voter. A leader that was deposed and then took a snapshot may still have a replication
+    /// running whose range was purged meanwhile: openraft 0.9.25 would send what is left of it behind the old `prev`,
+    /// and a voter that has not heard of the new leader would append it, with a hole. Nothing is sent instead.
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry<C>>, StorageError<NodeId>> {
+        let entries: Vec<Entry<C>> = self.try_get_log_entries(start..end).await?;
+        let whole = entries.first().is_none_or(|first| first.log_id.index == start);
+        Ok(if whole { entries } else { Vec::new() })
+    }
 }
 
 impl<C: Types, D: Disk> RaftLogStorage<C> for Log<D> {

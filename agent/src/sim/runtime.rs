@@ -73,7 +73,7 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {} failed; run it alone with COVEY_SEED={}", self.0, self.0);
+            eprintln!("seed {} failed; run it alone with SEED={}", self.0, self.0);
         }
     }
 }

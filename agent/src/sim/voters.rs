@@ -51,7 +51,7 @@ struct Steps {
     refused: usize,
 }
 
-/// The two racks, and the nodes that have joined: known to all.
+/// The nodes that have joined, and the rack of each: known to all.
 type Roster = Arc<Mutex<BTreeMap<NodeId, String>>>;
 
 /// What of the daemon changes voters: looks around, and takes one step after the other while it leads.
@@ -90,7 +90,7 @@ struct Story {
     roster: Roster,
     steps: Arc<Mutex<Steps>>,
     clients: Arc<Clients>,
-    /// Minded by whom: the group of each node that lives.
+    /// The group of each node that is minded.
     minded: BTreeMap<NodeId, u64>,
     number: u64,
     slowest: u64,
@@ -120,7 +120,7 @@ impl Story {
         story
     }
 
-    /// Starts what was added to a cell's nodes beside their ledgers.
+    /// Has each node that lives minded, once.
     fn mind(&mut self) {
         for id in self.cell.live() {
             let (Some(group), Some(raft)) = (self.cell.group(id), self.cell.raft(id)) else { continue };
@@ -206,12 +206,40 @@ impl Story {
         self.insist(&admit(self.number), gone).await;
     }
 
+    /// Waits for a moment at which the voters are changing, and tells whose change it is.
+    async fn midst(&self) -> Option<NodeId> {
+        let limit = now() + 4_000_000_000;
+        while now() < limit {
+            if let Some(leader) = self.cell.leader()
+                && let Some(raft) = self.cell.raft(leader)
+            {
+                let metrics = raft.metrics();
+                // Leaders change less often.
+                for _ in 0..50 {
+                    let changing = {
+                        let metrics = metrics.borrow();
+                        let members = &metrics.membership_config;
+                        let under_way = metrics.last_applied < *members.log_id();
+                        under_way || members.membership().get_joint_config().len() > 1
+                    };
+                    if changing {
+                        return Some(leader);
+                    }
+                    sleep(Duration::from_millis(1)).await;
+                }
+            } else {
+                sleep(LOOK).await;
+            }
+        }
+        None
+    }
+
     async fn trouble(&mut self) -> usize {
         let mut crashes = 0;
         let ids = self.cell.ids();
         let anyone = ids[draw_from(0..ids.len() as u64) as usize];
         let some = ids.iter().filter(|_| happens(400)).copied().collect();
-        match draw_from(0..18) {
+        match draw_from(0..22) {
             0 => {
                 if let Some(leader) = self.cell.leader() {
                     self.cell.crash(leader);
@@ -228,7 +256,22 @@ impl Story {
             8..=10 => self.cell.net.heal(),
             11 => self.cell.net.set_loss(if happens(500) { draw_from(10..200) } else { 0 }),
             12 => self.cell.fill(anyone, true),
-            13 => ids.iter().for_each(|id| self.cell.fill(*id, false)),
+            // Somebody goes, and just as the voters change for it their leader does, or is alone, or the one who went is back.
+            13..=16 => {
+                self.cell.crash(anyone);
+                crashes += 1;
+                if let Some(leader) = self.midst().await {
+                    match draw_from(0..4) {
+                        0 => self.cell.split(&BTreeSet::from([leader]), happens(500)),
+                        1 => self.start_but(&BTreeSet::new()).await,
+                        _ => {
+                            self.cell.crash(leader);
+                            crashes += 1;
+                        }
+                    }
+                }
+            }
+            17 => ids.iter().for_each(|id| self.cell.fill(*id, false)),
             _ => self.submit(),
         }
         // Mostly soon; at times there is time for an election, or for a verdict and its consequences.
@@ -350,6 +393,7 @@ fn voters_follow_the_nodes_and_nothing_is_lost() {
         // Otherwise the runs above show nothing.
         assert!(all.steps.done > 20 * count, "{all:?}");
         assert!(all.elections > 3 * count, "{all:?}");
+        assert!(all.steps.finished > 0, "no change was left half done: {all:?}");
     }
 }
 
