@@ -177,7 +177,8 @@ impl Core {
         let Some((key, what)) = found else { return };
         let Some(task) = self.tasks.get_mut(&key) else { return };
         task.writing = None;
-        if task.trouble.take().is_some() {
+        let trouble = task.trouble.take();
+        if trouble.is_some() {
             self.dirty.insert(key);
         }
         match (what, result) {
@@ -197,7 +198,10 @@ impl Core {
                 let text = format!("its record cannot be written: {why}; trying again each second");
                 task.trouble = Some(text.clone());
                 self.dirty.insert(key);
-                self.note(key, "store_failed", text);
+                // Said once: a disk that stays full must not push the past out of the ring of events.
+                if trouble.as_ref() != Some(&text) {
+                    self.note(key, "store_failed", text);
+                }
             }
         }
         self.drive(key);
