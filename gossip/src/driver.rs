@@ -27,6 +27,9 @@ use crate::{
 
 /// Streams that the agent has not looked at yet. More are refused.
 const ARRIVED: usize = 256;
+/// Changes that the agent has not looked at yet; half of it for what others' nonsense may fill. If it falls behind
+/// further, news are lost: `members` is always true.
+const NEWS: usize = 4096;
 /// After the good-byes, for the packets to leave.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -77,7 +80,7 @@ pub struct Driver {
     /// For all else that nodes say to each other.
     pub transport: Transport,
     /// What has changed.
-    pub news: mpsc::UnboundedReceiver<News>,
+    pub news: mpsc::Receiver<News>,
     /// All others that are here.
     pub members: watch::Receiver<BTreeMap<NodeId, Peer>>,
     /// Streams that others opened, except those of membership itself; and who was turned away.
@@ -95,7 +98,7 @@ enum Order {
 /// Opens the port and begins.
 pub fn start(settings: Settings) -> Result<Driver, StartError> {
     let (orders, ordered) = mpsc::unbounded_channel();
-    let (news, news_receiver) = mpsc::unbounded_channel();
+    let (news, news_receiver) = mpsc::channel(NEWS);
     let (members, members_receiver) = watch::channel(BTreeMap::new());
     let (arrived, arrived_receiver) = mpsc::channel(ARRIVED);
     let (ready, is_ready) = std::sync::mpsc::channel();
@@ -160,7 +163,7 @@ struct Shell {
     membership: Membership,
     transport: Transport,
     begun: Instant,
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::Sender<News>,
     members: watch::Sender<BTreeMap<NodeId, Peer>>,
     arrived: mpsc::Sender<Event>,
     /// From exchanges under way.
@@ -243,7 +246,9 @@ impl Shell {
             Output::Twin => News::Twin,
             Output::Garbled(why) => News::Garbled(why),
         };
-        // Nobody listens: the agent is stopping.
-        let _ = self.news.send(news);
+        let nonsense = matches!(news, News::Twin | News::Garbled(_));
+        if !nonsense || self.news.capacity() > NEWS / 2 {
+            let _ = self.news.try_send(news);
+        }
     }
 }

@@ -191,6 +191,32 @@ async fn a_restarted_peer_is_found_again() {
     assert!(matches!(events.recv().await, Some(Event::Stream { .. })));
 }
 
+/// Without the reset (RFC 9000, 10.3) what is sent to the earlier life would wait for the idle timeout, 30 s.
+#[test]
+fn a_peer_that_crashed_and_is_back_on_its_port_says_so() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let cell = Cell::new("covey");
+    let (me, crashing, ours) = (cell.node("n2"), runtime(), runtime());
+    let a = ours.block_on(async { Node::new(&cell.node("n1")) });
+    let first = crashing.block_on(async { Node::new(&me) });
+    let b = first.peer();
+    let mut stream = ours.block_on(a.transport.open(b, Lane::Request)).unwrap();
+    crashing.shutdown_timeout(Duration::from_secs(10));
+    drop(first);
+    ours.block_on(async {
+        let mut second = Node::on(&me, b.addr);
+        let seen = tokio::time::timeout(Duration::from_secs(20), async {
+            let _ = stream.write(&"are you there?").await;
+            stream.read::<String>().await
+        });
+        let seen = seen.await.expect("long before the idle timeout");
+        assert!(matches!(seen, Err(FrameError::Broken(_))), "{seen:?}");
+        a.transport.open(b, Lane::Raft).await.unwrap();
+        assert_eq!(second.stream().await.1, Lane::Raft);
+    });
+}
+
 #[tokio::test]
 async fn who_waits_for_the_dead_learns_it() {
     let cell = Cell::new("covey");

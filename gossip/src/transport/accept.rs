@@ -36,7 +36,7 @@ pub(super) async fn all(transport: Transport) {
         let (transport, limit) = (transport.clone(), Arc::clone(&limit));
         tokio::spawn(async move {
             let from = incoming.remote_address();
-            let attempt = |()| {
+            let attempt = || {
                 let mut limit = limit.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 limit.attempt(from.ip().to_canonical(), begun.elapsed())
             };
@@ -58,7 +58,7 @@ pub(super) async fn all(transport: Transport) {
 async fn handshake(
     cell: &CellId,
     incoming: Incoming,
-    attempt: impl FnOnce(()) -> Result<(), Duration>,
+    attempt: impl FnOnce() -> Result<(), Duration>,
 ) -> Result<(Connection, Option<NodeId>), Refused> {
     let timed_out = |_| Refused::Handshake(quinn::ConnectionError::TimedOut);
     let connecting = incoming.accept().map_err(Refused::Handshake)?;
@@ -70,7 +70,7 @@ async fn handshake(
             close(Closed::NotAMember, &why.to_string());
             Err(Refused::Subject(why))
         }
-        (Some(ALPN_JOIN), _) => match attempt(()) {
+        (Some(ALPN_JOIN), _) => match attempt() {
             Ok(()) => Ok((connection, None)),
             Err(wait) => {
                 close(
