@@ -79,6 +79,8 @@ pub(super) fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Failu
     let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
+        // Starts and removals of containers wait for the disk and the kernel: more at once only take more memory.
+        .max_blocking_threads(32)
         .enable_all()
         .build()
         .map_err(|source| Failure::System { what: "start the event loop", source })?;
