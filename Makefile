@@ -63,7 +63,7 @@ SEEDS ?= 2000
 sim:
 	$(needs) build
 	@SEEDS=$(SEEDS) cargo nextest run --release --locked --package agent --profile long \
-	  -E 'test(=random::random) or test(=cell::random_cell) or test(=sim::raft::nothing_acknowledged_is_lost_and_the_ledger_comes_back) + test(=sim::voters::voters_follow_the_nodes_and_nothing_is_lost)'
+	  -E 'test(=random::random) or test(=cell::random_cell) or test(=sim::raft::nothing_acknowledged_is_lost_and_the_ledger_comes_back) or test(=sim::voters::voters_follow_the_nodes_and_nothing_is_lost)'
 
 # Faults on a real host for so long: agents killed under tasks, tasks started and stopped.
 MINUTES ?= 10

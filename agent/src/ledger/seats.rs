@@ -7,8 +7,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use openraft::{
-    AsyncRuntime, ChangeMembers, EmptyNode, LogIdOptionExt, Raft, RaftMetrics, ServerState,
-    error::{ClientWriteError, RaftError},
+    AsyncRuntime, ChangeMembers, EmptyNode, LogId, LogIdOptionExt, Raft, RaftMetrics, ServerState,
+    error::{ClientWriteError, Fatal, RaftError},
 };
 use placement::{
     ids::NodeId,
@@ -81,15 +81,25 @@ pub async fn take<C: Types>(raft: &Raft<C>, step: VoterStep) -> Result<(), StepE
     };
     let change = change(&now, step)?;
     // Who votes no more goes on listening: so it hears of it, and does not stand for election.
-    let changed = C::AsyncRuntime::timeout(PATIENCE, raft.change_membership(change, true)).await;
-    match changed.map_err(|_| StepError::Late { step })? {
-        Ok(_) => Ok(()),
+    let change = async {
+        let changed = raft.change_membership(change, true).await?;
+        // The answer comes before the metrics: who looks again must not see the seats of before.
+        let shown = raft.metrics().wait_for(|now| shows(now, changed.log_id)).await.map(drop);
+        shown.map_err(|_| RaftError::Fatal(Fatal::Stopped))
+    };
+    match C::AsyncRuntime::timeout(PATIENCE, change).await.map_err(|_| StepError::Late { step })? {
+        Ok(()) => Ok(()),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
             Err(StepError::NotLeader { leader: to.leader_id })
         }
         Err(RaftError::APIError(e)) => Err(StepError::Impossible { step, why: e.to_string() }),
         Err(RaftError::Fatal(e)) => Err(StepError::Core { why: e.to_string() }),
     }
+}
+
+fn shows(metrics: &RaftMetrics<NodeId, EmptyNode>, change: LogId<NodeId>) -> bool {
+    let shown = *metrics.membership_config.log_id() >= Some(change) && metrics.last_applied >= Some(change);
+    shown || metrics.running_state.is_err()
 }
 
 /// The step in openraft's words, if it fits the seats.
