@@ -4,6 +4,7 @@
 //! alone changes in `silence`, what people read in `rows`, `jobs` and `settled`. Rules 5 and 6 are the shell's: it feeds `Activated` once the activation entry is applied, and
 //! calls nothing here without a quorum behind it.
 
+mod alone;
 mod jobs;
 mod rows;
 mod session;
@@ -27,6 +28,7 @@ use placement::{
     why::{Why, why},
 };
 
+pub use alone::Own;
 pub use jobs::JobRow;
 pub use rows::{NodeRow, TaskRow};
 pub use settled::Settled;

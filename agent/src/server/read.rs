@@ -14,13 +14,13 @@ use tokio::{sync::broadcast::error::RecvError, time::timeout};
 use super::{Out, Services, Stopped, change::key, invalid};
 use crate::{
     api, clock,
-    core::place::{PlaceCore, Settled},
+    core::place::{Own, PlaceCore, Settled},
 };
 
 /// A reader waits no longer than this for the placer to see what the ledger has applied.
 const CATCH_UP: Duration = Duration::from_millis(200);
 
-/// What the placer's core shows now, and whether it acts: if not, the answer is stale. Who changed something and then
+/// What the placer's core shows now; while none acts, what this node knows by itself, and that it is stale. Who changed something and then
 /// looks sees the change.
 async fn look<T: Send + 'static>(
     services: &Services,
@@ -33,15 +33,26 @@ async fn look<T: Send + 'static>(
         while services.placer.read(behind).await == Some(true) && changed.changed().await.is_ok() {}
     })
     .await;
-    let seen = services.placer.read(|core| (look(core), core.activation().is_none())).await;
-    seen.ok_or_else(|| invalid("the agent is ending".to_string()))
+    let ending = || invalid("the agent is ending".to_string());
+    let seen = services.placer.read(|core| match core.activation() {
+        Some(_) => Ok(look(core)),
+        None => Err(look),
+    });
+    match seen.await.ok_or_else(ending)? {
+        Ok(seen) => Ok((seen, false)),
+        Err(look) => {
+            let own = services.node.read(Own::of).await.ok_or_else(ending)?;
+            Ok((look(&PlaceCore::alone(services.ledger.state(), own, clock::now())), true))
+        }
+    }
 }
 
 pub(super) async fn nodes(services: &Services) -> Result<Value, Refusal> {
     let (rows, stale) = look(services, PlaceCore::nodes).await?;
     let placer = services.ledger.state().placer;
     // One voter, and it leads or nobody does.
-    let items = rows.iter().map(|row| api::node(row, placer == Some(row.id), placer == Some(row.id)));
+    let items =
+        rows.iter().map(|row| api::node(row, !stale && placer == Some(row.id), placer == Some(row.id)));
     Ok(api::answer(clock::now(), stale, items.collect()))
 }
 
@@ -58,7 +69,9 @@ pub(super) async fn job(services: &Services, stamp: &RequestStamp, job: &JobName
 async fn whole(services: &Services, job: &JobKey) -> Result<(Value, Option<Settled>), Refusal> {
     let name = job.clone();
     let see = move |core: &PlaceCore| (core.job(&name), core.tasks_of(&name), core.settled(&name));
-    let ((row, tasks, settled), _) = look(services, see).await?;
+    let ((row, tasks, settled), stale) = look(services, see).await?;
+    // Only a placer knows how a job stands: one node may not have heard of what runs elsewhere.
+    let settled = settled.filter(|_| !stale);
     let ledger = services.ledger.state();
     match (row, ledger.jobs.get(job)) {
         (Some(row), Some(record)) => Ok((api::whole_job(&row, record, &tasks, settled.as_ref()), settled)),
