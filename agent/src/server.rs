@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use gossip::{
@@ -21,7 +22,14 @@ use placement::{
     ledger::{Refusal, RequestStamp},
 };
 use serde_json::Value;
-use tokio::net::{UnixListener, UnixStream, unix::OwnedWriteHalf};
+use tokio::{
+    io::AsyncReadExt,
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::timeout,
+};
 
 use crate::{
     daemon::{inbox::NodeHandle, placer::PlacerHandle},
@@ -72,6 +80,11 @@ pub(crate) async fn listen(path: &Path) -> Result<UnixListener, ServerError> {
     Ok(listener)
 }
 
+/// What is read of a request that will be refused.
+const STRANGER_BYTES: u64 = 64 << 10;
+/// How long a request that will be refused is waited for.
+const STRANGER_TIME: Duration = Duration::from_secs(1);
+
 /// Serves for ever.
 pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
     loop {
@@ -87,7 +100,7 @@ pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
             }
             Err(error) => {
                 tracing::warn!("cannot accept on the local socket: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -119,13 +132,16 @@ async fn answer(stream: UnixStream, services: &Services) -> Result<(), FrameErro
     let peer = stream.peer_cred().map_err(FrameError::Broken)?;
     let (mut read, write) = stream.into_split();
     let mut out = Out(write);
+    if peer.uid() != 0 {
+        return refuse(peer.uid(), &mut read, &mut out).await;
+    }
     let request = match frame::read::<Request>(&mut read).await {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
         Err(FrameError::Broken(error)) => return Err(FrameError::Broken(error)),
         Err(error) => return finish(&mut out, Err(invalid(error.to_string()).into())).await,
     };
-    let result = match admit(&request, peer.uid()) {
+    let result = match admit(&request) {
         Ok(stamp) => tokio::select! {
             result = call(request.call, stamp, services, &mut out) => result,
             // A client sends one frame: whatever else comes, at first its end, is its going.
@@ -136,19 +152,25 @@ async fn answer(stream: UnixStream, services: &Services) -> Result<(), FrameErro
     finish(&mut out, result).await
 }
 
-/// Who asks, by the kernel's word; root is admin, nobody else has a credential yet.
-fn admit(request: &Request, uid: u32) -> Result<RequestStamp, Refusal> {
+/// Whom the kernel does not call root has no credential yet: he hears so once he has asked, but gets neither the agent's
+/// memory nor much of its time.
+async fn refuse(uid: u32, read: &mut OwnedReadHalf, out: &mut Out) -> Result<(), FrameError> {
+    let asked = &mut read.take(STRANGER_BYTES);
+    let _ = timeout(STRANGER_TIME, frame::read::<Value>(asked)).await;
+    let refusal = Refusal {
+        code: "denied".into(),
+        message: format!("user {uid} may not use this agent: only root may, on the local socket"),
+        hint: Some("run it as root: sudo covey …".into()),
+    };
+    finish(out, Err(refusal.into())).await
+}
+
+/// Root asks, and is admin.
+fn admit(request: &Request) -> Result<RequestStamp, Refusal> {
     if request.protocol != PROTOCOL {
         let hint = "use the covey that this agent was started from".to_string();
         let message = format!("this agent speaks {PROTOCOL}, the client `{}`", request.protocol);
         return Err(Refusal { code: "invalid".into(), message, hint: Some(hint) });
-    }
-    if uid != 0 {
-        return Err(Refusal {
-            code: "denied".into(),
-            message: format!("user {uid} may not use this agent: only root may, on the local socket"),
-            hint: Some("run it as root: sudo covey …".into()),
-        });
     }
     Ok(RequestStamp { principal: Principal("root".into()), id: request.id.clone() })
 }
@@ -199,6 +221,25 @@ pub(crate) fn invalid(message: String) -> Refusal {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// A message that never ends, and one of the greatest length, cost no more than others.
+    #[tokio::test]
+    async fn a_stranger_is_refused_whatever_he_sends() {
+        use tokio::io::AsyncWriteExt;
+        let (client, server) = UnixStream::pair().unwrap();
+        let (mut from, mut to) = client.into_split();
+        let sending = tokio::spawn(async move {
+            to.write_all(&(8_u32 << 20).to_be_bytes()).await.unwrap();
+            // Ends when nobody reads any more.
+            while to.write_all(&[b' '; 4096]).await.is_ok() {}
+        });
+        let (mut read, write) = server.into_split();
+        refuse(1000, &mut read, &mut Out(write)).await.unwrap();
+        drop(read);
+        let reply: Reply = frame::read(&mut from).await.unwrap().unwrap();
+        assert!(matches!(reply, Reply::Error(refusal) if refusal.code == "denied"));
+        sending.await.unwrap();
+    }
 
     #[tokio::test]
     async fn only_a_socket_that_nobody_answers_on_is_replaced() {
