@@ -1,6 +1,6 @@
 //! The ledger: what people asked for. Entries in, state and answers out; every voter computes the same.
 //!
-//! `Ledger::apply` is the whole state machine (`apply` what is about the cell, `change` what is about a job); `record`
+//! `Ledger::apply` is the whole state machine (`apply` what is about the cell, `roster` its nodes, `change` what is about a job); `record`
 //! are views of one job, `requests` remembers what was answered.
 
 mod apply;
@@ -8,6 +8,7 @@ mod change;
 mod record;
 mod refusal;
 mod requests;
+mod roster;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -48,6 +49,10 @@ pub enum Command {
     Found { cell: CellId, name: String, generation: u64 },
     /// A node joins the roster. Its name must be free.
     Admit { node: NodeId, name: String },
+    /// A node leaves the roster for good.
+    Remove { node: NodeId },
+    /// What an operator says of a node; no value takes a label away.
+    Label { node: NodeId, labels: BTreeMap<String, Option<String>> },
     /// A placer begins to act; this entry's index is its activation.
     Activate { node: NodeId },
     /// Create or change a job.
@@ -127,6 +132,9 @@ pub struct Ledger {
     pub activation: Activation,
     pub placer: Option<NodeId>,
     pub roster: BTreeMap<NodeId, Member>,
+    /// Nodes that were members and are never again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<NodeId>,
     /// The newest job of each name, ended ones included until they are forgotten.
     /// Shared, so that copying a ledger while somebody reads it copies no documents.
     #[serde(with = "pairs")]
@@ -157,6 +165,9 @@ pub struct Member {
     pub name: String,
     /// The entry that admitted it (PROTOCOL 8).
     pub admitted: u64,
+    /// Set by operators; they outweigh those that the agent detects.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

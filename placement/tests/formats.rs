@@ -244,3 +244,19 @@ fn names_and_amounts() {
     assert_eq!(serde_json::from_value::<NodeInfo>(all["node"].clone()).unwrap(), node);
     assert_eq!(serde_json::from_value::<Refusal>(all["refusal"].clone()).unwrap(), refusal);
 }
+
+#[test]
+fn commands_about_the_roster() {
+    let labels = BTreeMap::from([("rack".to_string(), Some("r1".to_string())), ("disk".to_string(), None)]);
+    let node = NodeId(0xA1);
+    for (command, written) in [
+        (Command::Remove { node }, json!({"remove": {"node": "00000000000000a1"}})),
+        (
+            Command::Label { node, labels },
+            json!({"label": {"node": "00000000000000a1", "labels": {"disk": null, "rack": "r1"}}}),
+        ),
+    ] {
+        assert_eq!(serde_json::to_value(&command).unwrap(), written);
+        assert_eq!(serde_json::from_value::<Command>(written).unwrap(), command);
+    }
+}

@@ -1,7 +1,7 @@
 //! Scripts of ledger commands with what each answers and changes below it. `UPDATE=1` rewrites the answers.
 //!
 //! ```text
-//! [@PRINCIPAL#REQUEST] found NAME | admit NODE NAME | activate NODE
+//! [@PRINCIPAL#REQUEST] found NAME | admit NODE NAME | activate NODE | remove NODE | label NODE [KEY=VALUE | KEY]…
 //! submit OWNER/NAME [EXPECT] [key=value…]      task keys as task.key, values as JSON or text
 //! submit OWNER/NAME [EXPECT] {…}               the document itself
 //! stop JOB[/I] | restart JOB[/I] | scale JOB N [EXPECT]
@@ -90,6 +90,14 @@ impl Run {
                 Command::Found { cell: CellId("c0".into()), name: name.to_string(), generation: 1 }
             }
             ["admit", id, name] => Command::Admit { node: node(id), name: name.to_string() },
+            ["remove", id] => Command::Remove { node: node(id) },
+            ["label", id, labels @ ..] => {
+                let label = |word: &&str| match word.split_once('=') {
+                    Some((key, value)) => (key.to_string(), Some(value.to_string())),
+                    None => (word.to_string(), None),
+                };
+                Command::Label { node: node(id), labels: labels.iter().map(label).collect() }
+            }
             ["activate", id] => Command::Activate { node: node(id) },
             ["stop", job] => {
                 let (job, index) = task(job);
@@ -175,8 +183,13 @@ impl Run {
         }
         for (id, member) in &now.roster {
             if before.roster.get(id) != Some(member) {
-                writeln!(out, "     node {id} {} admitted at {}", member.name, member.admitted).unwrap();
+                write!(out, "     node {id} {} admitted at {}", member.name, member.admitted).unwrap();
+                member.labels.iter().for_each(|(key, value)| write!(out, " {key}={value}").unwrap());
+                out.push('\n');
             }
+        }
+        for id in now.removed.difference(&before.removed) {
+            writeln!(out, "     node {id} removed").unwrap();
         }
         if now.activation != before.activation {
             let (activation, placer) = (now.activation, now.placer.unwrap());

@@ -64,6 +64,7 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         1 => (node(), select(vec!["h1", "h2", ""])).prop_map(|(node, name)| Command::Admit { node, name: name.into() }),
         1 => node().prop_map(|node| Command::Activate { node }),
+        1 => node().prop_map(|node| Command::Remove { node }),
         6 => submit,
         2 => (job(), option::of(0..5u32)).prop_map(|(job, index)| Command::Stop { job, index }),
         2 => (job(), option::of(0..5u32)).prop_map(|(job, index)| Command::Restart { job, index }),

@@ -2,7 +2,7 @@
 
 use alloc::{collections::BTreeMap, sync::Arc};
 
-use super::{Answer, Cell, Command, Completion, Entry, Ledger, Member, Refusal};
+use super::{Answer, Cell, Command, Completion, Entry, Ledger, Refusal};
 use crate::ids::{Activation, CellId, NodeId, Principal, Uid};
 
 /// What a command is applied with.
@@ -55,6 +55,8 @@ impl Ledger {
             // Only a cell without a founding entry comes to it, and that returned above.
             Command::Found { .. } => Ok(UNCHANGED),
             Command::Admit { node, name } => self.admit(&at, *node, name),
+            Command::Remove { node } => self.remove(*node),
+            Command::Label { node, labels } => self.label(*node, labels),
             Command::Activate { node } => self.activate(&at, *node),
             Command::Submit { job, document, images, expect } => {
                 self.submit(&at, job, document, images, expect)
@@ -79,24 +81,6 @@ impl Ledger {
                 Ok(CHANGED)
             }
         }
-    }
-
-    /// A member that comes again under a new name is renamed; what it was admitted with stays (PROTOCOL 8).
-    fn admit(&mut self, at: &At<'_>, node: NodeId, name: &str) -> Result<Answer, Refusal> {
-        if name.is_empty() || name.len() > 253 || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(Refusal::invalid(format_args!("`{name}` cannot be the name of a node")));
-        }
-        if let Some((other, _)) = self.roster.iter().find(|(id, member)| member.name == name && **id != node)
-        {
-            let message = format_args!("the name `{name}` belongs to the node {other}");
-            return Err(Refusal::conflict(message, "give this one another: covey agent --name NAME"));
-        }
-        let member = self.roster.entry(node).or_insert(Member { name: "".into(), admitted: at.index });
-        if member.name == name {
-            return Ok(UNCHANGED);
-        }
-        member.name = name.into();
-        Ok(CHANGED)
     }
 
     fn activate(&mut self, at: &At<'_>, node: NodeId) -> Result<Answer, Refusal> {
