@@ -56,6 +56,11 @@ pub enum AgentError {
     Store(#[from] StoreError),
     #[error("cannot open the ledger: {0}")]
     Ledger(#[from] ProposeError),
+    #[error(
+        "the ledger of this node is gone: {0} is empty or new, and yet tasks were placed here. Put the file back from a \
+         copy; or start with a new directory, after ending what still runs here"
+    )]
+    LedgerGone(PathBuf),
     #[error("cannot open the images: {0}")]
     Images(#[from] oci::content::Error),
     #[error(transparent)]
@@ -98,7 +103,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let (tree, problems) = Tree::open(&identity.node.to_string());
     warnings.extend(problems.iter().map(|w| format!("{}: {} ({})", w.problem, w.effect, w.hint)));
     let images = images(&config, &dir);
-    let ledger = ledger(&dir, &identity);
+    let path = dir.join("ledger.redb");
+    let ledger = async { Ok(LedgerHandle::open(&path, identity.node).await?) };
     let (images, ledger) = tokio::try_join!(images, ledger)?;
 
     let (to_node, from_all) = unbounded_channel();
@@ -106,6 +112,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let teller = node.clone();
     let stored = Box::new(move |ticket, result| teller.tell(Event::Stored { ticket, result }));
     let (store, held) = Store::open(&dir.join("agent.redb"), !config.dev, stored)?;
+    found(&ledger, &dir, &identity, held.promise).await?;
     let journal = Journal::new(&identity.name, held.events, store.clone());
     for (key, why) in &held.quarantined {
         warnings.push(format!("the record of task {key} cannot be read and was put aside: {why}"));
@@ -181,15 +188,25 @@ async fn images(config: &Config, dir: &DataDir) -> Result<Arc<oci::content::Stor
     opened.await.unwrap_or(Err(AgentError::Broken))
 }
 
-/// The ledger, founded if it is new: this node is then its cell's first member and sole voter.
-async fn ledger(dir: &DataDir, identity: &Identity) -> Result<LedgerHandle, AgentError> {
-    let ledger = LedgerHandle::open(&dir.join("ledger.redb"), identity.node).await?;
+/// Founds the ledger if it is new: this node is then its cell's first member and sole voter. A node that has answered a
+/// placer had a ledger: founding another in its place would disown all that runs and forget all that was asked for.
+async fn found(
+    ledger: &LedgerHandle,
+    dir: &DataDir,
+    identity: &Identity,
+    promise: Activation,
+) -> Result<(), AgentError> {
+    if ledger.state().cell.is_some() {
+        return Ok(());
+    }
+    if promise != Activation::default() {
+        return Err(AgentError::LedgerGone(dir.join("ledger.redb")));
+    }
     let entry = |command| Entry { request: None, at_ms: clock::now().wall_ms, command };
     let found =
         Command::Found { cell: identity.cell.clone(), name: identity.cell_name.clone(), generation: 1 };
     let admit = Command::Admit { node: identity.node, name: identity.name.clone() };
-    ledger.found(vec![entry(found), entry(admit)]).await?;
-    Ok(ledger)
+    Ok(ledger.found(vec![entry(found), entry(admit)]).await?)
 }
 
 /// PROTOCOL 8: a new node begins with the promise of the entry that admitted it.
