@@ -53,6 +53,9 @@ pub struct Config {
     pub promise: Activation,
     /// Ports to allot: 20000–31999.
     pub ports: RangeInclusive<u16>,
+    /// The first to be allotted. Agents that share a machine's network begin at different ones: what two of them try
+    /// at the same moment looks free to both.
+    pub first_port: u16,
     /// The data directory is older than the machine remembers: its records are claims, and nothing of them starts
     /// before the placer's keep, not even a service (PROTOCOL 22).
     pub claims: bool,
@@ -87,7 +90,7 @@ impl Core {
         Core {
             tasks: BTreeMap::new(),
             strays: BTreeSet::new(),
-            ports: Ports::new(config.ports.clone()),
+            ports: Ports::new(config.ports.clone(), config.first_port),
             promise: config.promise,
             opening: None,
             session: None,

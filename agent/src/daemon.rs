@@ -8,7 +8,7 @@ use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use oci::cgroup::Tree;
 use placement::{
-    ids::Activation,
+    ids::{Activation, NodeId},
     ledger::{Command, Entry},
     node::NodeInfo,
     resources::{CPU, MEMORY, Resources},
@@ -129,6 +129,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         life: held.life,
         promise,
         ports: PORTS,
+        first_port: first_port(identity.node),
         claims: false,
     };
     let (core, first) = Core::restore(about, held.records, found, clock::now());
@@ -207,6 +208,12 @@ async fn found(
         Command::Found { cell: identity.cell.clone(), name: identity.cell_name.clone(), generation: 1 };
     let admit = Command::Admit { node: identity.node, name: identity.name.clone() };
     Ok(ledger.found(vec![entry(found), entry(admit)]).await?)
+}
+
+/// Spread over the range by the node's id.
+fn first_port(node: NodeId) -> u16 {
+    let span = u64::from(PORTS.end() - PORTS.start()) + 1;
+    PORTS.start() + u16::try_from(node.0 % span).unwrap_or(0)
 }
 
 /// PROTOCOL 8: a new node begins with the promise of the entry that admitted it.

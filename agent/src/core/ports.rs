@@ -19,8 +19,10 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    pub(crate) fn new(range: RangeInclusive<u16>) -> Self {
-        Ports { cursor: *range.start(), range, busy: BTreeMap::new() }
+    /// Begins with `first`, or with the range if that lies outside it.
+    pub(crate) fn new(range: RangeInclusive<u16>, first: u16) -> Self {
+        let cursor = if range.contains(&first) { first } else { *range.start() };
+        Ports { cursor, range, busy: BTreeMap::new() }
     }
 
     /// Begins after the highest of `used`, as the last agent would have gone on.
@@ -77,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_port_given_back_is_reused_last() {
-        let mut ports = Ports::new(20000..=20002);
+        let mut ports = Ports::new(20000..=20002, 20000);
         let mut got = Vec::new();
         for _ in 0..4 {
             got.extend(ports.allot(&names(1), &BTreeSet::new(), 0).unwrap().into_values());
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn all_or_none() {
-        let mut ports = Ports::new(20000..=20002);
+        let mut ports = Ports::new(20000..=20002, 20000);
         assert_eq!(ports.allot(&names(3), &[20001].into(), 0), Err(2));
         assert_eq!(
             ports.allot(&names(1), &BTreeSet::new(), 0).unwrap()["p0"],
@@ -98,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_busy_port_comes_back_after_a_while() {
-        let mut ports = Ports::new(20000..=20000);
+        let mut ports = Ports::new(20000..=20000, 20000);
         ports.mark_busy(20000, 0);
         assert_eq!(ports.allot(&names(1), &BTreeSet::new(), BUSY_MS - 1), Err(0));
         assert!(ports.allot(&names(1), &BTreeSet::new(), BUSY_MS).is_ok());
@@ -106,13 +108,13 @@ mod tests {
 
     #[test]
     fn a_name_twice_is_one_port() {
-        let mut ports = Ports::new(20000..=20001);
+        let mut ports = Ports::new(20000..=20001, 20000);
         assert_eq!(ports.allot(&["a".into(), "a".into()], &BTreeSet::new(), 0).unwrap().len(), 1);
     }
 
     #[test]
     fn resumes_after_the_highest_and_ignores_what_is_out_of_range() {
-        let mut ports = Ports::new(20000..=20009);
+        let mut ports = Ports::new(20000..=20009, 20000);
         ports.resume(&[80, 20004].into());
         assert_eq!(ports.allot(&names(1), &[20004].into(), 0).unwrap()["p0"], 20005);
     }

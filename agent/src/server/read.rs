@@ -17,11 +17,11 @@ use crate::{
     core::place::{Own, PlaceCore, Settled},
 };
 
-/// A reader waits no longer than this for the placer to see what the ledger has applied.
+/// A reader waits no longer than this for the placer to have seen what the ledger has applied, and all nodes.
 const CATCH_UP: Duration = Duration::from_millis(200);
 
-/// What the placer's core shows now; while none acts, what this node knows by itself, and that it is stale. Who changed something and then
-/// looks sees the change.
+/// What the placer's core shows now; while none acts, what this node knows by itself, and that it is stale. Who changed
+/// something and then looks sees the change.
 async fn look<T: Send + 'static>(
     services: &Services,
     look: impl FnOnce(&PlaceCore) -> T + Send + 'static,
@@ -29,7 +29,10 @@ async fn look<T: Send + 'static>(
     let applied = services.ledger.state().applied;
     let _ = timeout(CATCH_UP, async {
         let mut changed = services.placer.changed();
-        let behind = move |core: &PlaceCore| core.view().is_some_and(|(intent, _)| intent.applied < applied);
+        // Right after a start nobody acts yet, and then the nodes have not reported yet: that is a moment.
+        let behind = move |core: &PlaceCore| {
+            core.view().is_none_or(|(intent, view)| intent.applied < applied || !view.complete())
+        };
         while services.placer.read(behind).await == Some(true) && changed.changed().await.is_ok() {}
     })
     .await;

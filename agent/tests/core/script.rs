@@ -90,6 +90,7 @@ pub(crate) fn config() -> Config {
         life: 1,
         promise: Activation { cell: 1, index: 3 },
         ports: 20000..=20003,
+        first_port: 20000,
         claims: false,
     }
 }

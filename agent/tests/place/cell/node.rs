@@ -77,6 +77,7 @@ impl Node {
             life: 1,
             promise: Activation { cell: 1, index: 1 + id.0 },
             ports: 20000..=20005,
+            first_port: 20000,
             claims: false,
         };
         Node {
