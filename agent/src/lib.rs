@@ -1,6 +1,7 @@
 //! A node: the agent that runs on it. Pure cores decide (`core`), shells do.
 
 mod api;
+pub mod cell;
 pub mod clock;
 pub mod config;
 pub mod core;
@@ -14,6 +15,7 @@ pub mod ledger;
 pub mod limits;
 pub mod logs;
 mod measure;
+pub mod peers;
 pub mod probe;
 pub mod runner;
 mod server;

@@ -1,6 +1,8 @@
 //! Every message, in one place. JSON with named fields in frames (`frame`); a reader ignores what it does not know,
 //! documents are carried as they are. `PROTOCOL` names the encoding and its version.
 
+pub mod ask;
+
 use std::collections::BTreeMap;
 
 use placement::{

@@ -18,12 +18,14 @@ pub enum Lane {
     Exchange = 4,
     /// A stranger's only stream.
     Join = 5,
+    /// One node asks another one thing.
+    Ask = 6,
 }
 
 impl Lane {
     /// The lane with this first byte.
     pub fn read(byte: u8) -> Option<Lane> {
-        [Lane::Request, Lane::Session, Lane::Raft, Lane::Exchange, Lane::Join]
+        [Lane::Request, Lane::Session, Lane::Raft, Lane::Exchange, Lane::Join, Lane::Ask]
             .into_iter()
             .find(|l| *l as u8 == byte)
     }

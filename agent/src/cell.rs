@@ -1,0 +1,74 @@
+//! The cell as one node knows it: the other nodes, the ledger, and who places now.
+
+use placement::{
+    ids::{Activation, NodeId},
+    ledger::Ledger,
+};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+use crate::{
+    ledger::{LedgerHandle, Role},
+    peers::Peers,
+};
+
+/// Who acts as placer, and since which activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acting {
+    pub node: NodeId,
+    pub activation: Activation,
+}
+
+/// A handle for all parts of the agent; clones are the same one.
+#[derive(Clone)]
+pub struct Cell {
+    pub peers: Peers,
+    pub ledger: LedgerHandle,
+    acting: Arc<watch::Sender<Option<Acting>>>,
+}
+
+impl Cell {
+    pub fn new(peers: Peers, ledger: LedgerHandle) -> Cell {
+        Cell { peers, ledger, acting: Arc::new(watch::Sender::new(None)) }
+    }
+
+    pub fn me(&self) -> NodeId {
+        self.peers.me()
+    }
+
+    /// The ledger as this node has it: as a voter, or its copy.
+    pub fn state(&self) -> Arc<Ledger> {
+        self.ledger.state()
+    }
+
+    /// A placer showed itself: by a session, or this node acts itself.
+    pub fn heard(&self, acting: Acting) {
+        self.acting.send_if_modified(|known| {
+            let newer = known.is_none_or(|old| old.activation < acting.activation);
+            if newer {
+                *known = Some(acting);
+            }
+            newer
+        });
+    }
+
+    /// The newest placer that has shown itself here, each time there is another.
+    pub fn acting(&self) -> watch::Receiver<Option<Acting>> {
+        self.acting.subscribe()
+    }
+
+    /// Whom to pass to what only the placer can do, as far as this node knows. It may be gone all the same.
+    pub fn placer(&self) -> Option<NodeId> {
+        match *self.ledger.role().borrow() {
+            Role::Leader { .. } => return Some(self.me()),
+            Role::Follower { leader: Some(leader) } if self.peers.is_alive(leader) => return Some(leader),
+            _ => {}
+        }
+        self.acting.borrow().map(|acting| acting.node).filter(|node| *node != self.me())
+    }
+
+    /// The name of a node, as the ledger has it.
+    pub fn name(&self, node: NodeId) -> String {
+        self.state().roster.get(&node).map_or_else(|| node.to_string(), |member| member.name.clone())
+    }
+}
