@@ -1,11 +1,14 @@
 //! The placer's core: what people want minus what nodes report, as orders to nodes and entries for the ledger.
 //!
 //! PROTOCOL has the rules. What a session holds is in `session`, carrying out a plan in `tell`, what time
-//! alone changes in `silence`, what people read in `rows`, `jobs` and `settled`. Rules 5 and 6 are the shell's: it feeds `Activated` once the activation entry is applied, and
-//! calls nothing here without a quorum behind it.
+//! alone changes in `silence`, what people read in `rows`, `jobs` and `settled`. Rules 5 and 6 are in `reign`, beside the
+//! core: by it the shell feeds `Activated` and `Deposed`, and outside of these two it tells the core nothing. `company`
+//! says who is in the roster and alive.
 
 mod alone;
+pub mod company;
 mod jobs;
+pub mod reign;
 mod rows;
 mod session;
 mod settled;
