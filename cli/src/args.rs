@@ -1,10 +1,11 @@
 //! The command line's shape: verbs, options, and the texts of `--help`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    address::HostPort,
     commands::agent::{Capacity, Label},
     jobfile::Set,
     names::{Target, TaskName},
@@ -133,14 +134,18 @@ pub(crate) enum Verb {
 
 /// Run the agent of this node, in the foreground
 ///
-/// What the node has is kept in the data directory; an agent that finds none starts a cell. Containers go on when the
-/// agent ends, and the next agent takes them over. It needs root.
+/// What the node has is kept in the data directory. An agent that finds none joins the cell that --join and --token
+/// name, or starts a new one; once the directory holds a node of a cell, --join and --token are ignored, so a unit file
+/// may repeat them. Containers go on when the agent ends, and the next agent takes them over. It needs root.
 ///
-/// A configuration file is TOML with the same keys: data, socket, name, cell, and the tables label and capacity. What
-/// the command line says counts. The log goes to stderr; COVEY_LOG=debug makes it say more.
+/// A configuration file is TOML with the same keys: data, socket, name, cell, listen, advertise, join, token, and the
+/// tables label and capacity. What the command line says counts. The log goes to stderr; COVEY_LOG=debug makes it say
+/// more.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  covey agent --data /var/lib/covey\n  covey agent --data /var/lib/covey --label \
+    after_help = "Examples:\n  covey agent --data /var/lib/covey                        a new cell, of this node\n  \
+                        covey token > token                                  there: a token for others\n  covey agent \
+                        --data /var/lib/covey --join n1:7411 --token @token   on another machine: join it\n  covey agent --data /var/lib/covey --label \
                         rack=r1 --capacity cpu=2,memory=4GiB\n  covey agent --config /etc/covey.toml"
 )]
 pub(crate) struct Agent {
@@ -153,6 +158,18 @@ pub(crate) struct Agent {
     /// The cell's name; another than the data directory's is refused
     #[arg(long, value_name = "NAME")]
     pub(crate) cell: Option<String>,
+    /// Where to listen for other nodes and clients, on UDP; port 0: one that is free; default: 0.0.0.0:7411
+    #[arg(long, value_name = "IP:PORT", value_parser = crate::address::listen)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where other nodes reach this one, if not where it listens
+    #[arg(long, value_name = "IP:PORT", value_parser = crate::address::advertise)]
+    pub(crate) advertise: Option<SocketAddr>,
+    /// Join the cell of these nodes; one that answers is enough
+    #[arg(long, value_name = "HOST:PORT[,…]", value_delimiter = ',')]
+    pub(crate) join: Vec<HostPort>,
+    /// The token that admits this node, or @FILE to read it from; default: $COVEY_TOKEN
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
     /// A label of the node, for `require`, `prefer` and `spread`
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<Label>,

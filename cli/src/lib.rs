@@ -1,5 +1,6 @@
 //! The command line of covey: verbs in, documents and tables out. It decides nothing about jobs; it asks an agent.
 
+mod address;
 mod args;
 mod commands;
 mod failure;
@@ -8,6 +9,7 @@ mod names;
 mod output;
 mod session;
 mod times;
+mod token;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -25,7 +25,7 @@ fn command(dir: &Path, args: &[&str]) -> Command {
 /// Starts an agent on `dir/data` and waits until it says that it answers.
 fn start(dir: &Path) -> Child {
     let data = dir.join("data");
-    let mut agent = command(dir, &["agent", "--data", data.to_str().unwrap()])
+    let mut agent = command(dir, &["agent", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -71,7 +71,8 @@ fn a_killed_agent_finds_its_containers_and_one_whose_ledger_is_gone_does_not_sta
     let ledger = dir.join("data/ledger.redb");
     fs::rename(&ledger, dir.join("copy.redb")).unwrap();
     let data = dir.join("data");
-    let refused = covey(dir, &["agent", "--json", "--data", data.to_str().unwrap()]);
+    let refused =
+        covey(dir, &["agent", "--json", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1));
     let error: Value = serde_json::from_slice(&refused.stdout).unwrap();
     let message = error["error"]["message"].as_str().unwrap();

@@ -70,7 +70,7 @@ impl Node {
         let also = file.try_clone().map_err(Error::file("open", &log))?;
         let mut agent = self.cgroups.enter(&self.covey);
         agent
-            .args(["agent", "--cell", "test", "--data"])
+            .args(["agent", "--cell", "test", "--listen", "127.0.0.1:0", "--data"])
             .arg(self.data())
             .arg("--socket")
             .arg(self.socket())

@@ -1,6 +1,6 @@
 //! A cell of one node that goes away with the terminal.
 
-use std::{path::PathBuf, time::Instant};
+use std::{net::Ipv4Addr, path::PathBuf, time::Instant};
 
 use ::agent::{
     config::{Config, SOCKET},
@@ -28,6 +28,11 @@ pub(super) fn dev(socket: Option<PathBuf>, out: &mut Out) -> Result<(), Failure>
         socket: socket.unwrap_or_else(|| PathBuf::from(SOCKET)),
         name: None,
         cell: Some("dev".into()),
+        // Nobody else is to find it.
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        advertise: None,
+        join: Vec::new(),
+        token: None,
         labels: Default::default(),
         capacity: Default::default(),
         exe: agent::exe()?,

@@ -9,7 +9,7 @@ fn parsed(args: &[&str]) -> Result<Config, String> {
     let line = ["covey", "agent"].iter().chain(args);
     let cli = Cli::try_parse_from(line).map_err(|why| why.to_string())?;
     let Verb::Agent(agent) = cli.verb else { return Err("another verb".into()) };
-    config(agent, cli.global.socket, PathBuf::from("/bin/covey")).map_err(|why| why.to_string())
+    config(agent, cli.global.socket, PathBuf::from("/bin/covey"), None).map_err(|why| why.to_string())
 }
 
 #[test]
@@ -62,6 +62,56 @@ fn the_command_line_counts_more_than_the_file() {
     assert_eq!(config.capacity, Resources::new(1000, 1 << 30));
 }
 
+fn token() -> String {
+    format!("covey1.{}.{}", "ab".repeat(32), "07".repeat(16))
+}
+
+#[test]
+fn how_to_join_is_said_by_flags_or_the_file() {
+    let alone = parsed(&["--data", "/d"]).unwrap();
+    assert_eq!((alone.listen, alone.advertise, alone.join.len()), (LISTEN, None, 0));
+    let config = parsed(&[
+        "--data",
+        "/d",
+        "--listen",
+        "10.0.0.2:7",
+        "--advertise",
+        "192.0.2.1:8",
+        "--join",
+        "n1:7411,[::1]:9",
+        "--token",
+        &token(),
+    ])
+    .unwrap();
+    assert_eq!(config.listen, "10.0.0.2:7".parse().unwrap());
+    assert_eq!(config.advertise, Some("192.0.2.1:8".parse().unwrap()));
+    assert_eq!((config.join, config.token), (vec!["n1:7411".into(), "[::1]:9".into()], Some(token())));
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("covey.toml");
+    let file = path.to_str().unwrap();
+    let text = format!(
+        "data = \"/d\"\nlisten = \"[::]:7411\"\njoin = \"n1:7411, n2:7411\"\ntoken = \"{}\"\n",
+        token()
+    );
+    fs::write(&path, &text).unwrap();
+    let config = parsed(&["--config", file]).unwrap();
+    assert_eq!((config.listen, config.token), ("[::]:7411".parse().unwrap(), Some(token())));
+    assert_eq!(config.join, ["n1:7411", "n2:7411"]);
+    assert_eq!(parsed(&["--config", file, "--join", "n3:7411"]).unwrap().join, ["n3:7411"]);
+}
+
+/// A unit file goes on saying how to join when the token is long used up and its file gone.
+#[test]
+fn in_a_directory_with_a_cell_no_token_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("identity.json"), "{}").unwrap();
+    let data = dir.path().to_str().unwrap();
+    let config = parsed(&["--data", data, "--join", "n1:7411", "--token", "@/nonexistent"]).unwrap();
+    assert!(config.has_cell() && config.token.is_none());
+    assert!(parsed(&["--data", data, "--token", "nonsense"]).is_ok());
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     let dir = tempfile::tempdir().unwrap();
@@ -77,12 +127,24 @@ fn what_is_wrong_is_said() {
     said(&["--data", "/d", "--capacity", "cpu"], "cpu=2,memory=4GiB");
     said(&["--data", "/d", "--capacity", "cpu=many"], "`many` is not a number of cores");
     said(&["--data", "/d", "--capacity", "gpu=1.5"], "not a whole number");
-    said(&["--data", "/d", "--join", "n1:7411"], "unexpected argument '--join'");
+    said(&["--data", "/d", "--listen", "n1:7411"], "the form IP:PORT");
+    said(&["--data", "/d", "--advertise", "0.0.0.0:7411"], "of no single machine");
+    said(&["--data", "/d", "--join", "n1"], "`n1` has no port");
+    said(&["--data", "/d", "--join", "n1:7411"], "to join a cell takes a token");
+    said(&["--data", "/d", "--token", &token()], "name one of its nodes with --join");
+    said(&["--data", "/d", "--join", "n1:7411", "--token", "x"], "--token: this is not a join token");
+    said(
+        &["--data", "/d", "--join", "n1:7411", "--token", "@/nonexistent"],
+        "cannot read the token in /nonexistent",
+    );
     said(&["--config", file], "cannot read");
     for (text, wanted) in [
         ("name = \"n1\"", "give --data DIR, or data = \"DIR\""),
         ("data = \"/d\"\ncolour = 1", "unknown field `colour`"),
         ("data = \"/d\"\n[capacity]\nmemory = \"much\"", "`much` is not an amount"),
+        ("data = \"/d\"\nlisten = \"7411\"", "the form IP:PORT"),
+        ("data = \"/d\"\njoin = [\"n1\"]", "`n1` has no port"),
+        ("data = \"/d\"\njoin = \"n1:1\"\ntoken = \"x\"", "covey.toml: this is not a join token"),
         ("data = \"/d\"\n[label]\n\"a b\" = \"c\"", "cannot be in a label"),
     ] {
         fs::write(&path, text).unwrap();
