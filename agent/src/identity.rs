@@ -1,8 +1,9 @@
 //! Who this node is, and which cell it belongs to: keys made once, ids derived from them.
 
+use std::{fmt, fs, io, time::SystemTime};
+
+use gossip::tls::{Authority, AuthorityKey, Credentials, Key, TlsError};
 use placement::ids::{CellId, NodeId};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
-use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::dir::{DataDir, DirError, read_json, write_json};
@@ -12,8 +13,18 @@ use crate::dir::{DataDir, DirError, read_json, write_json};
 pub enum IdentityError {
     #[error(transparent)]
     Dir(#[from] DirError),
-    #[error("cannot make a key: {0}")]
-    Key(#[from] rcgen::Error),
+    #[error("cannot make a key or certificate: {0}")]
+    Make(#[source] TlsError),
+    #[error(
+        "{file} of {dir} cannot be used: {source}. Restore identity.json and authority.json of one node from a copy, or \
+         start with a new directory"
+    )]
+    Damaged { dir: String, file: &'static str, source: TlsError },
+    #[error(
+        "identity.json of {dir} holds no certificate, and without authority.json none can be made: restore both from a \
+         copy, or join the cell with a new directory (--join, --token)"
+    )]
+    NoCertificate { dir: String },
     #[error("{dir} belongs to the cell `{has}`, not `{wanted}`: leave out --cell, or use another directory")]
     OtherCell { dir: String, has: String, wanted: String },
     #[error("`{0}` cannot be a node's name: a letter, then letters, digits or '-', at most 63 (--name)")]
@@ -23,7 +34,7 @@ pub enum IdentityError {
 }
 
 /// `DIR/identity.json`, readable by root alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub version: u32,
     pub node: NodeId,
@@ -33,43 +44,72 @@ pub struct Identity {
     pub key: String,
     pub cell: CellId,
     pub cell_name: String,
+    /// The newest certificate of this node, PEM. Identities of the first release had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// The certificate of the cell's authority, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
 }
 
-/// `DIR/authority.json`: the cell's certificate authority. Only on voters, and never in the ledger's copies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Authority {
-    pub version: u32,
-    /// PKCS#8 PEM. Its public key's SHA-256 is the cell's id.
-    pub key: String,
-    /// Self-signed, PEM.
-    pub certificate: String,
+/// Without the key: what is passed around gets into logs.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Identity");
+        shown.field("node", &self.node).field("name", &self.name).field("cell", &self.cell);
+        shown
+            .field("cell_name", &self.cell_name)
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
 }
+
+const IDENTITY: &str = "identity.json";
+/// `AuthorityKey`, readable by root alone. Only on voters, and never in the ledger's copies.
+const AUTHORITY: &str = "authority.json";
 
 impl Identity {
-    /// The one in `dir`, or a new node in a new cell.
+    /// The one in `dir`; none if the node has yet to found a cell, or to join one.
+    pub fn read(dir: &DataDir) -> Result<Option<Identity>, IdentityError> {
+        Ok(read_json(&dir.join(IDENTITY), "an identity")?)
+    }
+
+    /// The one in `dir`, or a new node in a new cell. Whoever holds the authority has a good certificate afterwards.
     pub fn open(dir: &DataDir, name: Option<&str>, cell: Option<&str>) -> Result<Identity, IdentityError> {
-        let path = dir.join("identity.json");
-        let Some(mut found) = read_json::<Identity>(&path, "an identity")? else {
-            let made = Identity::make(dir, name, cell.unwrap_or("covey"))?;
-            write_json(&path, &made, 0o600)?;
-            return Ok(made);
+        Identity::open_at(dir, name, cell, SystemTime::now())
+    }
+
+    fn open_at(
+        dir: &DataDir,
+        name: Option<&str>,
+        cell: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Identity, IdentityError> {
+        let was = Identity::read(dir)?;
+        let mut is = match &was {
+            Some(found) => found.clone(),
+            None => Identity::make(dir, name, cell.unwrap_or("covey"))?,
         };
         if let Some(wanted) = cell
-            && wanted != found.cell_name
+            && wanted != is.cell_name
         {
-            return Err(IdentityError::OtherCell {
-                dir: dir.path().display().to_string(),
-                has: found.cell_name,
-                wanted: wanted.to_string(),
-            });
+            let (dir, has) = (shown(dir), is.cell_name);
+            return Err(IdentityError::OtherCell { dir, has, wanted: wanted.to_string() });
         }
-        if let Some(name) = name
-            && name != found.name
-        {
-            found.name = valid_name(name)?;
-            write_json(&path, &found, 0o600)?;
+        if let Some(name) = name {
+            is.name = valid_name(name)?;
         }
-        Ok(found)
+        let renamed = was.as_ref().is_none_or(|was| was.name != is.name);
+        match is.authority(dir)? {
+            Some(authority) if renamed || is.wants_renewal(dir, now)? => is.issue(&authority, now)?,
+            None if is.certificate.is_none() => return Err(IdentityError::NoCertificate { dir: shown(dir) }),
+            _ => {}
+        }
+        is.credentials_in(dir)?;
+        if was.as_ref() != Some(&is) {
+            is.write(dir)?;
+        }
+        Ok(is)
     }
 
     fn make(dir: &DataDir, name: Option<&str>, cell_name: &str) -> Result<Identity, IdentityError> {
@@ -82,52 +122,121 @@ impl Identity {
             Some(name) => valid_name(name)?,
             None => host_name(),
         };
-        let key = KeyPair::generate()?;
+        let key = Key::generate().map_err(IdentityError::Make)?;
         // A start that was cut short may have left an authority that no identity names yet: it is as good as a new one.
-        let path = dir.join("authority.json");
-        let authority = match read_json::<Authority>(&path, "an authority")? {
+        let held = match read_json::<AuthorityKey>(&dir.join(AUTHORITY), "an authority")? {
             Some(found) => found,
             None => {
-                let made = Authority::make(&cell_name)?;
-                write_json(&path, &made, 0o600)?;
+                let made = AuthorityKey::found(&cell_name).map_err(IdentityError::Make)?;
+                write_json(&dir.join(AUTHORITY), &made, 0o600)?;
                 made
             }
         };
+        let authority = open_authority(dir, &held, &cell_name)?;
         Ok(Identity {
             version: 1,
-            node: node_id(key.public_key_raw()),
+            node: key.node(),
             name,
-            key: key.serialize_pem(),
-            cell: authority.cell()?,
+            key: key.pem(),
+            cell: authority.cell().clone(),
             cell_name,
+            certificate: None,
+            authority: Some(authority.certificate().to_string()),
         })
     }
-}
 
-impl Authority {
-    fn make(cell_name: &str) -> Result<Authority, IdentityError> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, format!("covey cell {cell_name}"));
-        let certificate = params.self_signed(&key)?.pem();
-        Ok(Authority { version: 1, key: key.serialize_pem(), certificate })
+    /// What the node shows to others.
+    pub fn credentials(&self) -> Result<Credentials, TlsError> {
+        let (certificate, authority) = (self.certificate.as_deref(), self.authority.as_deref());
+        Credentials::new(&self.key, certificate.unwrap_or_default(), authority.unwrap_or_default())
     }
 
-    /// The cell's id.
-    pub fn cell(&self) -> Result<CellId, IdentityError> {
-        Ok(cell_id(KeyPair::from_pem(&self.key)?.public_key_raw()))
+    /// The cell's authority, if this node holds it.
+    pub fn authority(&self, dir: &DataDir) -> Result<Option<Authority>, IdentityError> {
+        let Some(held) = read_json::<AuthorityKey>(&dir.join(AUTHORITY), "an authority")? else {
+            return Ok(None);
+        };
+        let authority = open_authority(dir, &held, &self.cell_name)?;
+        if *authority.cell() != self.cell {
+            let source = TlsError::OtherAuthority;
+            return Err(IdentityError::Damaged { dir: shown(dir), file: AUTHORITY, source });
+        }
+        Ok(Some(authority))
+    }
+
+    /// Keeps the authority: this node becomes a voter. One that is not this cell's is refused.
+    pub fn keep_authority(&self, dir: &DataDir, key: &AuthorityKey) -> Result<Authority, IdentityError> {
+        let authority = key.open(&self.cell_name).map_err(IdentityError::Make)?;
+        if *authority.cell() != self.cell {
+            return Err(IdentityError::Make(TlsError::OtherAuthority));
+        }
+        write_json(&dir.join(AUTHORITY), key, 0o600)?;
+        Ok(authority)
+    }
+
+    /// To be handed to another voter.
+    pub fn authority_key(&self, dir: &DataDir) -> Result<Option<AuthorityKey>, IdentityError> {
+        Ok(read_json(&dir.join(AUTHORITY), "an authority")?)
+    }
+
+    /// This node votes no more, so it need not be trusted with the authority.
+    pub fn drop_authority(&self, dir: &DataDir) -> Result<(), IdentityError> {
+        let path = dir.join(AUTHORITY);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(DirError::Io { what: "remove", path, source }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a new certificate of this node, and keeps it.
+    pub fn renewed(&mut self, dir: &DataDir, certificate: String) -> Result<Credentials, IdentityError> {
+        let new = Identity { certificate: Some(certificate), ..self.clone() };
+        let credentials = new.credentials().map_err(IdentityError::Make)?;
+        new.write(dir)?;
+        *self = new;
+        Ok(credentials)
+    }
+
+    fn wants_renewal(&self, dir: &DataDir, now: SystemTime) -> Result<bool, IdentityError> {
+        if self.certificate.is_none() {
+            return Ok(true);
+        }
+        let damaged = |source| IdentityError::Damaged { dir: shown(dir), file: IDENTITY, source };
+        let credentials = self.credentials().map_err(damaged)?;
+        let (from, _) = credentials.validity().map_err(damaged)?;
+        // Made by a clock that was far ahead: nobody would accept it.
+        Ok(now < from || now >= credentials.renew_at().map_err(damaged)?)
+    }
+
+    fn issue(&mut self, authority: &Authority, now: SystemTime) -> Result<(), IdentityError> {
+        let key = Key::from_pem(&self.key).map_err(IdentityError::Make)?;
+        let certificate = authority.issue(key.public(), &self.name, now).map_err(IdentityError::Make)?;
+        self.certificate = Some(certificate);
+        self.authority = Some(authority.certificate().to_string());
+        Ok(())
+    }
+
+    fn credentials_in(&self, dir: &DataDir) -> Result<Credentials, IdentityError> {
+        self.credentials().map_err(|source| IdentityError::Damaged {
+            dir: shown(dir),
+            file: IDENTITY,
+            source,
+        })
+    }
+
+    fn write(&self, dir: &DataDir) -> Result<(), IdentityError> {
+        Ok(write_json(&dir.join(IDENTITY), self, 0o600)?)
     }
 }
 
-fn node_id(public_key: &[u8]) -> NodeId {
-    let hash = digest(&SHA256, public_key);
-    NodeId(hash.as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte)))
+fn open_authority(dir: &DataDir, held: &AuthorityKey, cell_name: &str) -> Result<Authority, IdentityError> {
+    held.open(cell_name).map_err(|source| IdentityError::Damaged { dir: shown(dir), file: AUTHORITY, source })
 }
 
-fn cell_id(public_key: &[u8]) -> CellId {
-    CellId(digest(&SHA256, public_key).as_ref().iter().map(|b| format!("{b:02x}")).collect())
+fn shown(dir: &DataDir) -> String {
+    dir.path().display().to_string()
 }
 
 /// A DNS label (INTERFACES: names start with a letter).
@@ -147,44 +256,4 @@ fn host_name() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    /// A known key has a known id for ever: nodes and cells are named by it on disk and on the wire.
-    #[test]
-    fn ids_are_the_hash_of_the_public_key() {
-        let key = KeyPair::from_pem(include_str!("../tests/golden/key.pem")).unwrap();
-        let ids = format!("{}\n{}\n", node_id(key.public_key_raw()), cell_id(key.public_key_raw()).0);
-        assert_eq!(ids, include_str!("../tests/golden/ids.txt"));
-    }
-
-    #[test]
-    fn an_identity_is_made_once() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(temp.path()).unwrap();
-        let first = Identity::open(&dir, Some("n1"), None).unwrap();
-        assert_eq!((first.name.as_str(), first.cell_name.as_str()), ("n1", "covey"));
-        assert_eq!(Identity::open(&dir, None, Some("covey")).unwrap(), first);
-        let error = Identity::open(&dir, None, Some("other")).unwrap_err().to_string();
-        assert!(error.contains("belongs to the cell `covey`, not `other`"), "{error}");
-        assert!(matches!(Identity::open(&dir, Some("9x"), None), Err(IdentityError::Name(_))));
-    }
-
-    #[test]
-    fn a_refused_name_leaves_no_identity() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(temp.path()).unwrap();
-        assert!(matches!(Identity::open(&dir, Some("a b"), None), Err(IdentityError::Name(_))));
-        assert!(matches!(Identity::open(&dir, None, Some("_")), Err(IdentityError::CellName(_))));
-        assert!(!dir.join("identity.json").exists() && !dir.join("authority.json").exists());
-    }
-
-    /// The file's fields: a change is noticed here.
-    #[test]
-    fn the_file_is_as_it_was() {
-        let text = include_str!("../tests/golden/identity.json");
-        let identity: Identity = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string_pretty(&identity).unwrap() + "\n", text);
-    }
-}
+mod tests;

@@ -1,10 +1,11 @@
 //! Who may talk: TLS 1.3 (ring) by certificates of the cell's own authority, and by a token for who has none yet.
 
 mod authority;
+mod key;
 mod subject;
 mod verify;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use placement::ids::CellId;
 use ring::hmac;
@@ -17,7 +18,8 @@ use rustls::{
     version::TLS13,
 };
 
-pub use authority::{Authority, LIFETIME};
+pub use authority::{Authority, AuthorityKey, LIFETIME};
+pub use key::Key;
 pub use subject::{BadSubject, Subject};
 pub use verify::Pinned;
 
@@ -53,17 +55,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// `key`: PKCS#8 PEM; `certificate`: the node's, as issued; `authority`: PEM. Whether it has expired is for the peers to say.
-    pub fn new(
-        key: &str,
-        certificate: CertificateDer<'static>,
-        authority: &str,
-    ) -> Result<Credentials, TlsError> {
+    /// The node's key (PKCS#8), its certificate as issued, and the authority's, all PEM. Whether the certificate has
+    /// expired is for the peers to say.
+    pub fn new(key: &str, certificate: &str, authority: &str) -> Result<Credentials, TlsError> {
+        let owner = Key::from_pem(key)?.node();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
             .map_err(|source| TlsError::Pem { what: "the node's key", source })?;
-        let authority = authority::certificate(authority)?;
+        let certificate = authority::certificate(certificate, "the node's certificate")?;
+        let authority = authority::certificate(authority, "the authority's certificate")?;
         let cell = subject::cell_of(&authority)?;
         let subject = Subject::read(&certificate, &cell)?;
+        if subject.node != owner {
+            return Err(BadSubject::OtherKey(subject.node, owner).into());
+        }
         Ok(Credentials { subject, cell, chain: vec![certificate, authority], key })
     }
 
@@ -101,6 +105,20 @@ impl Credentials {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         Ok(config)
+    }
+
+    /// From when until when others accept the certificate.
+    pub fn validity(&self) -> Result<(SystemTime, SystemTime), TlsError> {
+        verify::validity(&self.chain[0], self.authority())
+    }
+
+    /// When to ask for the next certificate: at half of this one's life. Nodes are apart by up to a tenth of it, so that
+    /// those which joined together do not ask together for ever.
+    pub fn renew_at(&self) -> Result<SystemTime, TlsError> {
+        let (from, until) = self.validity()?;
+        let life = until.duration_since(from).unwrap_or_default();
+        let apart = u32::try_from(self.subject.node.0 % 1000).unwrap_or(0);
+        Ok(from + life / 2 + (life / 10_000) * apart)
     }
 
     /// A secret for one purpose, the same each time the node starts.

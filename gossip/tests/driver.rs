@@ -9,18 +9,18 @@ use std::{
 };
 
 use cell::Cell;
+use gossip::tls::Key;
 use gossip::{
     driver::{self, Driver, News, Settings},
     transport::{Event, Lane},
 };
 use placement::ids::NodeId;
-use rcgen::KeyPair;
 
 /// Generous: a busy machine is slow, and the test ends as soon as it is done.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Host {
-    key: KeyPair,
+    key: Key,
     name: String,
     life: u64,
 }
@@ -51,7 +51,7 @@ fn addr(driver: &Driver) -> SocketAddr {
 async fn five_find_each_other_miss_one_and_take_it_back() {
     let cell = Cell::new("covey");
     let mut hosts: Vec<Host> =
-        (1..=5).map(|n| Host { key: KeyPair::generate().unwrap(), name: format!("n{n}"), life: 0 }).collect();
+        (1..=5).map(|n| Host { key: Key::generate().unwrap(), name: format!("n{n}"), life: 0 }).collect();
     let begun = Instant::now();
     let mut drivers = vec![hosts[0].start(&cell, vec![])];
     let first = addr(&drivers[0]);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use cell::Cell;
-use gossip::tls::{self, Authority, Credentials, LIFETIME, Subject, TlsError};
+use gossip::tls::{self, Authority, Credentials, Key, LIFETIME, Subject, TlsError};
 use rustls::{
     ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, pki_types::ServerName,
 };
@@ -39,7 +39,7 @@ fn handshake(client: ClientConfig, server: ServerConfig, name: &str) -> Result<b
 }
 
 fn node_at(cell: &Cell, name: &str, now: SystemTime) -> Credentials {
-    cell.credentials(&rcgen::KeyPair::generate().unwrap(), name, now)
+    cell.credentials(&Key::generate().unwrap(), name, now)
 }
 
 fn by_id(to: &Credentials) -> String {
@@ -105,9 +105,37 @@ fn expired_and_not_yet_good_certificates_are_named() {
         let error = handshake(bad.client().unwrap(), good.server().unwrap(), &by_id(&good)).unwrap_err();
         assert!(error.starts_with("server: ") && error.contains(word), "{error}");
     }
-    // Made by a clock that is nearly an hour ahead.
-    let ahead = node_at(&cell, "n4", now + Duration::from_secs(3500));
-    assert_eq!(handshake(good.client().unwrap(), ahead.server().unwrap(), &by_id(&ahead)), Ok(true));
+}
+
+#[test]
+fn clocks_an_hour_apart_do_not_matter() {
+    let cell = Cell::new("covey");
+    let now = SystemTime::now();
+    let hour = Duration::from_secs(3600);
+    let good = cell.node("n1");
+    // Made by a clock an hour ahead of those who check, and, about to be renewed, checked by one that is an hour ahead.
+    for made in [now + hour, now - hour, now - LIFETIME / 2 - LIFETIME / 10 - hour] {
+        let other = node_at(&cell, "n2", made);
+        assert_eq!(handshake(good.client().unwrap(), other.server().unwrap(), &by_id(&other)), Ok(true));
+        assert_eq!(handshake(other.client().unwrap(), good.server().unwrap(), &by_id(&good)), Ok(true));
+    }
+}
+
+#[test]
+fn a_certificate_is_renewed_long_before_it_expires() {
+    let cell = Cell::new("covey");
+    let now = SystemTime::now();
+    let days = |n: u64| Duration::from_secs(n * 24 * 3600);
+    let mut times = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        let node = node_at(&cell, "n1", now);
+        let (from, until) = node.validity().unwrap();
+        assert!(from < now - Duration::from_secs(3600) && until > now + LIFETIME - Duration::from_secs(2));
+        let at = node.renew_at().unwrap();
+        assert!(at > now + days(3) && at < now + days(5), "{:?}", at.duration_since(now));
+        times.insert(at);
+    }
+    assert!(times.len() > 4, "all at once: {times:?}");
 }
 
 #[test]
@@ -132,14 +160,14 @@ fn no_common_protocol_no_connection() {
 
 #[test]
 fn an_authority_must_be_whole() {
-    let one = rcgen::KeyPair::generate().unwrap();
+    let one = Key::generate().unwrap();
     let cell = Cell::new("covey");
-    let opened = |name: &str| Authority::open(&one.serialize_pem(), &cell.certificate, name).map(|_| ());
+    let opened = |name: &str| Authority::open(&one.pem(), &cell.certificate, name).map(|_| ());
     assert!(matches!(opened("covey"), Err(TlsError::OtherAuthority)));
     assert!(matches!(cell.authority.issue(&[4; 64], "n1", SystemTime::now()), Err(TlsError::PublicKey)));
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = cell.authority.issue(key.public_key_raw(), "n1", SystemTime::now()).unwrap();
+    let key = Key::generate().unwrap();
+    let certificate = cell.authority.issue(key.public(), "n1", SystemTime::now()).unwrap();
     let other = Cell::new("covey");
-    let mixed = Credentials::new(&key.serialize_pem(), certificate, &other.certificate);
+    let mixed = Credentials::new(&key.pem(), &certificate, &other.certificate);
     assert!(matches!(mixed, Err(TlsError::Subject(tls::BadSubject::OtherCell(_)))), "{mixed:?}");
 }

@@ -1,6 +1,9 @@
 //! The cell's authority: says who is a member, for a while.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use placement::ids::CellId;
 use rcgen::{
@@ -8,6 +11,7 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde::{Deserialize, Serialize};
 
 use super::{
     TlsError,
@@ -16,13 +20,46 @@ use super::{
 
 /// Of a node's certificate. Any voter renews it long before.
 pub const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Clocks differ: a certificate is good an hour before it was made.
-const BACKDATED: Duration = Duration::from_secs(3600);
+/// Clocks differ: a certificate is good an hour before it was made, and a little for what two clocks round.
+const BACKDATED: Duration = Duration::from_secs(3600 + 60);
+
+/// The authority as it is stored, and handed to a node that becomes a voter.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityKey {
+    pub version: u32,
+    /// PKCS#8 PEM. Its public key's SHA-256 is the cell's id.
+    pub key: String,
+    /// Self-signed, PEM.
+    pub certificate: String,
+}
+
+/// Without the key: what is passed around gets into logs.
+impl fmt::Debug for AuthorityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthorityKey").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+impl AuthorityKey {
+    /// A new cell's.
+    pub fn found(cell_name: &str) -> Result<AuthorityKey, TlsError> {
+        let make = |source| TlsError::Make { what: "an authority", source };
+        let key = KeyPair::generate().map_err(make)?;
+        let certificate = params(cell_name).self_signed(&key).map_err(make)?.pem();
+        Ok(AuthorityKey { version: 1, key: key.serialize_pem(), certificate })
+    }
+
+    /// Ready to issue. The cell's name is in the certificate.
+    pub fn open(&self, cell_name: &str) -> Result<Authority, TlsError> {
+        Authority::open(&self.key, &self.certificate, cell_name)
+    }
+}
 
 /// Holds the authority's key. Only voters have one.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     cell: CellId,
+    certificate: String,
 }
 
 impl Authority {
@@ -30,9 +67,9 @@ impl Authority {
     pub fn open(key: &str, certificate: &str, cell_name: &str) -> Result<Authority, TlsError> {
         let what = "the authority's key";
         let key = KeyPair::from_pem(key).map_err(|source| TlsError::Make { what, source })?;
-        let certificate = self::certificate(certificate)?;
-        let cell = subject::cell_of(&certificate)?;
-        let parsed = webpki::EndEntityCert::try_from(&certificate).map_err(|_| TlsError::OtherAuthority)?;
+        let der = self::certificate(certificate, "the authority's certificate")?;
+        let cell = subject::cell_of(&der)?;
+        let parsed = webpki::EndEntityCert::try_from(&der).map_err(|_| TlsError::OtherAuthority)?;
         // What it issues names its issuer by these very bytes.
         let params = params(cell_name);
         let again = params.self_signed(&key).map_err(|source| TlsError::Make { what, source })?;
@@ -40,7 +77,12 @@ impl Authority {
         if subject::fingerprint(key.public_key_raw()) != cell || again.subject() != parsed.subject() {
             return Err(TlsError::OtherAuthority);
         }
-        Ok(Authority { issuer: Issuer::new(params, key), cell })
+        Ok(Authority { issuer: Issuer::new(params, key), cell, certificate: certificate.to_string() })
+    }
+
+    /// Its own certificate, PEM: what members trust.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
     }
 
     /// The cell's id.
@@ -48,14 +90,9 @@ impl Authority {
         &self.cell
     }
 
-    /// A certificate for the node that has this public key (an uncompressed P-256 point), from an hour before `now`
-    /// until `LIFETIME` after it. The node's id follows from the key; whether the name is free is for the ledger to say.
-    pub fn issue(
-        &self,
-        public_key: &[u8],
-        name: &str,
-        now: SystemTime,
-    ) -> Result<CertificateDer<'static>, TlsError> {
+    /// A certificate (PEM) for the node that has this public key (an uncompressed P-256 point), from an hour before
+    /// `now` until `LIFETIME` after it. The node's id follows from the key; whether the name is free is for the ledger to say.
+    pub fn issue(&self, public_key: &[u8], name: &str, now: SystemTime) -> Result<String, TlsError> {
         if public_key.len() != 65 || public_key.first() != Some(&4) {
             return Err(TlsError::PublicKey);
         }
@@ -70,8 +107,7 @@ impl Authority {
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         params.not_before = epoch + now.saturating_sub(BACKDATED);
         params.not_after = epoch + now.saturating_add(LIFETIME);
-        let certificate = params.signed_by(&RawKey(public_key), &self.issuer).map_err(make)?;
-        Ok(certificate.der().clone())
+        Ok(params.signed_by(&RawKey(public_key), &self.issuer).map_err(make)?.pem())
     }
 }
 
@@ -86,9 +122,8 @@ fn params(cell_name: &str) -> CertificateParams {
 }
 
 /// Reads PEM.
-pub(super) fn certificate(pem: &str) -> Result<CertificateDer<'static>, TlsError> {
-    CertificateDer::from_pem_slice(pem.as_bytes())
-        .map_err(|source| TlsError::Pem { what: "the authority's certificate", source })
+pub(super) fn certificate(pem: &str, what: &'static str) -> Result<CertificateDer<'static>, TlsError> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|source| TlsError::Pem { what, source })
 }
 
 /// A public key whose private half is elsewhere.

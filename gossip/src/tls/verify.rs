@@ -1,6 +1,9 @@
 //! What rustls asks about a peer's certificate: is it of the authority, in its time, and of whom it should be?
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use placement::ids::CellId;
 use rustls::{
@@ -31,6 +34,33 @@ fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, Error> {
 
 fn refused(why: BadSubject) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
+}
+
+/// From when until when `certificate` is good: asked of those who check it, long before and long after.
+pub(super) fn validity(
+    certificate: &CertificateDer<'_>,
+    authority: &CertificateDer<'static>,
+) -> Result<(SystemTime, SystemTime), TlsError> {
+    let tls = |source| TlsError::Tls { what: "the certificate", source };
+    let parsed = ParsedCertificate::try_from(certificate).map_err(tls)?;
+    let roots = roots(authority).map_err(tls)?;
+    let algorithms = super::provider().signature_verification_algorithms;
+    let at = |seconds| {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        match verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms.all) {
+            Ok(()) => Ok(now),
+            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+                Ok(not_before)
+            }
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                Ok(not_after)
+            }
+            Err(other) => Err(tls(other)),
+        }
+    };
+    // X.509 ends with the year 9999.
+    let wall = |time: UnixTime| UNIX_EPOCH + Duration::from_secs(time.as_secs());
+    Ok((wall(at(0)?), wall(at(253_402_300_800)?)))
 }
 
 /// A member's view of other members that it connects to.

@@ -2,9 +2,8 @@
 
 use std::time::SystemTime;
 
-use gossip::tls::{Authority, Credentials};
+use gossip::tls::{Authority, AuthorityKey, Credentials, Key};
 use placement::ids::CellId;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
 pub(crate) struct Cell {
     pub(crate) authority: Authority,
@@ -12,15 +11,9 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// As the agent makes one.
     pub(crate) fn new(name: &str) -> Cell {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, format!("covey cell {name}"));
-        let certificate = params.self_signed(&key).unwrap().pem();
-        Cell { authority: Authority::open(&key.serialize_pem(), &certificate, name).unwrap(), certificate }
+        let made = AuthorityKey::found(name).unwrap();
+        Cell { authority: made.open(name).unwrap(), certificate: made.certificate }
     }
 
     pub(crate) fn id(&self) -> CellId {
@@ -28,12 +21,12 @@ impl Cell {
     }
 
     pub(crate) fn node(&self, name: &str) -> Credentials {
-        self.credentials(&KeyPair::generate().unwrap(), name, SystemTime::now())
+        self.credentials(&Key::generate().unwrap(), name, SystemTime::now())
     }
 
     /// With a certificate made at `now`.
-    pub(crate) fn credentials(&self, key: &KeyPair, name: &str, now: SystemTime) -> Credentials {
-        let certificate = self.authority.issue(key.public_key_raw(), name, now).unwrap();
-        Credentials::new(&key.serialize_pem(), certificate, &self.certificate).unwrap()
+    pub(crate) fn credentials(&self, key: &Key, name: &str, now: SystemTime) -> Credentials {
+        let certificate = self.authority.issue(key.public(), name, now).unwrap();
+        Credentials::new(&key.pem(), &certificate, &self.certificate).unwrap()
     }
 }
