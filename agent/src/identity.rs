@@ -3,7 +3,10 @@
 use std::{fmt, fs, io, time::SystemTime};
 
 use gossip::tls::{Authority, AuthorityKey, Credentials, Key, TlsError};
-use placement::ids::{CellId, NodeId};
+use placement::{
+    ids::{CellId, NodeId},
+    job::name::is_node,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::dir::{DataDir, DirError, read_json, write_json};
@@ -239,13 +242,9 @@ fn shown(dir: &DataDir) -> String {
     dir.path().display().to_string()
 }
 
-/// A DNS label (INTERFACES: names start with a letter).
+/// As the ledger will want it.
 fn valid_name(name: &str) -> Result<String, IdentityError> {
-    let good = name.len() <= 63
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && !name.ends_with('-')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    if good { Ok(name.to_string()) } else { Err(IdentityError::Name(name.to_string())) }
+    if is_node(name) { Ok(name.to_string()) } else { Err(IdentityError::Name(name.to_string())) }
 }
 
 /// The host's name as far as it can be a node's.

@@ -1,14 +1,17 @@
 //! The ledger: what people asked for. Entries in, state and answers out; every voter computes the same.
 //!
-//! `Ledger::apply` is the whole state machine (`apply` what is about the cell, `roster` its nodes, `change` what is about a job); `record`
-//! are views of one job, `requests` remembers what was answered.
+//! `Ledger::apply` is the whole state machine (`apply` what is about the cell, `roster` its nodes, `access` who gets in,
+//! `settings` what holds for all, `change` what is about a job); `record` are views of one job, `requests` remembers what
+//! was answered.
 
+mod access;
 mod apply;
 mod change;
 mod record;
 mod refusal;
 mod requests;
 mod roster;
+mod settings;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,6 +21,9 @@ use alloc::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use access::{LONGEST_MS, MOST_USES, PrincipalRecord, ROOT, Role, TokenRecord, may};
+pub use settings::{LOST_AFTER_MS, Settings};
 
 use crate::{
     ids::{Activation, CellId, JobKey, NodeId, Principal, RequestId, Uid, Version},
@@ -53,6 +59,34 @@ pub enum Command {
     Remove { node: NodeId },
     /// What an operator says of a node; no value takes a label away.
     Label { node: NodeId, labels: BTreeMap<String, Option<String>> },
+    /// Where a member was last seen: for nodes that are off, and to find the cell again after all were.
+    Address { node: NodeId, addr: String },
+    /// Make a token. `hash` is the SHA-256 of its secret; it expires `ttl_ms` after the entry's `at_ms`.
+    Token {
+        hash: String,
+        role: Role,
+        /// Of the principal, for users and admins.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        uses: u32,
+        ttl_ms: u64,
+    },
+    /// A stranger joins by a token: the token is checked, its use counted and the node admitted, or nothing of it. The
+    /// same node again, with the same token, is answered the same.
+    Join {
+        node: NodeId,
+        name: String,
+        token_hash: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        addr: Option<String>,
+    },
+    /// Whoever has the key with this SHA-256 becomes the principal that the token names.
+    Login { key_hash: String, token_hash: String },
+    /// Settings of the cell; what is left out stays.
+    Set {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lost_after_ms: Option<u64>,
+    },
     /// A placer begins to act; this entry's index is its activation.
     Activate { node: NodeId },
     /// Create or change a job.
@@ -107,9 +141,22 @@ pub enum Answer {
     Done {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         job: Option<(Uid, Version)>,
+        /// Who was let in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        access: Option<Access>,
         changed: bool,
     },
     Refused(Refusal),
+}
+
+/// What a token gave: a certificate may be made for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// To the node that joined. `admitted` is the entry that admitted it, with which its promise begins (PROTOCOL 8).
+    Node { admitted: u64 },
+    /// To whoever logged in.
+    Principal { principal: Principal, role: Role },
 }
 
 /// A refusal that a user reads.
@@ -135,6 +182,14 @@ pub struct Ledger {
     /// Nodes that were members and are never again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub removed: BTreeSet<NodeId>,
+    #[serde(default, skip_serializing_if = "Settings::is_default")]
+    pub settings: Settings,
+    /// By the SHA-256 of the secret, in hex; bounded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tokens: BTreeMap<String, TokenRecord>,
+    /// Users and admins who logged in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub principals: BTreeMap<Principal, PrincipalRecord>,
     /// The newest job of each name, ended ones included until they are forgotten.
     /// Shared, so that copying a ledger while somebody reads it copies no documents.
     #[serde(with = "pairs")]
@@ -160,7 +215,7 @@ pub struct Cell {
     pub generation: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Member {
     pub name: String,
     /// The entry that admitted it (PROTOCOL 8).
@@ -168,6 +223,9 @@ pub struct Member {
     /// Set by operators; they outweigh those that the agent detects.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Its last known address, `IP:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addr: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

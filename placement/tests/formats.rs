@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use placement::{
     ids::{Activation, CellId, Generation, JobKey, NodeId, Principal, RequestId, TaskKey, Uid, Version},
     job::{Band, Job, Kind},
-    ledger::{Answer, Command, Completion, Entry, Expect, Ledger, Refusal, RequestStamp},
+    ledger::{Answer, Command, Completion, Entry, Expect, Ledger, Refusal, RequestStamp, Role},
     node::{Books, NodeInfo},
     resources::Resources,
     task::{Cause, Exit, Report, State},
@@ -246,7 +246,7 @@ fn names_and_amounts() {
 }
 
 #[test]
-fn commands_about_the_roster() {
+fn commands_about_the_cell() {
     let labels = BTreeMap::from([("rack".to_string(), Some("r1".to_string())), ("disk".to_string(), None)]);
     let node = NodeId(0xA1);
     for (command, written) in [
@@ -255,8 +255,59 @@ fn commands_about_the_roster() {
             Command::Label { node, labels },
             json!({"label": {"node": "00000000000000a1", "labels": {"disk": null, "rack": "r1"}}}),
         ),
+        (
+            Command::Address { node, addr: "10.0.0.1:7411".into() },
+            json!({"address": {"node": "00000000000000a1", "addr": "10.0.0.1:7411"}}),
+        ),
+        (
+            Command::Token {
+                hash: "5a".into(),
+                role: Role::User,
+                name: Some("ann".into()),
+                uses: 1,
+                ttl_ms: 9,
+            },
+            json!({"token": {"hash": "5a", "role": "user", "name": "ann", "uses": 1, "ttl_ms": 9}}),
+        ),
+        (
+            Command::Join { node, name: "h1".into(), token_hash: "5a".into(), addr: None },
+            json!({"join": {"node": "00000000000000a1", "name": "h1", "token_hash": "5a"}}),
+        ),
+        (
+            Command::Login { key_hash: "f0".into(), token_hash: "5a".into() },
+            json!({"login": {"key_hash": "f0", "token_hash": "5a"}}),
+        ),
+        (Command::Set { lost_after_ms: Some(500) }, json!({"set": {"lost_after_ms": 500}})),
+        (Command::Set { lost_after_ms: None }, json!({"set": {}})),
     ] {
         assert_eq!(serde_json::to_value(&command).unwrap(), written);
         assert_eq!(serde_json::from_value::<Command>(written).unwrap(), command);
     }
+}
+
+/// What tokens and logins leave in a snapshot, and what those who come in are answered.
+#[test]
+fn access() {
+    let (hash, key_hash) = ("5a".repeat(32), "f0".repeat(32));
+    let (token_hash, node) = (hash.clone(), NodeId(0xA1));
+    let nodes = "5b".repeat(32);
+    let commands = [
+        Command::Found { cell: CellId("c0ffee".into()), name: "lab".into(), generation: 1 },
+        Command::Token { hash, role: Role::User, name: Some("ann".into()), uses: 2, ttl_ms: 60_000 },
+        Command::Token { hash: nodes.clone(), role: Role::Node, name: None, uses: 1, ttl_ms: 60_000 },
+        Command::Login { key_hash, token_hash },
+        Command::Join { node, name: "h1".into(), token_hash: nodes, addr: Some("10.0.0.1:7411".into()) },
+        Command::Set { lost_after_ms: Some(500) },
+    ];
+    let mut ledger = Ledger::default();
+    let mut answers = Vec::new();
+    for (command, index) in commands.into_iter().zip(1..) {
+        let request =
+            Some(RequestStamp { principal: Principal("root".into()), id: RequestId(format!("r{index}")) });
+        answers.push(ledger.apply(index, &Entry { request, at_ms: 1_700_000_000_000, command }));
+    }
+    ledger.requests.clear();
+    let written = frozen("access", &json!({"ledger": ledger, "answers": answers}));
+    assert_eq!(serde_json::from_value::<Ledger>(written["ledger"].clone()).unwrap(), ledger);
+    assert_eq!(serde_json::from_value::<Vec<Answer>>(written["answers"].clone()).unwrap(), answers);
 }

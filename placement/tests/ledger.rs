@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! [@PRINCIPAL#REQUEST] found NAME | admit NODE NAME | activate NODE | remove NODE | label NODE [KEY=VALUE | KEY]…
+//! join NODE NAME TOKEN [ADDR] | login KEY TOKEN | token TOKEN ROLE[:NAME] USES TTL (ms) | address NODE ADDR | set MS
+//! may PRINCIPAL COMMAND…                       whether the ledger's principal may have it done
 //! submit OWNER/NAME [EXPECT] [key=value…]      task keys as task.key, values as JSON or text
 //! submit OWNER/NAME [EXPECT] {…}               the document itself
 //! stop JOB[/I] | restart JOB[/I] | scale JOB N [EXPECT]
 //! complete JOB/I|UID/I ok|fail[:RESTART] …
 //! versions JOB | wanted | reload | skip N      show; through a snapshot; leave out N indexes
+//! Tokens and keys are written as a short word of hex digits. The clock is 1 s for each index.
 //! ```
 //! EXPECT: any (default), new, vN (of the present uid), vN@UID. `unresolved` before the keys leaves the images out.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -15,7 +18,7 @@ use std::{fmt::Write as _, fs};
 
 use placement::{
     ids::{CellId, JobKey, NodeId, Principal, RequestId, Version},
-    ledger::{Answer, Command, Completion, Entry, Expect, JobRecord, Ledger, RequestStamp},
+    ledger::{Access, Answer, Command, Completion, Entry, Expect, JobRecord, Ledger, RequestStamp},
     task::{Cause, Exit},
 };
 use serde_json::{Map, Value, json};
@@ -63,6 +66,13 @@ impl Run {
                     if tasks.is_empty() { "none".to_string() } else { tasks.join(" ") }
                 );
             }
+            ["may", who, rest @ ..] => {
+                let rest = self.command(rest, line);
+                return match self.ledger.may(&Principal(who.to_string()), &rest) {
+                    Ok(()) => "  yes\n".to_string(),
+                    Err(refusal) => format!("  {}\n", show(&Answer::Refused(refusal))),
+                };
+            }
             ["skip", n] => {
                 self.index += n.parse::<u64>().unwrap();
                 return String::new();
@@ -90,6 +100,26 @@ impl Run {
                 Command::Found { cell: CellId("c0".into()), name: name.to_string(), generation: 1 }
             }
             ["admit", id, name] => Command::Admit { node: node(id), name: name.to_string() },
+            ["join", id, name, token, addr @ ..] => Command::Join {
+                node: node(id),
+                name: name.to_string(),
+                token_hash: hash(token),
+                addr: addr.first().map(|addr| addr.to_string()),
+            },
+            ["login", key, token] => Command::Login { key_hash: hash(key), token_hash: hash(token) },
+            ["token", token, role, uses, ttl] => {
+                let (role, name) =
+                    role.split_once(':').map_or((*role, None), |(role, name)| (role, Some(name)));
+                Command::Token {
+                    hash: hash(token),
+                    role: serde_json::from_value(json!(role)).unwrap(),
+                    name: name.map(String::from),
+                    uses: uses.parse().unwrap(),
+                    ttl_ms: ttl.parse().unwrap(),
+                }
+            }
+            ["address", id, addr] => Command::Address { node: node(id), addr: addr.to_string() },
+            ["set", ms] => Command::Set { lost_after_ms: ms.parse().ok() },
             ["remove", id] => Command::Remove { node: node(id) },
             ["label", id, labels @ ..] => {
                 let label = |word: &&str| match word.split_once('=') {
@@ -184,12 +214,37 @@ impl Run {
         for (id, member) in &now.roster {
             if before.roster.get(id) != Some(member) {
                 write!(out, "     node {id} {} admitted at {}", member.name, member.admitted).unwrap();
+                member.addr.iter().for_each(|addr| write!(out, " at {addr}").unwrap());
                 member.labels.iter().for_each(|(key, value)| write!(out, " {key}={value}").unwrap());
                 out.push('\n');
             }
         }
         for id in now.removed.difference(&before.removed) {
             writeln!(out, "     node {id} removed").unwrap();
+        }
+        if now.settings != before.settings {
+            writeln!(out, "     {}", serde_json::to_string(&now.settings).unwrap()).unwrap();
+        }
+        for (hash, token) in &now.tokens {
+            if before.tokens.get(hash) != Some(token) {
+                let name = token.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+                let (used, uses, until) = (token.used_by.len(), token.uses, token.expires_ms);
+                writeln!(
+                    out,
+                    "     token {} {}{name} used {used}/{uses} until {until}",
+                    short(hash),
+                    token.role
+                )
+                .unwrap();
+            }
+        }
+        for hash in before.tokens.keys().filter(|hash| !now.tokens.contains_key(*hash)) {
+            writeln!(out, "     token {} is no more", short(hash)).unwrap();
+        }
+        for (principal, record) in &now.principals {
+            if before.principals.get(principal) != Some(record) {
+                writeln!(out, "     {} {}", record.role, principal.0).unwrap();
+            }
         }
         if now.activation != before.activation {
             let (activation, placer) = (now.activation, now.placer.unwrap());
@@ -246,15 +301,31 @@ fn summary(record: &JobRecord) -> String {
 
 fn show(answer: &Answer) -> String {
     match answer {
-        Answer::Done { job: Some((uid, version)), changed } => {
+        Answer::Done { job: None, access: Some(access), changed } => {
+            let done = if *changed { "done" } else { "unchanged" };
+            match access {
+                Access::Node { admitted } => format!("{done}, admitted at {admitted}"),
+                Access::Principal { principal, role } => format!("{done}, {role} {}", principal.0),
+            }
+        }
+        Answer::Done { job: Some((uid, version)), changed, .. } => {
             format!("{} {uid} v{}", if *changed { "done" } else { "unchanged" }, version.number)
         }
-        Answer::Done { job: None, changed } => (if *changed { "done" } else { "unchanged" }).to_string(),
+        Answer::Done { changed, .. } => (if *changed { "done" } else { "unchanged" }).to_string(),
         Answer::Refused(refusal) => {
             let hint = refusal.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
             format!("{}: {refusal}{hint}", refusal.code)
         }
     }
+}
+
+/// A word of hex digits for a whole hash.
+fn hash(text: &str) -> String {
+    format!("{text:0<64}")
+}
+
+fn short(hash: &str) -> &str {
+    hash.trim_end_matches('0')
 }
 
 fn node(text: &str) -> NodeId {
@@ -329,7 +400,7 @@ fn an_index_applied_before_changes_nothing() {
     let before = run.ledger.clone();
     let node = NodeId(2);
     let answer = run.ledger.apply(2, &entry(Command::Admit { node, name: "h2".into() }));
-    assert_eq!((answer, &run.ledger), (Answer::Done { job: None, changed: false }, &before));
+    assert_eq!((answer, &run.ledger), (Answer::Done { job: None, access: None, changed: false }, &before));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use placement::{
     ids::{CellId, JobKey, NodeId, Principal, RequestId, Uid, Version},
-    ledger::{Answer, Command, Completion, Entry, Expect, Ledger, RequestStamp},
+    ledger::{Access, Answer, Command, Completion, Entry, Expect, Ledger, RequestStamp, Role},
     task::{Cause, Exit},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -40,6 +40,10 @@ fn document(name: &str) -> BoxedStrategy<Value> {
         .boxed()
 }
 
+fn hash() -> impl Strategy<Value = String> {
+    select(vec!["a", "b", "c"]).prop_map(|digit| digit.repeat(64))
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let node = || (1..4u64).prop_map(NodeId);
     let submit = job().prop_flat_map(|job| {
@@ -64,6 +68,14 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         1 => (node(), select(vec!["h1", "h2", ""])).prop_map(|(node, name)| Command::Admit { node, name: name.into() }),
         1 => node().prop_map(|node| Command::Activate { node }),
+        2 => (hash(), select(vec![(Role::Node, None), (Role::User, Some("ann")), (Role::Admin, Some("bob"))]), 0..3u32)
+            .prop_map(|(hash, (role, name), uses)| {
+                Command::Token { hash, role, name: name.map(String::from), uses, ttl_ms: 8000 }
+            }),
+        3 => (node(), select(vec!["h1", "H1", "h2", "h3"]), hash(), option::of(Just("10.0.0.1:7411".to_string())))
+            .prop_map(|(node, name, token_hash, addr)| Command::Join { node, name: name.into(), token_hash, addr }),
+        2 => (hash(), hash()).prop_map(|(key_hash, token_hash)| Command::Login { key_hash, token_hash }),
+        1 => (50..200u64).prop_map(|ms| Command::Set { lost_after_ms: Some(ms) }),
         1 => node().prop_map(|node| Command::Remove { node }),
         6 => submit,
         2 => (job(), option::of(0..5u32)).prop_map(|(job, index)| Command::Stop { job, index }),
@@ -160,8 +172,22 @@ proptest! {
             let answer = ledger.apply(*index, entry);
             prop_assert_eq!(ledger.applied, *index);
             prop_assert!(ledger.activation >= before.activation);
-            let names: BTreeSet<&str> = ledger.roster.values().map(|member| member.name.as_str()).collect();
+            let names: BTreeSet<String> =
+                ledger.roster.values().map(|member| member.name.to_ascii_lowercase()).collect();
             prop_assert_eq!(names.len(), ledger.roster.len(), "names of nodes are unique");
+
+            for token in ledger.tokens.values() {
+                prop_assert!(token.used_by.len() <= token.uses as usize, "a token is used as often as it may");
+            }
+            if let (Answer::Done { access: Some(access), .. }, Command::Join { token_hash, .. } | Command::Login { token_hash, .. }) =
+                (&answer, &entry.command)
+                && entry.request.as_ref().is_none_or(|stamp| before.answered(stamp).is_none())
+            {
+                let token = &ledger.tokens[token_hash];
+                let known = before.tokens[token_hash].used_by == token.used_by;
+                prop_assert!(known || token.expires_ms > entry.at_ms, "an expired token lets nobody new in");
+                prop_assert_eq!(matches!(access, Access::Node { .. }), token.role == Role::Node);
+            }
 
             for (key, record) in &ledger.jobs {
                 let job = record.job();

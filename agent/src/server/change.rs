@@ -128,7 +128,7 @@ type Done = (Option<(placement::ids::Uid, placement::ids::Version)>, bool);
 async fn propose(services: &Services, stamp: RequestStamp, command: Command) -> Result<Done, Refusal> {
     let entry = Entry { request: Some(stamp), at_ms: clock::now().wall_ms, command };
     match services.ledger.propose(&entry).await {
-        Ok(Answer::Done { job, changed }) => Ok((job, changed)),
+        Ok(Answer::Done { job, changed, .. }) => Ok((job, changed)),
         Ok(Answer::Refused(refusal)) => Err(refusal),
         Err(error) => Err(Refusal {
             code: "no_quorum".into(),

@@ -79,7 +79,11 @@ pub(super) fn client(cell: &Cell, number: u64, clients: &Arc<Clients>) {
             let Some(raft) = rafts.get(draw_from(0..rafts.len().max(1) as u64) as usize) else { break };
             if let Some(answer) = propose(raft, &entry).await {
                 // Done now or by an earlier try, and remembered: never a second time.
-                assert_eq!(answer, Answer::Done { job: None, changed: true }, "request {number}");
+                assert_eq!(
+                    answer,
+                    Answer::Done { job: None, access: None, changed: true },
+                    "request {number}"
+                );
                 clients.acknowledged.lock().unwrap().push(number);
                 break;
             }

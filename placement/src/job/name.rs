@@ -8,6 +8,12 @@ pub fn is_label(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// The name of a node or a cell, as a host's: a letter, then letters, digits and `-`, the last no `-`, at most 63. Two that
+/// differ only in case are one.
+pub fn is_node(text: &str) -> bool {
+    is_label(&text.to_ascii_lowercase())
+}
+
 /// The name of an environment variable: letters, digits and `_`, no digit first.
 pub fn is_variable(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && is_word(text)

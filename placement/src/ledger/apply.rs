@@ -2,7 +2,7 @@
 
 use alloc::{collections::BTreeMap, sync::Arc};
 
-use super::{Answer, Cell, Command, Completion, Entry, Ledger, Refusal};
+use super::{Answer, Cell, Command, Completion, Entry, Ledger, Refusal, access::NewToken, roster::Newcomer};
 use crate::ids::{Activation, CellId, NodeId, Principal, Uid};
 
 /// What a command is applied with.
@@ -54,9 +54,19 @@ impl Ledger {
         match &entry.command {
             // Only a cell without a founding entry comes to it, and that returned above.
             Command::Found { .. } => Ok(UNCHANGED),
-            Command::Admit { node, name } => self.admit(&at, *node, name),
+            Command::Admit { node, name } => self.admit(&at, &Newcomer { node: *node, name, addr: None }),
             Command::Remove { node } => self.remove(*node),
             Command::Label { node, labels } => self.label(*node, labels),
+            Command::Address { node, addr } => self.address(*node, addr),
+            Command::Token { hash, role, name, uses, ttl_ms } => {
+                let (role, name, uses, ttl_ms) = (*role, name.as_deref(), *uses, *ttl_ms);
+                self.token(&at, &NewToken { hash, role, name, uses, ttl_ms })
+            }
+            Command::Join { node, name, token_hash, addr } => {
+                self.join(&at, &Newcomer { node: *node, name, addr: addr.as_deref() }, token_hash)
+            }
+            Command::Login { key_hash, token_hash } => self.login(&at, key_hash, token_hash),
+            Command::Set { lost_after_ms } => self.set(*lost_after_ms),
             Command::Activate { node } => self.activate(&at, *node),
             Command::Submit { job, document, images, expect } => {
                 self.submit(&at, job, document, images, expect)
@@ -106,5 +116,5 @@ impl Ledger {
     }
 }
 
-pub(super) const CHANGED: Answer = Answer::Done { job: None, changed: true };
-pub(super) const UNCHANGED: Answer = Answer::Done { job: None, changed: false };
+pub(super) const CHANGED: Answer = Answer::Done { job: None, access: None, changed: true };
+pub(super) const UNCHANGED: Answer = Answer::Done { job: None, access: None, changed: false };

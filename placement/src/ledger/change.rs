@@ -237,7 +237,7 @@ impl JobRecord {
     }
 
     fn answer(&self, changed: bool) -> Answer {
-        Answer::Done { job: Some((self.uid, self.version)), changed }
+        Answer::Done { job: Some((self.uid, self.version)), access: None, changed }
     }
 
     fn has(&self, key: &JobKey, index: u32) -> Result<(), Refusal> {
