@@ -8,6 +8,7 @@ TRIPLE     := x86_64-unknown-linux-gnu
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BUILT      := $(TARGET_DIR)/$(TRIPLE)/release
 COVEY      := $(CURDIR)/target/release/covey
+PROGRAMS   := covey covey-lab
 needs      := @test-vms/scripts/needs
 
 # Tests start containers and machines. Who is not root runs the built tests, not the compiler, through sudo.
@@ -18,7 +19,7 @@ endif
 
 help:
 	@printf '%s\n' \
-	  'make build                target/release/covey: the agent and the command line, one static binary' \
+	  'make build                target/release/covey (the agent and the command line, one static binary) and covey-lab' \
 	  'make test                 installs what is missing and runs every test' \
 	  'make demo                 one node: jobs, a killed container, a killed agent, logs, why (under a minute)' \
 	  'make bench [NAME=] [COUNT=]   each figure beside its peer'"'"'s; NAME runs one: $(BENCHES)' \
@@ -31,10 +32,12 @@ BENCHES := start submit agent-kills cycles memory
 
 build:
 	$(needs) build
-	cargo build --release --locked --package covey
+	cargo build --release --locked --package covey --package test-vms $(PROGRAMS:%=--bin %)
 	@mkdir -p $(dir $(COVEY))
-	@rm -f $(COVEY)
-	@ln $(BUILT)/covey $(COVEY) 2>/dev/null || cp $(BUILT)/covey $(COVEY)
+	@for program in $(PROGRAMS); do \
+	  rm -f $(dir $(COVEY))$$program; \
+	  ln $(BUILT)/$$program $(dir $(COVEY)) 2>/dev/null || cp $(BUILT)/$$program $(dir $(COVEY)); \
+	done
 
 # The summary of the test runner comes last.
 test: build

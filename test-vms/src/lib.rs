@@ -2,8 +2,10 @@
 //! built `covey` binary, as its users do, never the crates that it is made of.
 
 pub mod binary;
+pub mod cgroups;
 pub mod debian;
 mod error;
+pub mod lab;
 pub mod node;
 pub mod vm;
 

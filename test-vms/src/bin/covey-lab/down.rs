@@ -1,0 +1,8 @@
+use test_vms::lab::{Lab, Result};
+
+pub(crate) fn down(name: &str) -> Result<()> {
+    if !Lab::down(name)? {
+        println!("there was no lab `{name}`");
+    }
+    Ok(())
+}

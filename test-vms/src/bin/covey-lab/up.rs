@@ -1,0 +1,36 @@
+use std::time::{Duration, Instant};
+
+use test_vms::lab::{self, Lab, Limits, Plan, Result};
+
+use crate::args::Up;
+
+pub(crate) fn up(name: &str, up: Up) -> Result<()> {
+    let plan = Plan {
+        name: name.to_owned(),
+        hosts: up.hosts,
+        racks: up.racks,
+        limits: Limits { cpu_milli: up.cpu, memory_bytes: up.memory, disk_bytes: up.disk },
+        binary: lab::binary(up.binary.as_deref())?,
+    };
+    let begun = Instant::now();
+    let lab = Lab::raise(&plan)?;
+    let hosts = begun.elapsed();
+    println!("{} hosts in {} ({})", up.hosts, seconds(hosts), lab.hosts()?.join(" "));
+    if up.bare {
+        return Ok(());
+    }
+    let times = lab.form()?;
+    println!("all alive everywhere, and a placer leads, after {}", seconds(hosts + times.alive));
+    println!("voters settled after {}", seconds(hosts + times.settled));
+    println!("try: covey-lab{} exec h1 -- covey nodes", option(name));
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+/// How to name the lab to another command.
+pub(crate) fn option(name: &str) -> String {
+    if name == "lab" { String::new() } else { format!(" --name {name}") }
+}
