@@ -1,8 +1,10 @@
 //! The local socket: who may ask, and one task for each request. What is asked is answered in `server/`.
 
+mod cell;
 mod change;
 mod image;
 mod log;
+mod member;
 mod read;
 
 use std::{
@@ -210,6 +212,14 @@ async fn call(call: Call, stamp: RequestStamp, services: &Services, out: &mut Ou
         Call::ImageLoad { path, name } => image::load(services, path, name, out).await,
         Call::ImageLs => out.item(image::list(services).await?).await,
         Call::ImageRm { reference } => out.item(image::remove(services, reference).await?).await,
+        Call::Cell => out.item(cell::cell(services)).await,
+        Call::CellSet { lost_after_ms } => out.item(cell::set(services, stamp, lost_after_ms).await?).await,
+        Call::Token { hash, role, name, uses, ttl_ms } => {
+            let wanted = cell::Wanted { hash, role, name, uses, ttl_ms };
+            out.item(cell::token(services, stamp, wanted).await?).await
+        }
+        Call::Label { node, labels } => out.item(member::label(services, stamp, &node, labels).await?).await,
+        Call::NodeRemove { node } => out.item(member::remove(services, stamp, &node).await?).await,
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use placement::{
     ids::{Activation, Generation, NodeId, Principal, RequestId, TaskKey, Version},
-    ledger::Refusal,
+    ledger::{Refusal, Role},
     node::{Books, NodeInfo},
     resources::Resources,
     task::{Exit, Report, TaskSpec},
@@ -113,6 +113,33 @@ pub enum Call {
     /// Answered by an `Item` `{reference, digest, changed}`.
     ImageRm {
         reference: String,
+    },
+    /// The cell itself: an `Item` `{id, name, generation, placer, voters, nodes, settings}`.
+    Cell,
+    /// Settings of the cell; what is left out stays. Answered by an `Item` as `Cell`'s, with `changed`.
+    CellSet {
+        lost_after_ms: Option<u64>,
+    },
+    /// A token for nodes, or for a user or admin called `name`. The client draws the secret and tells nobody but whom the
+    /// token is for, so that the same request made twice is one token. Answered by an `Item`
+    /// `{cell, cell_name, role, name, uses, expires}`.
+    Token {
+        /// `gossip::token::Token::hash` of the secret.
+        hash: String,
+        role: Role,
+        name: Option<String>,
+        uses: u32,
+        ttl_ms: u64,
+    },
+    /// What operators say of a node (by name or id); no value takes a label away. Answered by an `Item`
+    /// `{id, name, labels, changed}`, `labels` being all that operators have set.
+    Label {
+        node: String,
+        labels: BTreeMap<String, Option<String>>,
+    },
+    /// Forgets a node that is gone, for good. Answered by an `Item` `{id, name, changed}`.
+    NodeRemove {
+        node: String,
     },
 }
 

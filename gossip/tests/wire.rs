@@ -16,7 +16,7 @@ use gossip::{
 use placement::{
     ids::{Activation, Generation, JobKey, NodeId, Principal, RequestId, TaskKey, Uid, Version},
     job::{Band, Health, Kind},
-    ledger::Refusal,
+    ledger::{Refusal, Role},
     node::{Books, NodeInfo},
     resources::Resources,
     task::{Cause, Exit, Report, State, TaskSpec},
@@ -78,6 +78,20 @@ fn requests() -> Vec<Request> {
         Call::ImageLoad { path: "/a.tar".into(), name: Some("a:1".into()) },
         Call::ImageLs,
         Call::ImageRm { reference: "a:1".into() },
+        Call::Cell,
+        Call::CellSet { lost_after_ms: Some(1000) },
+        Call::Token {
+            hash: "ab".repeat(32),
+            role: Role::User,
+            name: Some("ann".into()),
+            uses: 1,
+            ttl_ms: 86_400_000,
+        },
+        Call::Label {
+            node: "n1".into(),
+            labels: [("rack".to_owned(), Some("r1".to_owned())), ("disk".to_owned(), None)].into(),
+        },
+        Call::NodeRemove { node: "n2".into() },
     ];
     let request = |call| Request {
         protocol: PROTOCOL.into(),

@@ -123,9 +123,13 @@ async fn change(
     Ok(json!({"name": key.name, "owner": key.owner, "version": version, "changed": changed}))
 }
 
-type Done = (Option<(placement::ids::Uid, placement::ids::Version)>, bool);
+pub(super) type Done = (Option<(placement::ids::Uid, placement::ids::Version)>, bool);
 
-async fn propose(services: &Services, stamp: RequestStamp, command: Command) -> Result<Done, Refusal> {
+pub(super) async fn propose(
+    services: &Services,
+    stamp: RequestStamp,
+    command: Command,
+) -> Result<Done, Refusal> {
     let entry = Entry { request: Some(stamp), at_ms: clock::now().wall_ms, command };
     match services.ledger.propose(&entry).await {
         Ok(Answer::Done { job, changed, .. }) => Ok((job, changed)),

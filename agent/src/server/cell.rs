@@ -1,0 +1,83 @@
+//! Requests about the cell as a whole: what it is, its settings, and tokens for those who shall get in.
+
+use placement::ledger::{Command, Ledger, Refusal, RequestStamp, Role};
+use serde_json::{Value, json};
+
+use super::{Services, change::propose};
+use crate::clock;
+
+/// `covey cell`.
+pub(super) fn cell(services: &Services) -> Value {
+    let ledger = services.ledger.state();
+    let name = |id| ledger.roster.get(&id).map_or_else(|| id.to_string(), |member| member.name.clone());
+    let voters: Vec<String> = services.ledger.voters().into_iter().map(name).collect();
+    let cell = ledger.cell.as_ref();
+    json!({
+        "id": cell.map(|cell| &cell.id),
+        "name": cell.map(|cell| &cell.name),
+        "generation": cell.map(|cell| cell.generation),
+        "placer": ledger.placer.map(name),
+        "voters": voters,
+        "nodes": ledger.roster.len(),
+        "settings": settings(&ledger),
+    })
+}
+
+fn settings(ledger: &Ledger) -> Value {
+    json!({"lost_after_ms": ledger.settings.lost_after_ms})
+}
+
+/// `covey cell set lost-after=1s`.
+pub(super) async fn set(
+    services: &Services,
+    stamp: RequestStamp,
+    lost_after_ms: Option<u64>,
+) -> Result<Value, Refusal> {
+    let by = stamp.principal.0.clone();
+    let (_, changed) = propose(services, stamp, Command::Set { lost_after_ms }).await?;
+    if changed {
+        let now = settings(&services.ledger.state());
+        services.journal.node("cell_set", format!("{by} changed the cell's settings to {now}"));
+    }
+    let mut document = cell(services);
+    document["changed"] = json!(changed);
+    Ok(document)
+}
+
+/// What a token shall be.
+pub(super) struct Wanted {
+    pub(super) hash: String,
+    pub(super) role: Role,
+    pub(super) name: Option<String>,
+    pub(super) uses: u32,
+    pub(super) ttl_ms: u64,
+}
+
+/// `covey token`.
+pub(super) async fn token(
+    services: &Services,
+    stamp: RequestStamp,
+    wanted: Wanted,
+) -> Result<Value, Refusal> {
+    let Wanted { hash, role, name, uses, ttl_ms } = wanted;
+    let by = stamp.principal.0.clone();
+    let command = Command::Token { hash: hash.clone(), role, name: name.clone(), uses, ttl_ms };
+    let (_, changed) = propose(services, stamp, command).await?;
+    let ledger = services.ledger.state();
+    let expires = match ledger.tokens.get(&hash) {
+        Some(record) => record.expires_ms,
+        // A copy of the ledger that is behind.
+        None => clock::now().wall_ms.saturating_add(ttl_ms),
+    };
+    let expires = clock::rfc3339(expires);
+    if changed {
+        let whom = name.as_deref().map(|name| format!(" for {name}")).unwrap_or_default();
+        let text = format!("{by} made a token of role {role}{whom}, for {uses} uses until {expires}");
+        services.journal.node("token_made", text);
+    }
+    let cell = ledger.cell.as_ref();
+    Ok(json!({
+        "cell": cell.map(|cell| &cell.id), "cell_name": cell.map(|cell| &cell.name),
+        "role": role, "name": name, "uses": uses, "expires": expires,
+    }))
+}
