@@ -11,7 +11,7 @@ pub const MAX: usize = 8 << 20;
 pub enum FrameError {
     #[error("the connection broke in the middle of a message: {0}")]
     Broken(#[source] std::io::Error),
-    #[error("a message of {0} bytes; at most {MAX} are allowed")]
+    #[error("a message of {0} bytes is longer than is allowed")]
     TooLong(usize),
     #[error("a message that is not what was expected: {0}")]
     Garbled(#[source] serde_json::Error),
@@ -38,6 +38,14 @@ pub async fn write<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T
 
 /// Reads one message; `None` if the stream ended before it began. Not cancel-safe.
 pub async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<T>, FrameError> {
+    read_at_most(from, MAX).await
+}
+
+/// As `read`, of who is not trusted with so many bytes.
+pub async fn read_at_most<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+    most: usize,
+) -> Result<Option<T>, FrameError> {
     let mut len = [0; 4];
     let mut got = 0;
     while got < len.len() {
@@ -48,7 +56,7 @@ pub async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> R
         }
     }
     let len = u32::from_be_bytes(len) as usize;
-    if len > MAX {
+    if len > most {
         return Err(FrameError::TooLong(len));
     }
     let mut bytes = vec![0; len];

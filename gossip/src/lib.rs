@@ -3,6 +3,7 @@
 pub mod client;
 pub mod driver;
 pub mod frame;
+pub mod join;
 pub mod membership;
 pub mod peer;
 pub mod tls;

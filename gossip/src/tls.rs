@@ -19,7 +19,7 @@ use rustls::{
 };
 
 pub use authority::{Authority, AuthorityKey, LIFETIME};
-pub use key::Key;
+pub use key::{Binding, Key, PublicKey};
 pub use subject::{BadSubject, Subject};
 pub use verify::Pinned;
 
@@ -35,7 +35,7 @@ pub enum TlsError {
     Pem { what: &'static str, source: rustls::pki_types::pem::Error },
     #[error("{what} cannot be made: {source}")]
     Make { what: &'static str, source: rcgen::Error },
-    #[error("a node's public key must be a point on P-256 of 65 bytes")]
+    #[error("a public key must be a point on P-256, of 65 bytes in hex")]
     PublicKey,
     #[error("the authority's certificate is not of its key, or of a cell of another name")]
     OtherAuthority,
@@ -134,13 +134,16 @@ impl Credentials {
 /// For a stranger who has nothing but a token: the server must show an authority with this fingerprint, and a
 /// certificate of it.
 pub fn joining(cell: &CellId) -> Result<ClientConfig, TlsError> {
+    pinned(Arc::new(Pinned::new(cell.clone())))
+}
+
+pub(crate) fn pinned(verifier: Arc<Pinned>) -> Result<ClientConfig, TlsError> {
     let provider = provider();
-    let verifier = Pinned::new(cell.clone());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(|source| TlsError::Tls { what: "to join", source })?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN_JOIN.to_vec()];
     config.resumption = Resumption::disabled();

@@ -34,7 +34,7 @@ pub use lane::{Lane, Stream};
 
 use crate::{
     peer::Peer,
-    tls::{self, BadSubject, Credentials, Subject},
+    tls::{self, BadSubject, Binding, Credentials, Pinned, Subject},
 };
 use links::Links;
 
@@ -76,9 +76,11 @@ pub enum Event {
         stream: Stream,
     },
     /// A stranger wants to join. Its stream carries nothing else, and its connection ends with it.
+    /// `binding`: for the proof of who it is.
     Joining {
         from: SocketAddr,
         stream: Stream,
+        binding: Binding,
     },
     /// Somebody was turned away, or sent what makes no sense; nothing else was harmed.
     Refused {
@@ -231,21 +233,34 @@ impl Transport {
 }
 
 /// A stranger's stream to a member, for a token's holder: no `Transport` yet, and no certificate.
-pub async fn join(to: SocketAddr, cell: &CellId) -> Result<Stream, JoinError> {
+/// Only a member of that cell gets one byte of it.
+pub async fn join(to: SocketAddr, cell: &CellId) -> Result<(Stream, Binding), JoinError> {
     let anywhere: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let endpoint = Endpoint::client(anywhere).map_err(|source| BindError::Port { addr: anywhere, source })?;
-    let config = client(tls::joining(cell)?)?;
+    let pinned = Arc::new(Pinned::new(cell.clone()));
+    let config = client(tls::pinned(Arc::clone(&pinned))?)?;
     let name = tls::any_server_name(cell);
     let dial = |source| ConnectError::Dial { to: to.to_string(), source };
     let connecting = endpoint.connect_with(config, to, &name).map_err(dial)?;
-    let lost = |source| ConnectError::Lost { to: to.to_string(), source };
+    let lost = |source| match pinned.other() {
+        Some(other) => ConnectError::Subject { to: to.to_string(), source: other.clone() },
+        None => ConnectError::Lost { to: to.to_string(), source },
+    };
     let connection = tokio::time::timeout(DIAL, connecting)
         .await
         .map_err(|_| ConnectError::Silent { to: to.to_string() })?
         .map_err(lost)?;
     let (send, recv) = connection.open_bi().await.map_err(lost)?;
-    let stream = Stream::begin(send, recv, Lane::Join).await;
-    stream.map_err(|_| ConnectError::Stream { to: to.to_string() }.into())
+    let broken = || ConnectError::Stream { to: to.to_string() };
+    let binding = binding(&connection).ok_or_else(broken)?;
+    let stream = Stream::begin(send, recv, Lane::Join).await.map_err(|_| broken())?;
+    Ok((stream, binding))
+}
+
+fn binding(connection: &Connection) -> Option<Binding> {
+    let mut bytes = [0; 32];
+    connection.export_keying_material(&mut bytes, b"EXPORTER-covey-join", b"").ok()?;
+    Some(Binding(bytes))
 }
 
 /// quinn's own ids can be told from an earlier process's, whose packets it then drops without the reset.

@@ -2,6 +2,7 @@
 //! documents are carried as they are. `PROTOCOL` names the encoding and its version.
 
 pub mod ask;
+pub mod join;
 
 use std::collections::BTreeMap;
 

@@ -114,9 +114,10 @@ async fn a_stranger_may_join_and_nothing_else() {
     let cell = Cell::new("covey");
     let mut a = Node::new(&cell.node("n1"));
     let addr = a.peer().addr;
-    let mut stranger = transport::join(addr, &cell.id()).await.unwrap();
+    let (mut stranger, binding) = transport::join(addr, &cell.id()).await.unwrap();
     stranger.write(&"let me in").await.unwrap();
-    let Event::Joining { mut stream, .. } = a.next().await else { panic!("no join") };
+    let Event::Joining { mut stream, binding: theirs, .. } = a.next().await else { panic!("no join") };
+    assert!(binding == theirs);
     assert_eq!(stream.read::<String>().await.unwrap().as_deref(), Some("let me in"));
     stream.write(&"welcome").await.unwrap();
     stream.finish().await;

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    TlsError,
+    PublicKey, TlsError,
     subject::{self, Subject},
 };
 
@@ -90,13 +90,10 @@ impl Authority {
         &self.cell
     }
 
-    /// A certificate (PEM) for the node that has this public key (an uncompressed P-256 point), from an hour before
-    /// `now` until `LIFETIME` after it. The node's id follows from the key; whether the name is free is for the ledger to say.
-    pub fn issue(&self, public_key: &[u8], name: &str, now: SystemTime) -> Result<String, TlsError> {
-        if public_key.len() != 65 || public_key.first() != Some(&4) {
-            return Err(TlsError::PublicKey);
-        }
-        let subject = Subject { node: subject::node_of(public_key), name: name.to_string() };
+    /// A certificate (PEM) for the node that has this public key, from an hour before `now` until `LIFETIME` after it.
+    /// The node's id follows from the key; whether the name is free is for the ledger to say.
+    pub fn issue(&self, public_key: &PublicKey, name: &str, now: SystemTime) -> Result<String, TlsError> {
+        let subject = Subject { node: public_key.node(), name: name.to_string() };
         let make = |source| TlsError::Make { what: "a node's certificate", source };
         let mut params = CertificateParams::new(subject.dns_names(&self.cell)).map_err(make)?;
         params.distinguished_name.push(DnType::CommonName, name);
@@ -107,7 +104,7 @@ impl Authority {
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         params.not_before = epoch + now.saturating_sub(BACKDATED);
         params.not_after = epoch + now.saturating_add(LIFETIME);
-        Ok(params.signed_by(&RawKey(public_key), &self.issuer).map_err(make)?.pem())
+        Ok(params.signed_by(&RawKey(public_key.bytes()), &self.issuer).map_err(make)?.pem())
     }
 }
 

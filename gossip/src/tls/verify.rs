@@ -1,7 +1,7 @@
 //! What rustls asks about a peer's certificate: is it of the authority, in its time, and of whom it should be?
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -126,12 +126,20 @@ impl ServerCertVerifier for Servers {
 pub struct Pinned {
     cell: CellId,
     algorithms: WebPkiSupportedAlgorithms,
+    /// QUIC keeps of it no more than a text.
+    other: OnceLock<BadSubject>,
 }
 
 impl Pinned {
     /// Trusts the cell with this id.
     pub fn new(cell: CellId) -> Pinned {
-        Pinned { cell, algorithms: super::provider().signature_verification_algorithms }
+        let algorithms = super::provider().signature_verification_algorithms;
+        Pinned { cell, algorithms, other: OnceLock::new() }
+    }
+
+    /// If whoever answered is not of the cell, what it is.
+    pub fn other(&self) -> Option<&BadSubject> {
+        self.other.get()
     }
 }
 
@@ -148,7 +156,8 @@ impl ServerCertVerifier for Pinned {
             intermediates.last().ok_or_else(|| refused(BadSubject::NoAuthority))?.clone().into_owned();
         let found = subject::cell_of(&authority).map_err(refused)?;
         if found != self.cell {
-            return Err(refused(BadSubject::OtherAuthority { found: found.0, wanted: self.cell.0.clone() }));
+            let other = BadSubject::OtherAuthority { found: found.0, wanted: self.cell.0.clone() };
+            return Err(refused(self.other.get_or_init(|| other).clone()));
         }
         let parsed = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(

@@ -10,7 +10,7 @@ use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt, crypto::rustls
 use rustls::pki_types::CertificateDer;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Closed, Event, Lane, Refused, Stream, Transport, limit::Limit};
+use super::{Closed, Event, Lane, Refused, Stream, Transport, binding, limit::Limit};
 use crate::tls::{ALPN, ALPN_JOIN, BadSubject, Subject};
 
 /// Handshakes under way at once. Beyond, an address must first show that it is not made up (QUIC's Retry).
@@ -135,14 +135,14 @@ async fn stranger(transport: &Transport, connection: Connection) {
         Ok(Err(_)) => return,
         Err(_) => Err(Refused::Silent),
     };
-    let event = match opened {
-        Ok((Lane::Join, stream)) => Event::Joining { from, stream },
-        Ok((lane, stream)) => {
+    let event = match (opened, binding(&connection)) {
+        (Ok((Lane::Join, stream)), Some(binding)) => Event::Joining { from, stream, binding },
+        (Ok((lane, stream)), _) => {
             stream.refuse();
             connection.close(VarInt::from_u32(Closed::NotAMember as u32), b"a stranger may only join");
             Event::Refused { from, why: Refused::Lane(lane as u8) }
         }
-        Err(why) => Event::Refused { from, why },
+        (Err(why), _) => Event::Refused { from, why },
     };
     transport.tell(event).await;
 }

@@ -61,6 +61,11 @@ impl Stream {
         frame::read(&mut self.incoming).await
     }
 
+    /// As `read`, of who is not trusted with so many bytes.
+    pub async fn read_at_most<T: DeserializeOwned>(&mut self, most: usize) -> Result<Option<T>, FrameError> {
+        frame::read_at_most(&mut self.incoming, most).await
+    }
+
     /// No more will be sent. Returns when the other side has it all, or has gone.
     pub async fn finish(mut self) {
         if self.outgoing.finish().is_ok() {

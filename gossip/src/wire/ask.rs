@@ -10,6 +10,9 @@ use placement::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::join::{Joined, Wanted};
+use crate::tls::{AuthorityKey, PublicKey};
+
 /// One question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,6 +22,12 @@ pub enum Question {
     Pull { after: u64, wait_ms: u64 },
     /// What the node itself runs: its part of what people read while no placer answers.
     Own,
+    /// Somebody knocked at a member, which has seen the proof of the key. Only the placer can answer: by `Joined`.
+    Join(Box<Wanted>),
+    /// A node wants its certificate renewed. Any voter answers: by `Renewed`.
+    Renew { public_key: PublicKey },
+    /// Keep the cell's authority: the node is about to become a voter. Answered by `Done`.
+    Authority(Box<AuthorityKey>),
 }
 
 /// The answer, or a part of it.
@@ -36,6 +45,13 @@ pub enum Told {
         last: bool,
     },
     Own(Box<OwnPart>),
+    Joined(Box<Joined>),
+    /// PEM.
+    Renewed {
+        certificate: String,
+    },
+    /// It is so, and on disk.
+    Done,
     /// The node cannot or will not answer.
     Refused(Refusal),
 }
