@@ -41,7 +41,7 @@ pub(crate) fn node(row: &NodeRow, placer: bool, voter: bool) -> Value {
         "admin": "active",
         "placer": placer,
         "voter": voter,
-        "labels": info.map(|i| &i.labels),
+        "labels": row.labels,
         "version": info.map(|i| i.version.as_str()),
         "capacity": info.map(|i| &i.capacity),
         "limits": row.limits,

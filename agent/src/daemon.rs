@@ -243,6 +243,7 @@ fn info(config: &Config, identity: &Identity, tree: &Tree) -> NodeInfo {
         version: env!("CARGO_PKG_VERSION").to_string(),
         labels,
         capacity,
+        images: Default::default(),
     }
 }
 

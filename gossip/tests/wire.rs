@@ -197,6 +197,7 @@ fn news() -> Vec<FromAgent> {
         version: "0.1.0".into(),
         labels: BTreeMap::from([("arch".into(), "x86_64".into())]),
         capacity: Resources::new(2_000, 1 << 30),
+        images: Default::default(),
     };
     let delta = || Delta { books: books.clone(), tasks: vec![report()], gone: vec![KEY], ..Delta::default() };
     let (key, generation) = (KEY, GENERATION);

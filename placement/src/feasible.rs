@@ -85,10 +85,14 @@ impl Place<'_> {
         })
     }
 
-    /// The node's value of a label; `node` is its name.
+    /// The node's value of a label.
     pub fn label(&self, label: &str) -> Option<&str> {
-        let declared = self.node.info.as_ref().and_then(|i| i.labels.get(label));
-        declared.map(String::as_str).or_else(|| (label == "node").then_some(self.node.name.as_str()))
+        self.node.label(label)
+    }
+
+    /// Whether the image with this digest is there already.
+    pub fn holds(&self, digest: &str) -> bool {
+        self.node.info.as_ref().is_some_and(|i| i.images.contains(digest))
     }
 
     /// Everything that it is short of.

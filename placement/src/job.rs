@@ -158,8 +158,8 @@ pub struct Job {
     pub count: u32,
     pub require: Vec<Constraint>,
     pub prefer: Vec<Constraint>,
-    /// Labels over whose values tasks are spread; `node` stands for the node itself. Empty: the node, then those of
-    /// `zone` and `rack` that the nodes declare.
+    /// Labels over whose values tasks are spread, those with the fewest values first; `node` stands for the node itself.
+    /// Empty: the node and those of `zone` and `rack` that the nodes declare.
     pub spread: Vec<String>,
     pub task: Template,
     /// Templates of the indexes that an `[[override]]` names, complete; indexes beyond the count are for later.

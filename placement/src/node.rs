@@ -1,6 +1,9 @@
 //! A node as it describes itself.
 
-use alloc::{collections::BTreeMap, string::String};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{ids::NodeId, job::Band, resources::Resources};
@@ -16,6 +19,9 @@ pub struct NodeInfo {
     /// Detected by the agent: arch, kernel, cgroup, …
     pub labels: BTreeMap<String, String>,
     pub capacity: Resources,
+    /// Digests of the images that it holds whole: with equal fit it comes before a node that would have to fetch.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub images: BTreeSet<String>,
 }
 
 /// Sums over a band's tasks that hold resources.

@@ -6,7 +6,7 @@ use core::cmp::Reverse;
 use crate::{
     feasible::{Place, met},
     ids::NodeId,
-    job::{Constraint, Job, Template},
+    job::{Constraint, Job, Template, document::MOST_SPREAD as MOST_LABELS},
     resources::{CPU, MEMORY},
 };
 
@@ -15,73 +15,91 @@ use crate::{
 pub struct Score {
     /// How many of `prefer` are met.
     pub preferred: u32,
-    /// How many tasks of the job are in the node's failure domains already, one number for all of `spread`.
-    pub crowd: Reverse<u32>,
-    /// What would be left over, unbalanced or unused: in thousandths of the node.
+    /// How many tasks of the job are in the node's failure domains already, the widest domain first.
+    pub crowd: Reverse<Crowd>,
+    /// What would be left over, unbalanced or unused: in tenths of the node, then in thousandths. Nodes that fit about
+    /// equally well differ by whether they hold the image.
     pub left: Reverse<u64>,
+    pub image: bool,
+    pub left_exact: Reverse<u64>,
     pub node: Reverse<NodeId>,
 }
 
-/// Where the tasks of one job are, for each label of its `spread`.
+/// Tasks in a node's domains, one number for each label.
+pub type Crowd = [u16; MOST_LABELS];
+
+/// Where the tasks of one job are, for each label of its `spread`, the widest domains first: a job is even over racks
+/// before it is even over nodes, also where one rack has more nodes than another.
 #[derive(Debug)]
 pub struct Spread {
-    /// For each label the domain of each place; None where the node does not have the label.
-    domains: Vec<Vec<Option<usize>>>,
-    /// For each label the tasks in each domain.
-    counts: Vec<Vec<u32>>,
+    labels: Vec<Domains>,
+}
+
+#[derive(Debug)]
+struct Domains {
+    /// The domain of each place. Nodes without the label are one domain: nobody said that they fail apart.
+    of: Vec<usize>,
+    /// The tasks in each domain.
+    counts: Vec<u16>,
 }
 
 impl Spread {
-    /// Of a job that has no task yet. By default over nodes, then over those of zone and rack that nodes declare.
+    /// Of a job that has no task yet. By default over nodes and over those of zone and rack that nodes declare.
     pub fn new(job: &Job, places: &[Place<'_>]) -> Spread {
-        let default = || ["node", "zone", "rack"].map(ToString::to_string).to_vec();
+        let default = || ["zone", "rack", "node"].map(ToString::to_string).to_vec();
         let labels = if job.spread.is_empty() { default() } else { job.spread.clone() };
-        let domains: Vec<Vec<Option<usize>>> = labels.iter().map(|label| domains(label, places)).collect();
-        let counts =
-            domains.iter().map(|d| alloc::vec![0; d.iter().flatten().max().map_or(0, |m| m + 1)]).collect();
-        Spread { domains, counts }
+        let mut labels: Vec<Domains> =
+            labels.iter().take(MOST_LABELS).map(|label| Domains::new(label, places)).collect();
+        labels.sort_by_key(|domains| domains.counts.len());
+        Spread { labels }
     }
 
     /// One more task of the job is on that place.
     pub fn add(&mut self, place: usize) {
-        for (domains, counts) in self.domains.iter().zip(&mut self.counts) {
-            if let Some(domain) = domains[place] {
-                counts[domain] += 1;
-            }
+        for Domains { of, counts } in &mut self.labels {
+            let count = &mut counts[of[place]];
+            *count = count.saturating_add(1);
         }
     }
 
-    fn crowd(&self, place: usize) -> u32 {
-        let of =
-            |(domains, counts): (&Vec<Option<usize>>, &Vec<u32>)| domains[place].map_or(0, |d| counts[d]);
-        self.domains.iter().zip(&self.counts).map(of).sum()
+    fn crowd(&self, place: usize) -> Crowd {
+        let mut crowd = Crowd::default();
+        for (slot, domains) in crowd.iter_mut().zip(&self.labels) {
+            *slot = domains.counts[domains.of[place]];
+        }
+        crowd
     }
 }
 
-fn domains(label: &str, places: &[Place<'_>]) -> Vec<Option<usize>> {
-    let mut known: BTreeMap<&str, usize> = BTreeMap::new();
-    places
-        .iter()
-        .map(|place| {
+impl Domains {
+    fn new(label: &str, places: &[Place<'_>]) -> Domains {
+        let mut known: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        let mut of = Vec::with_capacity(places.len());
+        for place in places {
             let next = known.len();
-            place.label(label).map(|value| *known.entry(value).or_insert(next))
-        })
-        .collect()
+            of.push(*known.entry(place.label(label)).or_insert(next));
+        }
+        Domains { of, counts: alloc::vec![0; known.len()] }
+    }
 }
 
-/// How good place number `at` is for one more task.
+/// How good place number `at` is for one more task, whose image has this digest.
 pub fn score(
     places: &[Place<'_>],
     at: usize,
     task: &Template,
+    digest: &str,
     prefer: &[Constraint],
     spread: &Spread,
 ) -> Score {
     let place = &places[at];
+    let left = left_over(place, task);
     Score {
         preferred: prefer.iter().filter(|c| met(c, place.label(&c.label))).count() as u32,
         crowd: Reverse(spread.crowd(at)),
-        left: Reverse(left_over(place, task)),
+        left: Reverse(left / 100),
+        image: place.holds(digest),
+        left_exact: Reverse(left),
         node: Reverse(place.id),
     }
 }

@@ -55,6 +55,8 @@ pub enum Standing {
 pub struct NodeView {
     pub name: String,
     pub standing: Standing,
+    /// Set by operators, in the ledger.
+    pub labels: BTreeMap<String, String>,
     /// None until the first report.
     pub info: Option<NodeInfo>,
     pub books: Books,
@@ -110,6 +112,20 @@ impl NodeView {
         let mut room = self.books.room(&info.capacity);
         self.offers.values().for_each(|o| room.sub(&o.limit));
         room
+    }
+
+    /// The value of a label: as an operator says, else as the agent does; `node` is the node's name.
+    pub fn label(&self, label: &str) -> Option<&str> {
+        let declared = || self.info.as_ref().and_then(|i| i.labels.get(label));
+        let value = self.labels.get(label).or_else(declared).map(String::as_str);
+        value.or_else(|| (label == "node").then_some(self.name.as_str()))
+    }
+
+    /// All labels, whoever set them.
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut all = self.info.as_ref().map(|i| i.labels.clone()).unwrap_or_default();
+        all.extend(self.labels.clone());
+        all
     }
 
     /// Ports in use or on offer.

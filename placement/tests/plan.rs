@@ -4,13 +4,14 @@
 mod world;
 
 use placement::{
-    ids::Uid,
-    ledger::Command,
+    ids::{NodeId, Uid},
+    ledger::{Command, Expect},
+    resources::Resources,
     task::State,
     view::{Refusal, Standing},
 };
 use serde_json::json;
-use world::{World, ended, job, pending, report};
+use world::{DIGEST, World, ended, job, pending, report};
 
 fn three() -> World {
     World::new(&[("n1", 4, 4), ("n2", 4, 4), ("n3", 4, 4)])
@@ -32,6 +33,150 @@ fn a_job_spreads_over_nodes_and_then_over_racks() {
     }
     world.submit("me", "web", json!({"count": 2})).settle();
     assert_eq!(world.at("me", "web"), [(0, 1), (1, 3)]);
+}
+
+/// REQUIREMENTS B71: however unequal the nodes, however many in a rack, and whatever else runs there.
+#[test]
+fn six_tasks_on_three_racks_are_two_on_each() {
+    let sizes = [(4, 4), (2, 3), (8, 16), (3, 2), (16, 64), (1, 1)];
+    // Which rack each node is in; every rack has a node.
+    for arrangement in 0..3u64.pow(6) {
+        let racks: Vec<u64> = (0..6).map(|i| arrangement / 3u64.pow(i) % 3).collect();
+        if (0..3).any(|rack| !racks.contains(&rack)) {
+            continue;
+        }
+        let names: Vec<String> = (1..=6).map(|i| format!("n{i}")).collect();
+        let nodes: Vec<_> = sizes.iter().zip(&names).map(|((c, g), name)| (name.as_str(), *c, *g)).collect();
+        let mut world = World::new(&nodes);
+        for (id, rack) in (1..).zip(&racks) {
+            world.label(id, "rack", &format!("r{rack}"));
+        }
+        if arrangement % 2 == 0 {
+            // Others were here first, where they liked it.
+            world.submit("you", "one", json!({"count": 3, "spread": ["node"], "task.cpu": "100m"}));
+            world.submit("you", "two", json!({"count": 2, "require": ["node=n5"], "task.memory": "8GiB"}));
+            world.settle();
+        }
+        let spread = [json!([]), json!(["rack"]), json!(["node", "rack"])][arrangement as usize % 3].clone();
+        world.submit("me", "web", json!({"count": 6, "spread": spread, "task.memory": "64MiB"})).settle();
+        let spread: Vec<usize> = world.spread("me", "web", "rack").into_values().collect();
+        assert_eq!(spread, [2, 2, 2], "racks {racks:?}, tasks at {:?}", world.at("me", "web"));
+        // The loss of a rack costs two; those that are left take them, evenly again.
+        for (id, _) in (1..).zip(&racks).filter(|(_, rack)| **rack == 0) {
+            world.node(id).standing = Standing::Gone;
+        }
+        let plan = world.plan();
+        let mine = plan.offers.iter().filter(|o| o.spec.job.owner == "me");
+        let mut to: Vec<u64> = mine.map(|o| racks[o.node.0 as usize - 1]).collect();
+        to.sort_unstable();
+        assert_eq!(to, [1, 2]);
+    }
+}
+
+#[test]
+fn a_rack_without_room_keeps_nobody_waiting() {
+    let mut world = three();
+    for (node, rack) in [(1, "r1"), (2, "r2"), (3, "r3")] {
+        world.label(node, "rack", rack);
+    }
+    world.submit("you", "big", json!({"require": ["rack=r3"], "task.cpu": 4})).settle();
+    world.submit("me", "web", json!({"count": 6})).settle();
+    assert_eq!(world.spread("me", "web", "rack"), [("r1".to_string(), 3), ("r2".to_string(), 3)].into());
+}
+
+#[test]
+fn nodes_without_a_rack_are_together_one_domain() {
+    let mut world = World::new(&[("n1", 4, 4), ("n2", 4, 4), ("n3", 4, 4), ("n4", 4, 4)]);
+    world.label(1, "rack", "r1");
+    world.label(2, "rack", "r2");
+    world.submit("me", "web", json!({"count": 6})).settle();
+    assert_eq!(world.spread("me", "web", "rack").into_values().collect::<Vec<_>>(), [2, 2, 2]);
+}
+
+#[test]
+fn what_operators_say_outweighs_what_the_agent_detects() {
+    let mut world = three();
+    world.label(1, "disk", "ssd");
+    world.operator_label(1, "disk", Some("hdd"));
+    world.operator_label(2, "disk", Some("ssd"));
+    world.submit("me", "db", json!({"require": ["disk=ssd"]})).settle();
+    assert_eq!(world.at("me", "db"), [(0, 2)]);
+    assert_eq!(world.view.nodes[&NodeId(1)].all_labels()["disk"], "hdd");
+    // Taken away, the agent's counts again.
+    world.operator_label(1, "disk", None);
+    world.submit("me", "db2", json!({"require": ["disk=ssd"], "spread": ["disk"]}));
+    world.node(2).standing = Standing::Gone;
+    assert_eq!(world.plan().offers[0].node.0, 1);
+}
+
+/// REQUIREMENTS B13.
+#[test]
+fn without_its_label_a_node_keeps_what_runs_and_gets_nothing_new() {
+    let mut world = three();
+    world.operator_label(3, "disk", Some("ssd"));
+    world.submit("me", "db", json!({"count": 2, "require": ["disk=ssd"]})).settle();
+    assert_eq!(world.at("me", "db"), [(0, 3), (1, 3)]);
+    world.operator_label(3, "disk", None);
+    assert!(world.plan().is_empty());
+    world.entry(Command::Scale { job: job("me", "db"), count: 3, expect: Expect::Any });
+    let plan = world.plan();
+    assert!(plan.is_empty());
+    let key = world.key("me", "db", 2);
+    assert_eq!(pending(&plan, key), ["it requires disk=ssd, and n1, n2 and n3 have no label disk"]);
+    // A new version waits too: what runs is not given up for it.
+    world.submit("me", "db", json!({"count": 2, "require": ["disk=ssd"], "task.cpu": "200m"}));
+    let plan = world.plan();
+    assert!(plan.is_empty());
+    assert_eq!(plan.stuck.len(), 2);
+    world.operator_label(3, "disk", Some("ssd"));
+    world.settle();
+    assert_eq!(world.at("me", "db"), [(0, 3), (1, 3)]);
+}
+
+/// REQUIREMENTS B14.
+#[test]
+fn what_it_prefers_is_taken_while_there_is_room_and_not_missed_without() {
+    let mut world = three();
+    world.operator_label(1, "disk", Some("ssd"));
+    world.submit("you", "full", json!({"require": ["node=n1"], "task.memory": "4GiB"})).settle();
+    world.submit("me", "soft", json!({"count": 4, "prefer": ["disk=ssd"]}));
+    world.submit("me", "hard", json!({"count": 1, "require": ["disk=ssd"]}));
+    world.settle();
+    assert_eq!(world.at("me", "soft").iter().filter(|(_, node)| *node == 1).count(), 0);
+    let text = "memory: wants 128 MiB, 0 of 4 GiB are free on n1";
+    assert!(pending(&world.plan(), world.key("me", "hard", 0)).contains(&text.to_string()));
+    world.entry(Command::Stop { job: job("you", "full"), index: None });
+    world.settle();
+    world.entry(Command::Scale { job: job("me", "soft"), count: 24, expect: Expect::Any });
+    world.settle();
+    assert_eq!(world.at("me", "soft").iter().filter(|(_, node)| *node == 1).count(), 20, "all new ones");
+    assert_eq!(world.at("me", "hard"), [(0, 1)]);
+}
+
+/// REQUIREMENTS BX07.
+#[test]
+fn with_equal_fit_the_node_that_holds_the_image_comes_first() {
+    // Machines of one kind differ by a little.
+    let mut world = World::new(&[("n1", 4, 4), ("n2", 4, 4), ("n3", 4, 4)]);
+    for (id, less) in [(1, 0), (2, 5 << 20), (3, 3 << 20)] {
+        let info = world.node(id).info.as_mut().unwrap();
+        info.capacity.sub(&Resources::new(0, less));
+    }
+    for id in 1..=3 {
+        let mut world = world.clone();
+        world.node(id).info.as_mut().unwrap().images.insert(DIGEST.into());
+        world.submit("me", "web", json!({})).settle();
+        assert_eq!(world.at("me", "web"), [(0, id)]);
+        // Spread comes before it, and so does a fit that is much better.
+        world.submit("me", "web", json!({"count": 3})).settle();
+        assert_eq!(world.spread("me", "web", "node").len(), 3);
+    }
+    world.node(1).info.as_mut().unwrap().images.insert(DIGEST.into());
+    world
+        .submit("you", "big", json!({"require": ["node=n2"], "task.cpu": 2, "task.memory": "2GiB"}))
+        .settle();
+    world.submit("me", "web", json!({})).settle();
+    assert_eq!(world.at("me", "web"), [(0, 2)]);
 }
 
 #[test]
@@ -313,7 +458,7 @@ fn a_success_is_committed_and_then_forgotten() {
     world.view.completing.insert(key);
     assert!(world.plan().is_empty(), "proposed once");
     world.entry(Command::Complete { done: plan.complete });
-    assert_eq!(world.plan().forgets, [(placement::ids::NodeId(1), key)]);
+    assert_eq!(world.plan().forgets, [(NodeId(1), key)]);
     world.settle();
     assert!(world.at("me", "etl").is_empty());
 }
@@ -345,7 +490,7 @@ fn a_failure_for_good_is_recorded_unless_people_asked_for_more() {
     again.obey(&plan);
     assert_eq!(again.plan().offers.len(), 1);
     world.submit("me", "etl", json!({"kind": "batch", "task.cpu": "200m"}));
-    assert_eq!(world.plan().forgets, [(placement::ids::NodeId(1), key)]);
+    assert_eq!(world.plan().forgets, [(NodeId(1), key)]);
 }
 
 #[test]

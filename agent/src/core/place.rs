@@ -271,6 +271,7 @@ impl Active {
                 NodeView { standing, ..NodeView::default() }
             });
             node.name.clone_from(&member.name);
+            node.labels.clone_from(&member.labels);
         }
         let intent = &self.intent;
         let counts = |key: &TaskKey| matches!(intent.verdict(*key), Verdict::Wanted | Verdict::Finished);

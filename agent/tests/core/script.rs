@@ -85,6 +85,7 @@ pub(crate) fn config() -> Config {
             version: "0".into(),
             labels: BTreeMap::new(),
             capacity: Resources::new(1000, 1 << 30),
+            images: Default::default(),
         },
         cell: "lab".into(),
         life: 1,

@@ -26,6 +26,7 @@ impl NodeModel {
             version: "0.1.0".into(),
             labels: BTreeMap::new(),
             capacity: Resources::new(cores * 1000, gib << 30),
+            images: Default::default(),
         };
         NodeModel { info, tasks: BTreeMap::new(), offers: BTreeMap::new() }
     }

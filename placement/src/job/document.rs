@@ -28,6 +28,8 @@ pub const MAX_DOCUMENT: usize = 256 << 10;
 
 const MAX_ITEMS: usize = 1000;
 const MAX_PORTS: usize = 32;
+/// Labels of a `spread`.
+pub(crate) const MOST_SPREAD: usize = 8;
 /// Each makes a template of its own, so this and `MAX_DOCUMENT` bound a job's memory.
 const MAX_OVERRIDES: usize = 100;
 const MAX_CPU_MILLI: u64 = 10_000_000;
@@ -161,7 +163,7 @@ fn constraints(table: &Table<'_>, key: &str) -> Result<Vec<Constraint>, Document
 
 fn spread(f: &Field<'_>) -> Result<Vec<String>, DocumentError> {
     let mut seen = Vec::new();
-    for (text, item) in f.texts("a list of labels such as [\"rack\"]", MAX_PORTS)? {
+    for (text, item) in f.texts("a list of labels such as [\"rack\"]", MOST_SPREAD)? {
         if !name::is_node_label(text) {
             return Err(item.error(format_args!("must be the name of a label, not `{text}`"), None));
         }

@@ -54,7 +54,7 @@ pub(super) fn choose<'a>(
             }
         };
         let search = searches.entry(at).or_insert_with(|| Search::new(job, places, copies, &wanted.key));
-        match search.place(wanted, index, view.now_ms, places) {
+        match search.place(wanted, index, &spec.digest, view.now_ms, places) {
             Ok(place) => {
                 places[place].take(job.template(index));
                 search.spread.add(place);
@@ -117,6 +117,7 @@ impl<'a> Search<'a> {
         &mut self,
         wanted: &Wanted,
         index: u32,
+        digest: &str,
         now_ms: u64,
         places: &[Place<'_>],
     ) -> Result<usize, Arc<Vec<Obstacle>>> {
@@ -129,7 +130,7 @@ impl<'a> Search<'a> {
         }
         let refused = |at: usize| places[at].node.refusal(key, version, restart_at, now_ms);
         let fitting = self.open.iter().copied().filter(|at| places[*at].fits(task) && refused(*at).is_none());
-        let best = fitting.max_by_key(|at| score(places, *at, task, &self.job.prefer, &self.spread));
+        let best = fitting.max_by_key(|at| score(places, *at, task, digest, &self.job.prefer, &self.spread));
         if let Some(best) = best {
             return Ok(best);
         }

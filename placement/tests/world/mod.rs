@@ -85,6 +85,7 @@ impl World {
                 version: String::new(),
                 labels: BTreeMap::new(),
                 capacity: Resources::new(cores * 1000, gib * G),
+                images: Default::default(),
             };
             let node = NodeView {
                 name: name.to_string(),
@@ -129,6 +130,24 @@ impl World {
     pub(crate) fn label(&mut self, id: u64, label: &str, value: &str) {
         let info = self.node(id).info.as_mut().unwrap();
         info.labels.insert(label.into(), value.into());
+    }
+
+    /// What an operator says of a node; no value takes the label away.
+    pub(crate) fn operator_label(&mut self, id: u64, label: &str, value: Option<&str>) {
+        let labels = [(label.to_string(), value.map(String::from))].into();
+        self.entry(Command::Label { node: NodeId(id), labels });
+        let labels = self.ledger.roster[&NodeId(id)].labels.clone();
+        self.node(id).labels = labels;
+    }
+
+    /// How many tasks of a job each value of a label has.
+    pub(crate) fn spread(&self, owner: &str, name: &str, label: &str) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, id) in self.at(owner, name) {
+            let value = self.view.nodes[&NodeId(id)].label(label).unwrap_or("none").to_string();
+            *counts.entry(value).or_default() += 1;
+        }
+        counts
     }
 
     pub(crate) fn intent(&self) -> Intent {

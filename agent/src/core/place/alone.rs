@@ -60,6 +60,7 @@ mod tests {
             version: String::new(),
             labels: BTreeMap::new(),
             capacity: Resources::new(1000, 1 << 30),
+            images: Default::default(),
         };
         let report = Report {
             key: TaskKey { uid: Uid { cell: 1, index: 7 }, index: 2 },

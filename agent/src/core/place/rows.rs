@@ -46,6 +46,8 @@ pub struct NodeRow {
     pub suspect: bool,
     /// None until the first report.
     pub info: Option<NodeInfo>,
+    /// The node's own, and over them those that operators set.
+    pub labels: BTreeMap<String, String>,
     pub limits: Resources,
     pub reserved: Resources,
     pub usage: Resources,
@@ -79,6 +81,7 @@ impl PlaceCore {
             standing: node.standing,
             suspect: active.links.get(id).is_some_and(|l| l.dead),
             info: node.info.clone(),
+            labels: node.all_labels(),
             limits: node.books.limits(),
             reserved: node.books.reserved(),
             usage: node.usage.clone(),

@@ -70,6 +70,7 @@ impl Node {
             version: "0".into(),
             labels: BTreeMap::new(),
             capacity: Resources::new(1_600, 4 << 30),
+            images: Default::default(),
         };
         let config = Config {
             node,
