@@ -116,6 +116,7 @@ impl Core {
                 Order::Stop { key, generation, reason } => self.on_stop(key, generation, reason),
                 Order::Keep { key, generation } => self.on_keep(key, generation),
                 Order::Forget { key } => self.on_forget(key),
+                Order::Beat => {}
                 Order::Restart { key, generation, at } => self.on_restart(key, generation, at),
             },
             // Of another session: ignored (PROTOCOL 14).

@@ -1,11 +1,24 @@
 //! The agent: puts its parts together, and takes them apart.
 
+mod company;
+mod copy;
 pub mod inbox;
+mod line;
 pub mod node;
 pub mod placer;
+mod streams;
+mod voters;
+mod ways;
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
+use gossip::driver::{self, Driver, Settings};
 use oci::cgroup::Tree;
 use placement::{
     ids::{Activation, NodeId},
@@ -21,6 +34,7 @@ use tokio::{
 
 use self::{inbox::NodeHandle, node::NodeLoop, placer::PlacerLoop};
 use crate::{
+    cell::Cell,
     clock,
     config::Config,
     core::{self, Core},
@@ -31,8 +45,10 @@ use crate::{
     labels,
     ledger::{LedgerHandle, ProposeError},
     limits, measure,
+    peers::Peers,
     runner::{Ground, Runner, ScanError},
     server::{self, ServerError, Services},
+    session,
     store::{Store, StoreError},
 };
 
@@ -75,6 +91,12 @@ pub enum AgentError {
     Broken,
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
+    #[error("{source}. Name another address or port (--listen IP:PORT), or end what uses it")]
+    Listen { source: driver::StartError },
+    #[error("cannot keep a copy of the ledger: {0}")]
+    Copy(#[from] crate::ledger::CopyError),
+    #[error("this node's certificate: {0}")]
+    Credentials(#[from] gossip::tls::TlsError),
 }
 
 /// What an agent says of itself once it answers.
@@ -102,17 +124,20 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let listener = server::listen(&config.socket).await?;
     let (tree, problems) = Tree::open(&identity.node.to_string());
     warnings.extend(problems.iter().map(|w| format!("{}: {} ({})", w.problem, w.effect, w.hint)));
-    let images = images(&config, &dir);
-    let path = dir.join("ledger.redb");
-    let ledger = async { Ok(LedgerHandle::open(&path, identity.node).await?) };
-    let (images, ledger) = tokio::try_join!(images, ledger)?;
-
+    let images = images(&config, &dir).await?;
     let (to_node, from_all) = unbounded_channel();
     let node = NodeHandle::new(to_node);
     let teller = node.clone();
     let stored = Box::new(move |ticket, result| teller.tell(Event::Stored { ticket, result }));
     let (store, held) = Store::open(&dir.join("agent.redb"), !config.dev, stored)?;
+    let mut driver = driver(&config, &dir, &identity, held.life)?;
+    let (news, arrived) = driver.hear();
+    let peers = Peers::new(identity.node, driver.transport.clone(), driver.members.clone());
+    let ledger =
+        LedgerHandle::open_among(&dir.join("ledger.redb"), identity.node, ways::ask(peers.clone())).await?;
     found(&ledger, &dir, &identity, held.promise).await?;
+    let kept = ledger.copy(&dir.join("copy.redb")).await?;
+    let cell = Cell::new(peers, ledger.clone());
     let journal = Journal::new(&identity.name, held.events, store.clone());
     for (key, why) in &held.quarantined {
         warnings.push(format!("the record of task {key} cannot be read and was put aside: {why}"));
@@ -133,22 +158,28 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         claims: false,
     };
     let (core, first) = Core::restore(about, held.records, found, clock::now());
-    let (placer, placer_handle) =
-        PlacerLoop::new(identity.node, ledger.clone(), node.clone(), journal.clone());
+    let (placer, placer_handle) = PlacerLoop::new(cell.clone(), node.clone(), journal.clone());
 
     let services = Services {
         node: node.clone(),
-        placer: placer_handle,
+        placer: placer_handle.clone(),
+        cell: cell.clone(),
         ledger: ledger.clone(),
         journal: journal.clone(),
         images,
         bundles: ground.bundles.clone(),
         logs: ground.logs.clone(),
     };
+    let services = Arc::new(services);
     tokio::spawn(NodeLoop::new(core, store, runner, journal.clone()).run(first, from_all));
     tokio::spawn(placer.run());
+    tokio::spawn(voters::run(cell.clone(), placer_handle, journal.clone()));
+    tokio::spawn(copy::keep(cell.clone(), kept));
+    tokio::spawn(company::note(news, cell.clone(), journal.clone()));
+    tokio::spawn(company::keep(cell, company::path(&dir)));
     tokio::spawn(measure::run(ground.clone(), node));
-    let serving = tokio::spawn(server::serve(listener, Arc::new(services)));
+    tokio::spawn(streams::serve(arrived, services.clone()));
+    let serving = tokio::spawn(server::serve(listener, services));
 
     journal.node("agent_started", format!("covey {} started", env!("CARGO_PKG_VERSION")));
     for warning in &warnings {
@@ -174,6 +205,43 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         tracing::debug!("the node's cgroups stay: {error}");
     }
     Ok(())
+}
+
+/// Opens the port, and looks for the others where they were.
+fn driver(config: &Config, dir: &DataDir, identity: &Identity, life: u64) -> Result<Driver, AgentError> {
+    let mut greet = company::kept(dir);
+    greet.extend(addresses(&config.join));
+    let advertise = config.advertise.unwrap_or_else(|| reachable(config.listen, &greet));
+    let settings = Settings {
+        me: identity.credentials_of(dir)?,
+        listen: config.listen,
+        advertise: (advertise.port() != 0).then_some(advertise),
+        life,
+        seed: session::fresh(),
+        greet,
+    };
+    driver::start(settings).map_err(|source| AgentError::Listen { source })
+}
+
+/// Where names lead; what leads nowhere now is left out.
+fn addresses(names: &[String]) -> Vec<SocketAddr> {
+    names.iter().filter_map(|name| name.to_socket_addrs().ok()).flatten().collect()
+}
+
+/// An agent that listens on all addresses is reached by the one that leads to the others.
+fn reachable(listen: SocketAddr, others: &[SocketAddr]) -> SocketAddr {
+    if !listen.ip().is_unspecified() {
+        return listen;
+    }
+    // Connecting a datagram socket sends nothing: it only asks the kernel for the way.
+    let way = |to: &SocketAddr| {
+        let socket = UdpSocket::bind((listen.ip(), 0)).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let anywhere: SocketAddr = ([192, 0, 2, 1], 9).into();
+    let ip = others.iter().chain([&anywhere]).find_map(way).unwrap_or(Ipv4Addr::LOCALHOST.into());
+    SocketAddr::new(ip, listen.port())
 }
 
 /// The content store, with `hello:1` made from this very binary if there is none yet.

@@ -6,6 +6,7 @@
 //! Nothing here decides anything about jobs or nodes.
 
 mod batch;
+mod copy;
 mod disk;
 mod file;
 mod handle;
@@ -25,6 +26,7 @@ use openraft::{EmptyNode, RaftTypeConfig, SnapshotPolicy, impls::OneshotResponde
 use placement::{ids::NodeId, ledger::Answer};
 
 pub use batch::Batch;
+pub use copy::{Copy, CopyError};
 pub use disk::{Change, Disk, DiskError, Note};
 pub use file::File;
 pub use handle::{LedgerHandle, ProposeError, Role};
@@ -34,7 +36,7 @@ pub(crate) use network::Ways;
 pub use network::{Ask, Asked, Unreached, alone};
 pub use rpc::{Call, CallError, MAX_CALL, Reply, answer};
 pub use seats::{StepError, seats, take};
-pub use state::{Machine, View};
+pub use state::{Machine, Since, View};
 
 /// What this ledger makes of openraft's many parameters. The runtime is left open: tokio's here, a seeded one in the
 /// simulation.

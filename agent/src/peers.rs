@@ -1,7 +1,7 @@
 //! The other nodes: who is here, where those are that are not, and streams to them. Decides nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -68,6 +68,11 @@ impl Peers {
     /// The others that are here, each time that changes.
     pub fn watch(&self) -> watch::Receiver<BTreeMap<NodeId, Peer>> {
         self.members.clone()
+    }
+
+    /// All nodes that are here now, this one among them.
+    pub fn alive(&self) -> BTreeSet<NodeId> {
+        self.members.borrow().keys().copied().chain([self.me]).collect()
     }
 
     /// Whether membership sees it; a node sees itself.

@@ -34,6 +34,7 @@ use tokio::{
 };
 
 use crate::{
+    cell::Cell,
     daemon::{inbox::NodeHandle, placer::PlacerHandle},
     journal::Journal,
     ledger::LedgerHandle,
@@ -43,6 +44,7 @@ use crate::{
 pub(crate) struct Services {
     pub(crate) node: NodeHandle,
     pub(crate) placer: PlacerHandle,
+    pub(crate) cell: Cell,
     pub(crate) ledger: LedgerHandle,
     pub(crate) journal: Journal,
     pub(crate) images: Arc<oci::content::Store>,

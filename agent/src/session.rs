@@ -1,14 +1,20 @@
 //! The two ends of a session's stream (PROTOCOL 14): frames to events and back. Decides nothing.
 
+use std::time::Duration;
+
 use gossip::{
     frame::{self, FrameError},
-    wire::{FromAgent, Hello, PROTOCOL, SessionId, ToAgent, Welcome},
+    wire::{FromAgent, Hello, Order, PROTOCOL, SessionId, ToAgent, Welcome},
 };
 use placement::ids::NodeId;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, split},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, split},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::timeout,
 };
+
+/// A placer that has nothing to say says so: connections that nobody uses end after 30 s.
+const BEAT: Duration = Duration::from_secs(10);
 
 /// A session that did not come about, or ended otherwise than by its stream's end.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,8 @@ pub enum AgentEnd {
         fresh: u64,
         out: UnboundedSender<ToPlacer>,
     },
+    /// The node has welcomed the placer.
+    Opened(SessionId),
     Order(ToAgent),
     Closed(SessionId),
 }
@@ -60,8 +68,10 @@ pub async fn agent_end<S: AsyncRead + AsyncWrite>(
     };
     frame::write(&mut write, &welcome).await?;
     let Welcome::Open { session, .. } = welcome else {
+        let _ = write.shutdown().await;
         return Ok(());
     };
+    tell(AgentEnd::Opened(session));
     let result = tokio::select! {
         result = async {
             while let Some(order) = frame::read::<ToAgent>(&mut read).await? {
@@ -111,10 +121,13 @@ pub async fn placer_end<S: AsyncRead + AsyncWrite>(
             Ok(())
         } => result,
         result = async {
-            while let Some(order) = outbox.recv().await {
-                frame::write(&mut write, &order).await?;
+            loop {
+                match timeout(BEAT, outbox.recv()).await {
+                    Ok(Some(order)) => frame::write(&mut write, &order).await?,
+                    Ok(None) => return Ok(()),
+                    Err(_) => frame::write(&mut write, &ToAgent { session, order: Order::Beat }).await?,
+                }
             }
-            Ok(())
         } => result,
     };
     tell(PlacerEnd::Closed { node, session });

@@ -138,6 +138,12 @@ pub fn start(settings: Settings) -> Result<Driver, StartError> {
 }
 
 impl Driver {
+    /// Hands over what is heard, to be listened to elsewhere; nothing comes out of the fields from then on.
+    pub fn hear(&mut self) -> (mpsc::Receiver<News>, mpsc::Receiver<Event>) {
+        let news = std::mem::replace(&mut self.news, mpsc::channel(1).1);
+        (news, std::mem::replace(&mut self.arrived, mpsc::channel(1).1))
+    }
+
     /// Greets these from now on until somebody answers.
     pub fn greet(&self, addrs: Vec<SocketAddr>) {
         let _ = self.orders.send(Order::Greet(addrs));

@@ -254,6 +254,8 @@ pub enum Order {
     Keep { key: TaskKey, generation: Generation },
     /// Its ending is committed, or no longer of interest: drop the record (PROTOCOL 25).
     Forget { key: TaskKey },
+    /// Nothing: the session lives.
+    Beat,
     /// Start again in place, unless a restart as new as `at` (a ledger index) was done.
     Restart { key: TaskKey, generation: Generation, at: u64 },
 }

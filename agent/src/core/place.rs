@@ -89,15 +89,15 @@ pub enum PlaceAction {
 /// Times, in milliseconds of the monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlaceConfig {
-    /// A member that is alive but has not reported for so long is gone for placement (PROTOCOL 12).
+    /// A dead member is gone so long after the verdict, and after its last traffic (W of PROTOCOL 13).
     pub lost_after_ms: u64,
-    /// W of PROTOCOL 13 and 27: a dead member is gone after so long without traffic.
-    pub quiet_ms: u64,
+    /// A member that is not dead but has not reported for so long is gone for placement (PROTOCOL 12).
+    pub silent_after_ms: u64,
 }
 
 impl Default for PlaceConfig {
     fn default() -> Self {
-        PlaceConfig { lost_after_ms: 10_000, quiet_ms: 1_600 }
+        PlaceConfig { lost_after_ms: 1_000, silent_after_ms: 10_000 }
     }
 }
 
@@ -145,8 +145,8 @@ struct Link {
     next: u64,
     /// When it last said anything; at first, when the activation began (PROTOCOL 13).
     heard_ms: u64,
-    /// Membership says that it is dead.
-    dead: bool,
+    /// Since when membership says that it is dead.
+    dead_ms: Option<u64>,
     /// Since when its oldest offer has had no answer.
     offered_ms: Option<u64>,
 }
@@ -246,8 +246,8 @@ impl Active {
             PlaceEvent::SessionOpened { node, session } => return self.opened(node, session, now, actions),
             PlaceEvent::News { node, from } => return self.news(node, *from, now, actions),
             PlaceEvent::SessionClosed { node, session } => return self.closed(node, session, now),
-            PlaceEvent::MemberAlive(node) => self.member(node, false),
-            PlaceEvent::MemberGone(node) => self.member(node, true),
+            PlaceEvent::MemberAlive(node) => self.member(node, None),
+            PlaceEvent::MemberGone(node) => self.member(node, Some(now.mono_ms)),
             PlaceEvent::Woke => {
                 self.wake = None;
                 return Effect::Nothing;
@@ -289,9 +289,9 @@ impl Active {
         self.ledger = ledger;
     }
 
-    fn member(&mut self, node: NodeId, dead: bool) {
+    fn member(&mut self, node: NodeId, dead_ms: Option<u64>) {
         if let Some(link) = self.links.get_mut(&node) {
-            link.dead = dead;
+            link.dead_ms = dead_ms.map(|now| link.dead_ms.unwrap_or(now));
         }
     }
 }

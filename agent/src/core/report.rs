@@ -56,6 +56,11 @@ impl Core {
         self.tasks.keys().filter_map(|key| self.running(*key)).map(|(run, _)| run)
     }
 
+    /// Of the newest placer that this node has answered.
+    pub fn promise(&self) -> placement::ids::Activation {
+        self.promise
+    }
+
     pub fn info(&self) -> &NodeInfo {
         &self.config.node
     }

@@ -62,6 +62,8 @@ impl NodeLoop {
                     self.out = Some(out);
                     Event::Hello { hello, fresh }
                 }
+                // For whoever serves the stream.
+                NodeMsg::Session(AgentEnd::Opened(_)) => continue,
                 NodeMsg::Session(AgentEnd::Order(order)) => Event::Order(order),
                 NodeMsg::Session(AgentEnd::Closed(session)) => {
                     self.session.take_if(|(open, _)| *open == session);

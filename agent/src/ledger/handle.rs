@@ -11,7 +11,8 @@ use placement::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
-    Ask, Batch, CallError, Daemon, DiskError, File, StepError, View, alone, answer, config,
+    Ask, Batch, CallError, Copy, CopyError, Daemon, DiskError, File, Since, StepError, View, alone, answer,
+    config,
     keeper::{Keeper, Pulse, Request},
     network::Ways,
     seats, take,
@@ -178,6 +179,18 @@ impl LedgerHandle {
         let metrics = core.as_ref()?.metrics();
         let metrics = metrics.borrow();
         seats(&metrics)
+    }
+
+    /// What a copy lacks that has all up to the entry `after`.
+    pub fn since(&self, after: u64) -> Since {
+        self.view.since(after)
+    }
+
+    /// Opens this node's copy of the ledger, for as long as it does not vote: [`LedgerHandle::state`] shows it where it
+    /// is newer.
+    pub async fn copy(&self, path: &Path) -> Result<Copy, CopyError> {
+        let (path, view) = (path.to_owned(), self.view.clone());
+        tokio::task::spawn_blocking(move || Copy::open(&path, view)).await.map_err(|_| CopyError::Broken)?
     }
 
     /// Makes one change of the seats and waits until it is committed. One at a time: a second is refused.

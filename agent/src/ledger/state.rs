@@ -1,8 +1,9 @@
 //! Raft's state machine: the ledger as applied so far, its snapshots, and the view that everybody else reads.
 
 use std::{
+    collections::VecDeque,
     io::Cursor,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use openraft::{
@@ -13,6 +14,7 @@ use placement::{
     ids::NodeId,
     ledger::{Answer, Ledger},
 };
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
@@ -21,23 +23,56 @@ use super::{
     record::{FORMAT, Snapshot, written_by},
 };
 
+/// Entries at hand for those who keep copies: so many, and so many bytes of text.
+const RECENT: usize = 4_096;
+const RECENT_BYTES: usize = 4 << 20;
+
 /// The applied ledger. Reading is a pointer copy; whoever holds one makes the next change copy the ledger, so let go soon.
 #[derive(Debug)]
 pub struct View {
     ledger: RwLock<Arc<Ledger>>,
+    /// Pulled from others while this node does not vote.
+    copy: RwLock<Arc<Ledger>>,
     members: RwLock<StoredMembership<NodeId, EmptyNode>>,
     applied: watch::Sender<u64>,
+    recent: Mutex<Recent>,
+}
+
+/// The last entries, as they stand in the log, without a gap.
+#[derive(Debug, Default)]
+struct Recent {
+    entries: VecDeque<(u64, Value)>,
+    bytes: VecDeque<usize>,
+    size: usize,
+}
+
+/// What the ledger holds after a given entry.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Since {
+    /// The first has the index after the given one; perhaps none.
+    Entries(Vec<Value>),
+    /// The entries are no longer at hand.
+    Whole(Arc<Ledger>),
 }
 
 impl Default for View {
     fn default() -> View {
-        View { ledger: RwLock::default(), members: RwLock::default(), applied: watch::Sender::new(0) }
+        View {
+            ledger: RwLock::default(),
+            copy: RwLock::default(),
+            members: RwLock::default(),
+            applied: watch::Sender::new(0),
+            recent: Mutex::default(),
+        }
     }
 }
 
 impl View {
+    /// As applied here, or as copied, whichever is newer.
     pub fn ledger(&self) -> Arc<Ledger> {
-        self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let applied = self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let copy = self.copy.read().unwrap_or_else(PoisonError::into_inner);
+        if age(&copy) > age(&applied) { copy.clone() } else { applied }
     }
 
     /// The index of the ledger's last applied entry, each time it grows.
@@ -57,11 +92,62 @@ impl View {
     fn change<T>(&self, change: impl FnOnce(&mut Arc<Ledger>) -> T) -> T {
         let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut ledger);
-        let applied = ledger.applied;
         drop(ledger);
-        self.applied.send_if_modified(|known| std::mem::replace(known, applied) != applied);
+        self.tell();
         result
     }
+
+    /// A newer copy, and the entries that made it so.
+    pub(super) fn copied(&self, ledger: Arc<Ledger>) {
+        *self.copy.write().unwrap_or_else(PoisonError::into_inner) = ledger;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let applied = self.ledger().applied;
+        self.applied.send_if_modified(|known| std::mem::replace(known, applied) != applied);
+    }
+
+    /// What those lack who have all up to `after`.
+    pub fn since(&self, after: u64) -> Since {
+        let ledger = self.ledger();
+        if ledger.applied <= after {
+            return Since::Entries(Vec::new());
+        }
+        let recent = self.recent();
+        let from = recent.entries.partition_point(|(index, _)| *index <= after);
+        match recent.entries.get(from) {
+            Some((first, _)) if *first == after + 1 => {
+                Since::Entries(recent.entries.range(from..).map(|(_, entry)| entry.clone()).collect())
+            }
+            _ => Since::Whole(ledger),
+        }
+    }
+
+    pub(super) fn remember(&self, index: u64, entry: Value, bytes: usize) {
+        let mut recent = self.recent();
+        match recent.entries.back() {
+            Some((last, _)) if index <= *last => return,
+            Some((last, _)) if index > last + 1 => *recent = Recent::default(),
+            _ => {}
+        }
+        recent.entries.push_back((index, entry));
+        recent.bytes.push_back(bytes);
+        recent.size += bytes;
+        while recent.entries.len() > RECENT || recent.size > RECENT_BYTES {
+            recent.entries.pop_front();
+            recent.size -= recent.bytes.pop_front().unwrap_or_default();
+        }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The newer of two states of one ledger has more of it.
+fn age(ledger: &Ledger) -> (u64, u64) {
+    (ledger.cell.as_ref().map_or(0, |cell| cell.generation), ledger.applied)
 }
 
 /// The state machine as openraft wants it.
@@ -112,7 +198,13 @@ impl<D: Disk> Machine<D> {
                 answers.push(match &entry.payload {
                     EntryPayload::Blank => Vec::new(),
                     EntryPayload::Normal(batch) => {
-                        apply(Arc::make_mut(ledger), batch).map_err(|e| unknown(entry.log_id, e))?
+                        let before = ledger.applied;
+                        let answers =
+                            apply(Arc::make_mut(ledger), batch).map_err(|e| unknown(entry.log_id, e))?;
+                        for (index, (text, size)) in (before + 1..).zip(batch.texts()) {
+                            view.remember(index, text, size);
+                        }
+                        answers
                     }
                     EntryPayload::Membership(changed) => {
                         *members = StoredMembership::new(Some(entry.log_id), changed.clone());

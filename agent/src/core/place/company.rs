@@ -1,5 +1,8 @@
 //! The roster (PROTOCOL 10) beside what membership says of who is alive: verdicts for the placer's core, and candidates
 //! for the ledger's voters. Pure.
+//!
+//! Dead is who was here and is not: whom this node has not seen since its start may be on its way, and its containers may
+//! run. He is gone when he has been silent for too long (PROTOCOL 12), no sooner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +20,14 @@ pub struct Company {
 struct Verdict {
     alive: bool,
     since_ms: u64,
+    /// Since this node started.
+    was_here: bool,
+}
+
+impl Verdict {
+    fn dead(self) -> bool {
+        self.was_here && !self.alive
+    }
 }
 
 impl Company {
@@ -31,20 +42,22 @@ impl Company {
         let mut before = std::mem::take(&mut self.seen);
         let mut news = Vec::new();
         for id in roster {
-            let now = Verdict { alive: alive.contains(&id), since_ms: mono_ms };
+            let alive = alive.contains(&id);
             let known = before.remove(&id);
-            if known.is_none_or(|known| known.alive != now.alive) {
-                news.push(verdict(id, now));
+            let same = known.filter(|known| known.alive == alive);
+            let was_here = alive || known.is_some_and(|known| known.was_here);
+            let now = same.unwrap_or(Verdict { alive, since_ms: mono_ms, was_here });
+            if known.is_none_or(|known| known.dead() != now.dead() || known.alive != alive) {
+                news.extend(verdict(id, now));
             }
-            let verdict = known.filter(|known| known.alive == now.alive).unwrap_or(now);
-            self.seen.insert(id, verdict);
+            self.seen.insert(id, now);
         }
         news
     }
 
     /// What a core that has just been activated has to hear: it takes everybody for alive.
     pub fn verdicts(&self) -> Vec<PlaceEvent> {
-        self.seen.iter().map(|(id, known)| verdict(*id, *known)).collect()
+        self.seen.iter().filter_map(|(id, known)| verdict(*id, *known)).collect()
     }
 
     /// For `placement::voters::next_step`. `rack`: a node's label, empty if it has none.
@@ -56,8 +69,12 @@ impl Company {
     }
 }
 
-fn verdict(id: NodeId, known: Verdict) -> PlaceEvent {
-    if known.alive { PlaceEvent::MemberAlive(id) } else { PlaceEvent::MemberGone(id) }
+fn verdict(id: NodeId, known: Verdict) -> Option<PlaceEvent> {
+    match (known.alive, known.dead()) {
+        (true, _) => Some(PlaceEvent::MemberAlive(id)),
+        (_, true) => Some(PlaceEvent::MemberGone(id)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +97,9 @@ mod tests {
         let candidates = company.candidates(|id| format!("rack{}", id.0));
         let two = Candidate { rack: "rack2".into(), alive: false, since_ms: 30 };
         assert_eq!((candidates[&ONE].since_ms, &candidates[&TWO]), (10, &two));
+        // Who has not been here yet is not dead.
+        assert_eq!(company.look([ONE, TWO, NodeId(3)], &one, 45), []);
+        assert_eq!(company.verdicts().len(), 2);
         // Who is removed and comes again is new.
         assert_eq!(company.look([ONE], &both, 50), []);
         assert_eq!(company.look([ONE, TWO], &both, 60), [PlaceEvent::MemberAlive(TWO)]);

@@ -8,6 +8,10 @@ use placement::ids::{Activation, NodeId};
 /// refuse others their vote after they heard a leader, so that a predecessor is silent before its successor can be elected.
 pub const QUORUM_MS: u64 = 400;
 
+/// A placer that no majority has answered for so long ends, and readers are told that none acts. Until then it holds its
+/// tongue: if it leads the same term again, nobody else has led since.
+pub const ALONE_MS: u64 = 2_000;
+
 /// What this node sees of the ledger now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sight {
@@ -25,6 +29,11 @@ impl Sight {
     /// The term and start in which it may act.
     fn lease(&self) -> Option<(u64, u64)> {
         self.leads.filter(|_| self.quorum_age_ms.is_some_and(|age| age < QUORUM_MS))
+    }
+
+    /// Whether it has been without a majority for so long that nobody should take it for the placer.
+    fn alone(&self) -> bool {
+        self.quorum_age_ms.is_none_or(|age| age >= ALONE_MS)
     }
 }
 
@@ -72,6 +81,11 @@ impl Reign {
         }
     }
 
+    /// Whether it may speak now: until then the shell tells its core nothing, and so sends nothing.
+    pub fn speaks(&self, sight: &Sight) -> bool {
+        matches!(self.phase, Phase::Acting { term, .. } if sight.lease() == Some(term))
+    }
+
     pub fn look(&mut self, sight: &Sight) -> Option<Step> {
         match self.phase {
             Phase::Idle => {
@@ -81,7 +95,7 @@ impl Reign {
             }
             Phase::Proposing { .. } => None,
             Phase::Acting { term, activation } => {
-                let on = sight.lease() == Some(term) && sight.activation == activation;
+                let on = sight.leads == Some(term) && !sight.alone() && sight.activation == activation;
                 (!on).then(|| {
                     self.phase = Phase::Idle;
                     Step::End
@@ -128,7 +142,9 @@ mod tests {
     #[test]
     fn it_acts_only_while_a_majority_answers() {
         let mut reign = acting();
-        let alone = Sight { quorum_age_ms: Some(QUORUM_MS), ..LEADS };
+        let late = Sight { quorum_age_ms: Some(QUORUM_MS), ..LEADS };
+        assert_eq!((reign.look(&late), reign.speaks(&late), reign.speaks(&LEADS)), (None, false, true));
+        let alone = Sight { quorum_age_ms: Some(ALONE_MS), ..LEADS };
         assert_eq!(reign.look(&alone), Some(Step::End));
         assert_eq!((reign.acts(), reign.look(&alone)), (None, None));
         // Once it is there again, it needs a new activation: what went wrong meanwhile is not known.

@@ -79,7 +79,7 @@ impl PlaceCore {
             id: *id,
             name: node.name.clone(),
             standing: node.standing,
-            suspect: active.links.get(id).is_some_and(|l| l.dead),
+            suspect: active.links.get(id).is_some_and(|l| l.dead_ms.is_some()),
             info: node.info.clone(),
             labels: node.all_labels(),
             limits: node.books.limits(),

@@ -91,14 +91,17 @@ impl Active {
 impl Link {
     /// When silence has a consequence.
     fn deadline(&self, node: &NodeView, config: &PlaceConfig) -> Option<u64> {
-        let lost = self.heard_ms.saturating_add(config.lost_after_ms);
+        let silent = |since: u64| since.saturating_add(config.silent_after_ms);
         match (self.session, node.standing) {
             (None, Standing::Gone) => None,
             // PROTOCOL 13: a live session outvotes membership.
-            (None, _) if self.dead => Some(lost.min(self.heard_ms.saturating_add(config.quiet_ms))),
-            (None, _) => Some(lost),
-            (Some(_), Standing::Live) => self.offered_ms.map(|at| at.saturating_add(config.lost_after_ms)),
-            (Some(_), _) => Some(lost),
+            (None, _) => {
+                let verdict =
+                    self.dead_ms.map(|at| at.max(self.heard_ms).saturating_add(config.lost_after_ms));
+                Some(silent(self.heard_ms).min(verdict.unwrap_or(u64::MAX)))
+            }
+            (Some(_), Standing::Live) => self.offered_ms.map(silent),
+            (Some(_), _) => Some(silent(self.heard_ms)),
         }
     }
 }

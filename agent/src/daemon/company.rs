@@ -1,0 +1,75 @@
+//! What membership tells: noted for people, and kept on disk so that the members can be found again at the next start.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+
+use gossip::driver::News;
+use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
+
+use crate::{
+    cell::Cell,
+    dir::{self, DataDir},
+    journal::Journal,
+};
+
+/// Many come at once: the file is written once for all.
+const GATHER: Duration = Duration::from_millis(500);
+/// Addresses that are kept.
+const KEPT: usize = 1_000;
+
+/// `DIR/members.json`: where the others were.
+pub(super) fn path(dir: &DataDir) -> PathBuf {
+    dir.join("members.json")
+}
+
+/// Where the others were when this node last ran. A file that cannot be read is as good as none: the ledger's roster and
+/// the others' greetings bring them back.
+pub(super) fn kept(dir: &DataDir) -> Vec<SocketAddr> {
+    dir::read_json(&path(dir), "a list of members").ok().flatten().unwrap_or_default()
+}
+
+/// Notes what happens to the others.
+pub(super) async fn note(mut news: mpsc::Receiver<News>, cell: Cell, journal: Journal) {
+    let mut twin = false;
+    while let Some(one) = news.recv().await {
+        match one {
+            News::Up(peer) => {
+                cell.peers.remember(peer.id, peer.addr);
+                journal.node("node_alive", format!("{} is here, at {}", cell.name(peer.id), peer.addr));
+            }
+            News::Down(peer) => {
+                cell.peers.remember(peer.id, peer.addr);
+                journal.node("node_gone", format!("{} at {} is gone", cell.name(peer.id), peer.addr));
+            }
+            News::Twin if !std::mem::replace(&mut twin, true) => {
+                let text = "another agent runs with this node's id, from a copy of its data directory: end one of the \
+                            two, and start it with an empty directory";
+                tracing::error!("{text}");
+                journal.node("twin", text.to_string());
+            }
+            News::Garbled(why) => tracing::debug!("membership: {why}"),
+            News::Twin | News::Active | News::Idle => {}
+        }
+    }
+}
+
+/// Writes down where the others are, whenever that has changed.
+pub(super) async fn keep(cell: Cell, path: PathBuf) {
+    let mut members = cell.peers.watch();
+    let mut written: BTreeSet<SocketAddr> = BTreeSet::new();
+    while members.changed().await.is_ok() {
+        sleep(GATHER).await;
+        let now: BTreeSet<SocketAddr> = members.borrow_and_update().values().map(|peer| peer.addr).collect();
+        // Whoever is gone now may be the only one left next time.
+        let all: BTreeSet<SocketAddr> = now.union(&written).copied().take(KEPT).collect();
+        let next = if now.len() < written.len() { all } else { now };
+        if next == written {
+            continue;
+        }
+        let (path, addrs) = (path.clone(), next.clone());
+        match spawn_blocking(move || dir::write_json(&path, &addrs, 0o600)).await {
+            Ok(Ok(())) => written = next,
+            Ok(Err(error)) => tracing::warn!("{error}"),
+            Err(_) => return,
+        }
+    }
+}
