@@ -213,7 +213,7 @@ fn driver(config: &Config, dir: &DataDir, identity: &Identity, life: u64) -> Res
     greet.extend(addresses(&config.join));
     let advertise = config.advertise.unwrap_or_else(|| reachable(config.listen, &greet));
     let settings = Settings {
-        me: identity.credentials_of(dir)?,
+        me: identity.credentials()?,
         listen: config.listen,
         advertise: (advertise.port() != 0).then_some(advertise),
         life,

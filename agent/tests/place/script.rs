@@ -357,6 +357,7 @@ impl Script {
             }
             Order::Keep { key, generation } => format!("keep {} {generation}", self.task(key)),
             Order::Forget { key } => format!("forget {}", self.task(key)),
+            Order::Beat => "beat".to_string(),
             Order::Restart { key, generation, at } => {
                 if let Some(copy) = self.nodes.get_mut(&name).unwrap().tasks.get_mut(&key) {
                     copy.restart_at = at;

@@ -285,5 +285,6 @@ pub(crate) fn word(order: &Order) -> &'static str {
         Order::Keep { .. } => "keep",
         Order::Forget { .. } => "forget",
         Order::Restart { .. } => "restart",
+        Order::Beat => "beat",
     }
 }
