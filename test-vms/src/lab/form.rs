@@ -89,13 +89,22 @@ impl Lab {
         })
     }
 
-    /// Starts the agent, of another binary from now on if one is given, and returns when it answers.
+    /// Starts the agent and returns when it answers. Without a cell on its disk it starts a new one.
     ///
     /// # Errors
     /// When one runs already, or it does not answer.
     pub fn start(&self, host: &str) -> Result<()> {
-        self.start_with(host, &[])?;
-        self.machine(&self.state()?, host)?.agent_answers()
+        let state = self.state()?;
+        let machine = self.machine(&state, host)?;
+        // A unit file names some nodes, with which a node finds its cell again when all addresses have changed.
+        let others = state.hosts.iter().filter(|(name, _)| *name != host);
+        let others: Vec<String> = others.map(|(_, other)| format!("{}:{PORT}", other.addr)).collect();
+        if machine.has_cell() && !others.is_empty() {
+            self.start_with(host, &["--join", &others.join(",")])?;
+        } else {
+            self.start_with(host, &[])?;
+        }
+        machine.agent_answers()
     }
 
     /// Powers a host on and starts its agent, as its service manager would.

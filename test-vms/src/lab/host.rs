@@ -68,14 +68,21 @@ impl Machine {
         mounts().map_err(Error::step(format!("power host `{name}` on")))
     }
 
-    /// Ends all processes at one moment, and with them the namespaces; returns when the disk is let go.
+    /// Ends all processes at one moment, and with them namespaces and cgroups; returns when the disk is let go.
     pub(super) fn end(&self) -> Result<()> {
-        self.cgroups.kill().map_err(Error::step(format!("power host `{}` off", self.name)))?;
+        self.cgroups.end().map_err(Error::step(format!("power host `{}` off", self.name)))?;
         released(&self.dir)
     }
 
     pub(super) fn data(&self) -> PathBuf {
         self.dir.join("data")
+    }
+
+    /// Whether its disk holds a node of a cell.
+    pub(super) fn has_cell(&self) -> bool {
+        // Seen through a process that sees the disk.
+        let holder = self.space.holder().unwrap_or_default();
+        Path::new(&format!("/proc/{holder}/root{}/identity.json", self.data().display())).exists()
     }
 
     /// The agent's log on the machine.
