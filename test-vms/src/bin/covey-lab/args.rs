@@ -11,16 +11,15 @@ const TOUR: &str = "\
 Hosts on one machine, with a covey cell on them, to break at will. Root only.
 
 A short tour:
-  covey-lab up --hosts 5                          h1 to h5 and their cell, ready in a few seconds
-  covey-lab exec h2 -- covey nodes                any command on a host; covey talks to that host's agent
-  covey-lab exec h1 -- covey run web.toml --wait
-  covey-lab crash h3                              power off: agent, containers and link are gone at once
-  covey-lab boot h3                               power on: same disk, empty /run
-  covey-lab cut h1,h2 h3,h4,h5                    two halves; `covey-lab heal` joins them
-  covey-lab down                                  nothing is left over
+  covey-lab up --hosts 5                   h1 to h5 and their cell, ready in a few seconds
+  covey-lab exec h2 -- covey nodes         any command on a host; covey asks that host's agent
+  covey-lab crash h3                       power off: agent, containers and link are gone at once
+  covey-lab boot h3                        power on: same disk, empty /run
+  covey-lab cut h1,h2 h3,h4,h5             two halves, until covey-lab heal
+  covey-lab down                           nothing is left over
 
-A host has its own network, host name, mounts, /run, disk and cgroups, with limits on CPU and memory. All else, the kernel
-and the file system outside of the data directory, it shares with this machine.";
+A host has its own network, name, mounts, /run, disk and cgroups, with limits on CPU and memory.
+All else, the kernel and the files outside of its data directory, it shares with this machine.";
 
 /// Hosts on one machine.
 #[derive(Debug, Parser)]
