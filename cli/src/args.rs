@@ -1,5 +1,7 @@
 //! The command line's shape: verbs, options, and the texts of `--help`.
 
+pub(crate) mod cell;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -127,6 +129,12 @@ pub(crate) enum Verb {
     /// List nodes
     #[command(after_help = "Example: covey nodes")]
     Nodes,
+    Label(cell::Label),
+    /// Forget nodes
+    #[command(subcommand)]
+    Node(cell::Node),
+    Cell(cell::Cell),
+    Token(cell::Token),
     /// Load, list and remove images
     #[command(subcommand)]
     Image(Image),

@@ -1,13 +1,16 @@
 //! A file for each verb, or for verbs that do the same to different things.
 
 pub(crate) mod agent;
+mod cell;
 mod change;
 mod dev;
 mod events;
 mod image;
 mod logs;
+mod node;
 mod run;
 mod show;
+mod token;
 mod wait;
 
 use std::{env, path::PathBuf};
@@ -16,7 +19,7 @@ use ::agent::config::SOCKET;
 use gossip::wire::Call;
 
 use crate::{
-    args::{Cli, Verb},
+    args::{self, Cli, Verb},
     failure::Failure,
     output::Out,
     session::Session,
@@ -69,6 +72,10 @@ async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure
             let call = Call::Restart { job: target.job, index: target.index };
             change::change(call, &what, &what, session, out).await
         }
+        Verb::Label(args) => node::label(args, session, out).await,
+        Verb::Node(args::cell::Node::Rm { node }) => node::remove(node, session, out).await,
+        Verb::Cell(args) => cell::cell(args.verb, session, out).await,
+        Verb::Token(args) => token::token(args, session, out).await,
         Verb::Scale { job, count } => change::scale(job, count, session, out).await,
     }
 }
@@ -93,6 +100,11 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Why { target } => format!("say why {target} does not run"),
         Verb::Events(_) => "show events".into(),
         Verb::Nodes => "list nodes".into(),
+        Verb::Label(args) => format!("label node {}", args.node),
+        Verb::Node(args::cell::Node::Rm { node }) => format!("forget node {node}"),
+        Verb::Cell(args::cell::Cell { verb: None }) => "show the cell".into(),
+        Verb::Cell(_) => "change the cell's settings".into(),
+        Verb::Token(_) => "make a token".into(),
         Verb::Image(args) => image::doing(args),
     }
 }

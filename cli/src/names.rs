@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use gossip::wire::JobName;
-use placement::job::name::is_label;
+use placement::job::name::{is_label, is_node_label};
 
 /// `JOB/INDEX`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,30 @@ impl FromStr for TaskName {
     }
 }
 
+/// A label to set, or without a value one to take away: `KEY=VALUE` or `KEY-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LabelChange(pub(crate) String, pub(crate) Option<String>);
+
+impl FromStr for LabelChange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => {
+                let key = text.strip_suffix('-');
+                (key.ok_or("KEY=VALUE sets a label, and KEY- takes it away")?, None)
+            }
+        };
+        match [Some(key), value].into_iter().flatten().find(|part| !is_node_label(part)) {
+            None => Ok(LabelChange(key.to_owned(), value.map(str::to_owned))),
+            Some(part) => {
+                Err(format!("`{part}` cannot be in a label: it is made of letters, digits and . _ - / : +"))
+            }
+        }
+    }
+}
+
 /// A job as people name it.
 pub(crate) struct Shown<'a>(pub(crate) &'a JobName);
 
@@ -117,6 +141,21 @@ mod tests {
         assert_eq!(target("alice/web"), "Some(\"alice\") web None");
         assert_eq!(target("alice/web/12"), "Some(\"alice\") web Some(12)");
         assert_eq!("alice/web/12".parse::<TaskName>().unwrap().to_string(), "alice/web/12");
+    }
+
+    #[test]
+    fn labels_are_set_or_taken_away() {
+        let read = |text: &str| text.parse::<LabelChange>();
+        assert_eq!(read("rack=r1"), Ok(LabelChange("rack".into(), Some("r1".into()))));
+        assert_eq!(read("rack-"), Ok(LabelChange("rack".into(), None)));
+        assert_eq!(read("a=b-"), Ok(LabelChange("a".into(), Some("b-".into()))));
+        assert!(read("rack").unwrap_err().contains("KEY- takes it away"));
+        for (text, bad) in
+            [("=r1", "``"), ("rack=", "``"), ("-", "``"), ("a b=c", "`a b`"), ("a=b=c", "`b=c`")]
+        {
+            let why = read(text).unwrap_err();
+            assert!(why.contains(&format!("{bad} cannot be in a label")), "{text}: {why}");
+        }
     }
 
     #[test]

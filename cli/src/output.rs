@@ -1,5 +1,6 @@
 //! What commands print: documents for programs, tables and sentences for people.
 
+mod cell;
 mod event;
 mod image;
 mod job;
@@ -17,6 +18,7 @@ use std::{
 use serde_json::Value;
 
 pub(crate) use self::{
+    cell::cell,
     event::event_line,
     image::images,
     job::{job, jobs, version},

@@ -41,11 +41,7 @@ pub(crate) trait Reader {
 
 impl Session {
     pub(crate) fn new(socket: PathBuf) -> Result<Self, Failure> {
-        let mut bits = [0; 16];
-        File::open("/dev/urandom")
-            .and_then(|mut random| random.read_exact(&mut bits))
-            .map_err(|source| Failure::System { what: "read /dev/urandom", source })?;
-        Ok(Session { socket, next: Cell::new(u128::from_be_bytes(bits)) })
+        Ok(Session { socket, next: Cell::new(u128::from_be_bytes(random()?)) })
     }
 
     /// Asks for one document.
@@ -119,6 +115,15 @@ impl Session {
         self.next.set(id.wrapping_add(1));
         Request { protocol: PROTOCOL.to_owned(), principal: None, id: RequestId(format!("{id:032x}")), call }
     }
+}
+
+/// 128 bits that nobody can guess.
+pub(crate) fn random() -> Result<[u8; 16], Failure> {
+    let mut bits = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bits))
+        .map_err(|source| Failure::System { what: "read /dev/urandom", source })?;
+    Ok(bits)
 }
 
 /// How long the agent has been away, if it was there before.

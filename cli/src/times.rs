@@ -9,6 +9,12 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Patience(pub(crate) Duration);
 
+impl Patience {
+    pub(crate) fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 impl FromStr for Patience {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
