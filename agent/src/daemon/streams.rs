@@ -88,6 +88,8 @@ async fn asked(from: NodeId, mut stream: Stream, services: &Services) {
                 tell(stream, Told::Own(Box::new(own))).await;
             }
         }
+        // Dropped: the other side hears that nobody answers.
+        Question::Join(_) | Question::Renew { .. } | Question::Authority(_) => {}
     }
 }
 
