@@ -1,7 +1,7 @@
 //! Which nodes can take a task, and for each that cannot, why.
 
 use alloc::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     string::{String, ToString},
     vec::Vec,
 };
@@ -17,6 +17,8 @@ use crate::{
 
 /// A node allots ports from 20000 to 31999.
 pub const PORTS: u32 = 12_000;
+/// Values of a label that are named where none is what was asked for.
+const VALUES: usize = 3;
 
 /// A node as the plan goes: what earlier tasks of the same plan take is not free for later ones.
 #[derive(Debug, Clone)]
@@ -175,6 +177,26 @@ impl Obstacles {
         let new: Vec<String> = obstacle.nodes.iter().filter(new).cloned().collect();
         self.add(obstacle.no.clone(), None);
         self.of.entry(kind(&obstacle.no)).and_modify(|known| known.nodes.extend(new));
+    }
+
+    /// Of a constraint that no node meets one sentence is told instead of one for each node. A node of which nothing is
+    /// known yet might meet it.
+    pub fn sum_up(&mut self, places: &[Place<'_>], require: &[Constraint]) {
+        let unknown = |p: &Place<'_>| p.node.info.is_none() && p.node.standing != Standing::Gone;
+        if places.is_empty() || places.iter().any(unknown) {
+            return;
+        }
+        for wanted in require {
+            if places.iter().any(|p| met(wanted, p.label(&wanted.label))) {
+                continue;
+            }
+            let text = wanted.to_string();
+            self.of
+                .retain(|_, told| !matches!(&told.no, No::Label { constraint, .. } if *constraint == text));
+            let values: BTreeSet<&str> = places.iter().filter_map(|p| p.label(&wanted.label)).collect();
+            let values = values.into_iter().take(VALUES).map(ToString::to_string).collect();
+            self.add(No::Nowhere { constraint: text, label: wanted.label.clone(), values }, None);
+        }
     }
 
     pub fn list(self) -> Vec<Obstacle> {

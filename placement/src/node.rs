@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ids::NodeId, job::Band, resources::Resources};
 
+/// Labels that an agent finds out by itself; `node` is the node's name. Any other is what its operators say.
+pub const DETECTED: [&str; 8] = ["node", "arch", "kernel", "os", "cgroup", "cores", "cpu", "memory"];
+
 /// What does not change while an agent runs, or seldom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {

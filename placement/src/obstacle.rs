@@ -39,6 +39,12 @@ pub enum No {
         wanted: u64,
         free: u64,
     },
+    /// A `require` that no node meets, and what nodes have instead.
+    Nowhere {
+        constraint: String,
+        label: String,
+        values: Vec<String>,
+    },
     /// A `require` is not met by the node's value of that label.
     Label {
         constraint: String,
@@ -76,7 +82,7 @@ impl No {
     /// Whether it would be so however empty and lively the nodes were.
     pub fn for_good(&self) -> bool {
         match self {
-            No::Job(_) | No::Label { .. } => true,
+            No::Job(_) | No::Nowhere { .. } | No::Label { .. } => true,
             No::Short { wanted, capacity, .. } => wanted > capacity,
             _ => false,
         }
@@ -113,6 +119,16 @@ impl fmt::Display for Obstacle {
                 write!(f, "{name}: wants {wanted}, {most}{left} are free on {nodes}")
             }
             No::NoPort { wanted, free } => write!(f, "ports: wants {wanted}, {free} are free on {nodes}"),
+            No::Nowhere { constraint, .. } if constraint.contains("!=") => {
+                write!(f, "no node meets {constraint}")
+            }
+            No::Nowhere { constraint, label, values } => {
+                write!(f, "no node has {constraint}")?;
+                match values.as_slice() {
+                    [] => Ok(()),
+                    values => write!(f, ", only {label}={}", values.join(&format!(", {label}="))),
+                }
+            }
             No::Label { constraint, label, value: Some(value) } => {
                 write!(f, "it requires {constraint}, and {label} is {value} on {nodes}")
             }

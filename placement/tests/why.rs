@@ -76,11 +76,61 @@ fn a_label_that_no_node_has() {
     assert_eq!(
         shown(&world.why("me", "web", Some(0))),
         [
-            "it requires disk=ssd, and n2 has no label disk",
-            "it requires disk=ssd, and disk is hdd on n1",
+            "no node has disk=ssd, only disk=hdd",
+            "covey label n2 disk=ssd: if that is true of n2",
             "covey run web.toml --set 'require=[\"node!=n9\"]': with the job's file: it no longer requires disk=ssd",
         ]
     );
+    // A fix is one: the node that is full, or may not be it, is not named.
+    world.submit("you", "big", json!({"require": ["node=n2"], "task.memory": "4GiB"})).settle();
+    assert_eq!(world.why("me", "web", Some(0)).fixes[0].command, "covey label n1 disk=ssd");
+    world.submit("me", "web", json!({"require": ["disk in (ssd,nvme)", "size=large", "node!=n1"]}));
+    let plan = world.why("me", "web", Some(0));
+    assert!(plan.fixes.iter().all(|fix| !fix.command.starts_with("covey label")), "{plan:?}");
+    world.submit("me", "web", json!({"require": ["disk in (ssd,nvme)", "size=large"]}));
+    assert_eq!(world.why("me", "web", Some(0)).fixes[0].command, "covey label n1 disk=ssd size=large");
+}
+
+#[test]
+fn a_label_that_some_nodes_have() {
+    let mut world = World::new(&[("n1", 4, 4), ("n2", 4, 4), ("n3", 4, 4)]);
+    world.operator_label(1, "disk", Some("ssd"));
+    world.operator_label(2, "disk", Some("hdd"));
+    world.node(1).standing = Standing::Gone;
+    world.submit("me", "web", json!({"require": ["disk=ssd"]}));
+    assert_eq!(
+        shown(&world.why("me", "web", Some(0))),
+        [
+            "it requires disk=ssd, and n3 has no label disk",
+            "it requires disk=ssd, and disk is hdd on n2",
+            "n1 is gone",
+            "covey label n3 disk=ssd: if that is true of n3",
+            "covey run web.toml --set 'require=[]': with the job's file: it no longer requires disk=ssd",
+        ]
+    );
+}
+
+#[test]
+fn what_the_agent_detects_is_not_for_an_operator_to_say() {
+    let mut world = World::new(&[("n1", 4, 4), ("n2", 4, 4)]);
+    world.label(1, "arch", "x86_64");
+    world.label(2, "arch", "x86_64");
+    world.submit("me", "web", json!({"require": ["arch=aarch64"]}));
+    assert_eq!(
+        shown(&world.why("me", "web", Some(0))),
+        [
+            "no node has arch=aarch64, only arch=x86_64",
+            "covey run web.toml --set 'require=[]': with the job's file: it no longer requires arch=aarch64",
+        ]
+    );
+    world.submit("me", "web", json!({"require": ["arch!=x86_64"]}));
+    assert_eq!(world.why("me", "web", Some(0)).obstacles[0].text(), "no node meets arch!=x86_64");
+    // Of a node that has not said anything yet nobody knows.
+    world.node(2).info = None;
+    world.node(2).standing = Standing::Away;
+    world.submit("me", "web", json!({"require": ["arch=aarch64"]}));
+    let text = "it requires arch=aarch64, and arch is x86_64 on n1";
+    assert_eq!(world.why("me", "web", Some(0)).obstacles[0].text(), text);
 }
 
 #[test]

@@ -147,6 +147,7 @@ impl<'a> Search<'a> {
         for (no, at) in &self.closed {
             obstacles.add(no.clone(), Some(&places[*at].node.name));
         }
+        obstacles.sum_up(places, &self.job.require);
         if places.is_empty() {
             obstacles.add(No::NoNode, None);
         }

@@ -81,6 +81,7 @@ fn room_for_next(
         let shortages = if no.is_none() { place.shortages(task) } else { Vec::new() };
         no.into_iter().chain(shortages).for_each(|no| obstacles.add(no, Some(&place.node.name)));
     }
+    obstacles.sum_up(places, &job.require);
     places[copy.at].take_back(&copy.report.limit, copy.report.ports.len());
     Err(obstacles.list())
 }

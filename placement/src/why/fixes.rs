@@ -1,5 +1,7 @@
 //! Changes that would help, each tried on a copy.
 
+mod label;
+
 use alloc::{
     collections::BTreeMap,
     format,
@@ -49,6 +51,7 @@ pub(super) fn fixes(asked: &Asked<'_>) -> Vec<Fix> {
         all.extend(asked.restart(index));
         all.extend(asked.load_image(index));
         if asked.wanted.verdict(index) == Verdict::Wanted {
+            all.extend(asked.label(index));
             all.extend(asked.ask_for_less(index));
             all.extend(asked.require_less(index));
             all.extend(asked.stop_another(index));
