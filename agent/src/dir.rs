@@ -159,6 +159,14 @@ pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(
     }
 }
 
+/// Removes a file, if there is one.
+pub(crate) fn remove(path: &Path) -> Result<(), DirError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file of JSON whole or not at all.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(), DirError> {
     let temp = path.with_extension("tmp");

@@ -1,15 +1,22 @@
 //! Who this node is, and which cell it belongs to: keys made once, ids derived from them.
 
-use std::{fmt, fs, io, time::SystemTime};
+mod held;
 
-use gossip::tls::{Authority, AuthorityKey, Credentials, Key, TlsError};
+use std::{fmt, net::SocketAddr, path::Path, time::SystemTime};
+
+use gossip::{
+    tls::{Authority, AuthorityKey, Credentials, Key, TlsError},
+    wire::join::NewNode,
+};
 use placement::{
-    ids::{CellId, NodeId},
+    ids::{Activation, CellId, NodeId},
     job::name::is_node,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::dir::{DataDir, DirError, read_json, write_json};
+pub use held::Held;
+
+use crate::dir::{DataDir, DirError, read_json, remove, write_json};
 
 /// An identity that cannot be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,13 @@ pub struct Identity {
     /// The certificate of the cell's authority, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
+    /// Of a node that joined: the ledger entry that admitted it, older than any promise that it has made since
+    /// (PROTOCOL 8).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted: Option<Activation>,
+    /// Of a node that joined: where members were then, for the first start and whenever no newer address is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<SocketAddr>,
 }
 
 /// Without the key: what is passed around gets into logs.
@@ -70,6 +84,15 @@ impl fmt::Debug for Identity {
 const IDENTITY: &str = "identity.json";
 /// `AuthorityKey`, readable by root alone. Only on voters, and never in the ledger's copies.
 const AUTHORITY: &str = "authority.json";
+/// The key of a node that has begun to join: if it has to begin again, the cell takes it for the same one.
+const JOINING: &str = "joining.json";
+
+#[derive(Serialize, Deserialize)]
+struct Joining {
+    version: u32,
+    /// PKCS#8 PEM.
+    key: String,
+}
 
 impl Identity {
     /// The one in `dir`; none if the node has yet to found a cell, or to join one.
@@ -96,7 +119,7 @@ impl Identity {
         if let Some(wanted) = cell
             && wanted != is.cell_name
         {
-            let (dir, has) = (shown(dir), is.cell_name);
+            let (dir, has) = (shown(dir.path()), is.cell_name);
             return Err(IdentityError::OtherCell { dir, has, wanted: wanted.to_string() });
         }
         if let Some(name) = name {
@@ -105,12 +128,14 @@ impl Identity {
         let renamed = was.as_ref().is_none_or(|was| was.name != is.name);
         match is.authority(dir)? {
             Some(authority) if renamed || is.wants_renewal(dir, now)? => is.issue(&authority, now)?,
-            None if is.certificate.is_none() => return Err(IdentityError::NoCertificate { dir: shown(dir) }),
+            None if is.certificate.is_none() => {
+                return Err(IdentityError::NoCertificate { dir: shown(dir.path()) });
+            }
             _ => {}
         }
         is.credentials_in(dir)?;
         if was.as_ref() != Some(&is) {
-            is.write(dir)?;
+            is.write(dir.path())?;
         }
         Ok(is)
     }
@@ -145,6 +170,8 @@ impl Identity {
             cell_name,
             certificate: None,
             authority: Some(authority.certificate().to_string()),
+            admitted: None,
+            members: Vec::new(),
         })
     }
 
@@ -162,51 +189,59 @@ impl Identity {
         let authority = open_authority(dir, &held, &self.cell_name)?;
         if *authority.cell() != self.cell {
             let source = TlsError::OtherAuthority;
-            return Err(IdentityError::Damaged { dir: shown(dir), file: AUTHORITY, source });
+            return Err(IdentityError::Damaged { dir: shown(dir.path()), file: AUTHORITY, source });
         }
         Ok(Some(authority))
     }
 
-    /// Keeps the authority: this node becomes a voter. One that is not this cell's is refused.
-    pub fn keep_authority(&self, dir: &DataDir, key: &AuthorityKey) -> Result<Authority, IdentityError> {
-        let authority = key.open(&self.cell_name).map_err(IdentityError::Make)?;
-        if *authority.cell() != self.cell {
+    /// The key with which the node in `dir` joins a cell, made at the first try and kept until one succeeds.
+    pub fn joining_key(dir: &DataDir) -> Result<Key, IdentityError> {
+        let path = dir.join(JOINING);
+        if let Some(begun) = read_json::<Joining>(&path, "a key")? {
+            let damaged = |source| IdentityError::Damaged { dir: shown(dir.path()), file: JOINING, source };
+            return Key::from_pem(&begun.key).map_err(damaged);
+        }
+        let key = Key::generate().map_err(IdentityError::Make)?;
+        write_json(&path, &Joining { version: 1, key: key.pem() }, 0o600)?;
+        Ok(key)
+    }
+
+    /// Becomes the node that a cell let in. From here on the directory has a cell.
+    pub fn joined(
+        dir: &DataDir,
+        key: &Key,
+        name: &str,
+        cell: &CellId,
+        new: NewNode,
+    ) -> Result<Identity, IdentityError> {
+        let made = Identity {
+            version: 1,
+            node: key.node(),
+            name: name.to_string(),
+            key: key.pem(),
+            cell: cell.clone(),
+            cell_name: new.cell,
+            certificate: Some(new.certificate),
+            authority: Some(new.authority),
+            admitted: Some(Activation { cell: new.generation, index: new.admitted }),
+            members: new.members,
+        };
+        let credentials = made.credentials().map_err(IdentityError::Make)?;
+        if credentials.cell != *cell {
             return Err(IdentityError::Make(TlsError::OtherAuthority));
         }
-        write_json(&dir.join(AUTHORITY), key, 0o600)?;
-        Ok(authority)
-    }
-
-    /// To be handed to another voter.
-    pub fn authority_key(&self, dir: &DataDir) -> Result<Option<AuthorityKey>, IdentityError> {
-        Ok(read_json(&dir.join(AUTHORITY), "an authority")?)
-    }
-
-    /// This node votes no more, so it need not be trusted with the authority.
-    pub fn drop_authority(&self, dir: &DataDir) -> Result<(), IdentityError> {
-        let path = dir.join(AUTHORITY);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(DirError::Io { what: "remove", path, source }.into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes a new certificate of this node, and keeps it.
-    pub fn renewed(&mut self, dir: &DataDir, certificate: String) -> Result<Credentials, IdentityError> {
-        let new = Identity { certificate: Some(certificate), ..self.clone() };
-        let credentials = new.credentials().map_err(IdentityError::Make)?;
-        new.write(dir)?;
-        *self = new;
-        Ok(credentials)
+        // One that is left of an earlier founding would be taken for this cell's.
+        made.authority(dir)?;
+        made.write(dir.path())?;
+        remove(&dir.join(JOINING))?;
+        Ok(made)
     }
 
     fn wants_renewal(&self, dir: &DataDir, now: SystemTime) -> Result<bool, IdentityError> {
         if self.certificate.is_none() {
             return Ok(true);
         }
-        let damaged = |source| IdentityError::Damaged { dir: shown(dir), file: IDENTITY, source };
+        let damaged = |source| IdentityError::Damaged { dir: shown(dir.path()), file: IDENTITY, source };
         let credentials = self.credentials().map_err(damaged)?;
         let (from, _) = credentials.validity().map_err(damaged)?;
         // Made by a clock that was far ahead: nobody would accept it.
@@ -223,32 +258,36 @@ impl Identity {
 
     fn credentials_in(&self, dir: &DataDir) -> Result<Credentials, IdentityError> {
         self.credentials().map_err(|source| IdentityError::Damaged {
-            dir: shown(dir),
+            dir: shown(dir.path()),
             file: IDENTITY,
             source,
         })
     }
 
-    fn write(&self, dir: &DataDir) -> Result<(), IdentityError> {
+    fn write(&self, dir: &Path) -> Result<(), IdentityError> {
         Ok(write_json(&dir.join(IDENTITY), self, 0o600)?)
     }
 }
 
 fn open_authority(dir: &DataDir, held: &AuthorityKey, cell_name: &str) -> Result<Authority, IdentityError> {
-    held.open(cell_name).map_err(|source| IdentityError::Damaged { dir: shown(dir), file: AUTHORITY, source })
+    held.open(cell_name).map_err(|source| IdentityError::Damaged {
+        dir: shown(dir.path()),
+        file: AUTHORITY,
+        source,
+    })
 }
 
-fn shown(dir: &DataDir) -> String {
-    dir.path().display().to_string()
+fn shown(dir: &Path) -> String {
+    dir.display().to_string()
 }
 
 /// As the ledger will want it.
-fn valid_name(name: &str) -> Result<String, IdentityError> {
+pub(crate) fn valid_name(name: &str) -> Result<String, IdentityError> {
     if is_node(name) { Ok(name.to_string()) } else { Err(IdentityError::Name(name.to_string())) }
 }
 
 /// The host's name as far as it can be a node's.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let host = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let first = host.split('.').next().unwrap_or_default();
     valid_name(first).unwrap_or_else(|_| "node".to_string())

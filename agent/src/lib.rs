@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod dir;
 pub mod event;
 pub mod identity;
+pub mod join;
 pub mod journal;
 mod labels;
 pub mod ledger;

@@ -9,12 +9,20 @@ pub const MAX: usize = 8 << 20;
 /// A frame that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    #[error("the connection broke in the middle of a message: {0}")]
+    #[error("the connection broke in the middle of a message: {}", with_cause(.0))]
     Broken(#[source] std::io::Error),
     #[error("a message of {0} bytes is longer than is allowed")]
     TooLong(usize),
     #[error("a message that is not what was expected: {0}")]
     Garbled(#[source] serde_json::Error),
+}
+
+/// QUIC's say no more than that the connection is lost, and keep why to themselves.
+fn with_cause(error: &std::io::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 /// The frame's bytes, to be written by whoever owns the stream.

@@ -18,9 +18,9 @@ use rustls::{
     version::TLS13,
 };
 
-pub use authority::{Authority, AuthorityKey, LIFETIME};
+pub use authority::{Authority, AuthorityKey, LIFETIME, PRINCIPAL_LIFETIME};
 pub use key::{Binding, Key, PublicKey};
-pub use subject::{BadSubject, Subject};
+pub use subject::{BadSubject, Subject, Who};
 pub use verify::Pinned;
 
 /// Members of the cell, both with certificates.

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use std::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use gossip::tls::LIFETIME;
 
@@ -80,13 +80,12 @@ fn an_identity_of_the_first_release_gives_itself_a_certificate() {
     let made = Identity::open(&dir, Some("n1"), None).unwrap();
     let old = Identity { certificate: None, authority: None, ..made.clone() };
     assert!(!serde_json::to_string(&old).unwrap().contains("certificate"));
-    old.write(&dir).unwrap();
+    old.write(dir.path()).unwrap();
     let opened = Identity::open(&dir, None, None).unwrap();
     assert_eq!((opened.node, opened.credentials().unwrap().cell), (made.node, made.cell.clone()));
     // Without the authority it could talk to nobody.
-    old.write(&dir).unwrap();
-    old.drop_authority(&dir).unwrap();
-    old.drop_authority(&dir).unwrap();
+    old.write(dir.path()).unwrap();
+    remove(&dir.join(AUTHORITY)).unwrap();
     let error = Identity::open(&dir, None, None).unwrap_err().to_string();
     assert!(error.contains("holds no certificate") && error.contains("--join"), "{error}");
 }
@@ -94,32 +93,70 @@ fn an_identity_of_the_first_release_gives_itself_a_certificate() {
 #[test]
 fn the_authority_comes_and_goes_with_the_vote() {
     let (_temp, dir) = temp();
-    let mut node = Identity::open(&dir, Some("n1"), None).unwrap();
-    let key = node.authority_key(&dir).unwrap().unwrap();
-    node.drop_authority(&dir).unwrap();
-    assert!(node.authority(&dir).unwrap().is_none());
+    let node = Identity::open(&dir, Some("n1"), None).unwrap();
+    let held = Held::new(&dir, node.clone()).unwrap();
+    let key = held.authority_key().unwrap().unwrap();
+    held.drop_authority().unwrap();
+    held.drop_authority().unwrap();
+    assert!(held.authority().is_none() && held.authority_key().unwrap().is_none());
     assert_eq!(Identity::open(&dir, None, None).unwrap(), node);
     // Another cell's, of the same name.
     let other = AuthorityKey::found("covey").unwrap();
-    assert!(matches!(node.keep_authority(&dir, &other), Err(IdentityError::Make(TlsError::OtherAuthority))));
-    assert!(node.authority_key(&dir).unwrap().is_none());
-    let authority = node.keep_authority(&dir, &key).unwrap();
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(dir.join(AUTHORITY)).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
-    let public = Key::from_pem(&node.key).unwrap();
-    let certificate = authority.issue(public.public(), "n1", SystemTime::now()).unwrap();
-    node.renewed(&dir, certificate.clone()).unwrap();
-    assert_eq!(Identity::open(&dir, None, None).unwrap().certificate, Some(certificate));
-    // Not for this node's key: nothing is changed by it.
-    let stranger = Key::generate().unwrap();
-    let foreign = authority.issue(stranger.public(), "n1", SystemTime::now()).unwrap();
-    assert!(node.renewed(&dir, foreign).is_err());
-    assert_eq!(Identity::read(&dir).unwrap(), Some(node));
+    assert!(matches!(held.keep_authority(&other), Err(IdentityError::Make(TlsError::OtherAuthority))));
+    assert!(held.authority().is_none() && held.authority_key().unwrap().is_none());
+    held.keep_authority(&key).unwrap();
+    assert_eq!(held.authority().unwrap().cell(), &node.cell);
+    let file = fs::metadata(dir.join(AUTHORITY)).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    assert!(Held::new(&dir, node.clone()).unwrap().authority().is_some());
     // A file that somebody copied from another cell.
     write_json(&dir.join(AUTHORITY), &other, 0o600).unwrap();
     let error = Identity::open(&dir, None, None).unwrap_err().to_string();
     assert!(error.contains("authority.json of") && error.contains("Restore"), "{error}");
+}
+
+#[test]
+fn a_renewed_certificate_is_kept_and_a_foreign_one_is_not() {
+    let (_temp, dir) = temp();
+    let node = Identity::open(&dir, Some("n1"), None).unwrap();
+    let held = Held::new(&dir, node.clone()).unwrap();
+    let authority = held.authority().unwrap();
+    let mine = Key::from_pem(&node.key).unwrap();
+    let renewed = authority.issue(mine.public(), "n1", SystemTime::now()).unwrap();
+    held.renewed(renewed.clone()).unwrap();
+    assert_eq!(held.identity().certificate.as_ref(), Some(&renewed));
+    let foreign = authority.issue(Key::generate().unwrap().public(), "n1", SystemTime::now()).unwrap();
+    assert!(held.renewed(foreign).is_err() && held.renewed("nonsense".into()).is_err());
+    assert_eq!(held.identity().certificate.as_ref(), Some(&renewed));
+    assert_eq!(Identity::read(&dir).unwrap(), Some(held.identity()));
+}
+
+#[test]
+fn a_join_that_is_begun_again_is_the_same_node() {
+    let (_temp, dir) = temp();
+    let key = Identity::joining_key(&dir).unwrap();
+    assert_eq!(Identity::joining_key(&dir).unwrap().node(), key.node());
+    assert_eq!(Identity::read(&dir).unwrap(), None);
+    let made = AuthorityKey::found("home").unwrap();
+    let authority = made.open("home").unwrap();
+    let new = NewNode {
+        certificate: authority.issue(key.public(), "n2", SystemTime::now()).unwrap(),
+        authority: made.certificate.clone(),
+        cell: "home".into(),
+        generation: 1,
+        admitted: 9,
+        members: vec!["10.0.0.1:7411".parse().unwrap()],
+    };
+    // A certificate for somebody else, or of another cell, makes nobody a member.
+    let elsewhere = AuthorityKey::found("home").unwrap().open("home").unwrap();
+    let other = Key::generate().unwrap();
+    assert!(Identity::joined(&dir, &other, "n2", authority.cell(), new.clone()).is_err());
+    assert!(Identity::joined(&dir, &key, "n2", elsewhere.cell(), new.clone()).is_err());
+    assert_eq!(Identity::read(&dir).unwrap(), None);
+    let joined = Identity::joined(&dir, &key, "n2", authority.cell(), new).unwrap();
+    assert_eq!((joined.node, joined.admitted), (key.node(), Some(Activation { cell: 1, index: 9 })));
+    assert_eq!(Identity::open(&dir, None, Some("home")).unwrap(), joined);
+    assert!(!dir.join(JOINING).exists() && !dir.join(AUTHORITY).exists());
 }
 
 /// The file's fields: a change is noticed here.
@@ -127,7 +164,15 @@ fn the_authority_comes_and_goes_with_the_vote() {
 fn the_file_is_as_it_was() {
     let old: Identity = serde_json::from_str(OLD).unwrap();
     assert_eq!(serde_json::to_string_pretty(&old).unwrap() + "\n", OLD);
-    let new = Identity { certificate: Some("C".into()), authority: Some("A".into()), ..old };
+    let new = Identity {
+        certificate: Some("C".into()),
+        authority: Some("A".into()),
+        admitted: Some(Activation { cell: 1, index: 9 }),
+        members: vec!["10.0.0.1:7411".parse().unwrap()],
+        ..old
+    };
     let text = serde_json::to_string(&new).unwrap();
-    assert!(text.ends_with(r#""cell_name":"covey","certificate":"C","authority":"A"}"#), "{text}");
+    let added =
+        r#""certificate":"C","authority":"A","admitted":{"cell":1,"index":9},"members":["10.0.0.1:7411"]}"#;
+    assert!(text.ends_with(added), "{text}");
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use placement::ids::CellId;
+use placement::ids::{CellId, Principal};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
@@ -20,6 +20,8 @@ use super::{
 
 /// Of a node's certificate. Any voter renews it long before.
 pub const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Of a principal's certificate. People log in again; the ledger is asked all the while whether they may.
+pub const PRINCIPAL_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Clocks differ: a certificate is good an hour before it was made, and a little for what two clocks round.
 const BACKDATED: Duration = Duration::from_secs(3600 + 60);
 
@@ -93,17 +95,42 @@ impl Authority {
     /// A certificate (PEM) for the node that has this public key, from an hour before `now` until `LIFETIME` after it.
     /// The node's id follows from the key; whether the name is free is for the ledger to say.
     pub fn issue(&self, public_key: &PublicKey, name: &str, now: SystemTime) -> Result<String, TlsError> {
-        let subject = Subject { node: public_key.node(), name: name.to_string() };
-        let make = |source| TlsError::Make { what: "a node's certificate", source };
-        let mut params = CertificateParams::new(subject.dns_names(&self.cell)).map_err(make)?;
-        params.distinguished_name.push(DnType::CommonName, name);
+        let names = Subject { node: public_key.node(), name: name.to_string() }.dns_names(&self.cell);
+        let uses = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(public_key, name, names, uses, now, LIFETIME)
+    }
+
+    /// A certificate (PEM) for whoever holds this key and logged in as `principal`; for `PRINCIPAL_LIFETIME`. What the
+    /// principal may do is for the ledger to say, each time.
+    pub fn issue_principal(
+        &self,
+        public_key: &PublicKey,
+        principal: &Principal,
+        now: SystemTime,
+    ) -> Result<String, TlsError> {
+        let name = subject::principal_name(principal, &self.cell)?;
+        let uses = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(public_key, &principal.0, vec![name], uses, now, PRINCIPAL_LIFETIME)
+    }
+
+    fn sign(
+        &self,
+        public_key: &PublicKey,
+        common_name: &str,
+        names: Vec<String>,
+        uses: Vec<ExtendedKeyUsagePurpose>,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<String, TlsError> {
+        let make = |source| TlsError::Make { what: "a certificate", source };
+        let mut params = CertificateParams::new(names).map_err(make)?;
+        params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = uses;
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         params.not_before = epoch + now.saturating_sub(BACKDATED);
-        params.not_after = epoch + now.saturating_add(LIFETIME);
+        params.not_after = epoch + now.saturating_add(lifetime);
         Ok(params.signed_by(&RawKey(public_key.bytes()), &self.issuer).map_err(make)?.pem())
     }
 }

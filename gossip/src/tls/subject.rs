@@ -1,9 +1,13 @@
-//! Whom a certificate is about: `NODEID.CELL.covey` and `NAME.name.CELL.covey`, CELL being the first half of the cell's id
-//! (a DNS label holds 63 characters; the whole id is in the authority's key).
+//! Whom a certificate is about: a node, `NODEID.CELL.covey` and `NAME.name.CELL.covey`; or a principal,
+//! `NAME.principal.CELL.covey`. CELL is the first half of the cell's id (a DNS label holds 63 characters; the whole id is in
+//! the authority's key). Names are DNS labels, so none can pass for another's ending.
 
 use std::fmt;
 
-use placement::ids::{CellId, NodeId};
+use placement::{
+    ids::{CellId, NodeId, Principal},
+    job::name::is_label,
+};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
@@ -15,6 +19,14 @@ pub struct Subject {
     pub name: String,
 }
 
+/// Whoever has a certificate of the cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    Node(Subject),
+    /// A user, an admin or a machine that acts for one.
+    Principal(Principal),
+}
+
 /// A certificate that does not say which member of this cell it is for.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSubject {
@@ -24,6 +36,10 @@ pub enum BadSubject {
     Key,
     #[error("the certificate is not for a node of the cell {0}")]
     OtherCell(String),
+    #[error("the certificate is for no one of the cell {0}")]
+    Nobody(String),
+    #[error("`{0}` cannot be the name of a principal")]
+    Name(String),
     #[error("the certificate is for node {0}, but its key is that of {1}")]
     OtherKey(NodeId, NodeId),
     #[error("the certificate is for node {found}, not for {wanted}")]
@@ -41,6 +57,36 @@ impl fmt::Debug for BadSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+impl Who {
+    /// What `certificate` says. Whether the authority says it too is not looked at here.
+    pub fn read(certificate: &CertificateDer<'_>, cell: &CellId) -> Result<Who, BadSubject> {
+        let parsed =
+            EndEntityCert::try_from(certificate).map_err(|e| BadSubject::Unreadable(e.to_string()))?;
+        let by_principal = principal_suffix(cell);
+        let named = parsed.valid_dns_names().find_map(|dns| dns.strip_suffix(&by_principal));
+        match named {
+            Some(name) if is_label(name) => Ok(Who::Principal(Principal(name.to_string()))),
+            Some(name) => Err(BadSubject::Name(name.to_string())),
+            None => Subject::read(certificate, cell).map(Who::Node).map_err(|bad| match bad {
+                BadSubject::OtherCell(cell) => BadSubject::Nobody(cell),
+                other => other,
+            }),
+        }
+    }
+}
+
+/// What a principal's certificate says.
+pub(super) fn principal_name(principal: &Principal, cell: &CellId) -> Result<String, BadSubject> {
+    match is_label(&principal.0) {
+        true => Ok(format!("{}{}", principal.0, principal_suffix(cell))),
+        false => Err(BadSubject::Name(principal.0.clone())),
+    }
+}
+
+fn principal_suffix(cell: &CellId) -> String {
+    format!(".principal.{}", suffix(cell))
 }
 
 impl Subject {
