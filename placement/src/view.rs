@@ -25,6 +25,9 @@ pub struct View {
     /// Names of jobs that are older than this placer: their indexes may run on a node that has not reported yet
     /// (PROTOCOL 11).
     pub old_names: BTreeSet<JobKey>,
+    /// Members that are alive have not reported yet, and are waited for before anything is placed: else whoever reports
+    /// first gets everything.
+    pub gathering: bool,
     /// Completions proposed to the ledger and not applied yet: these indexes are not started (PROTOCOL 26).
     pub completing: BTreeSet<TaskKey>,
 }

@@ -93,11 +93,14 @@ pub struct PlaceConfig {
     pub lost_after_ms: u64,
     /// A member that is not dead but has not reported for so long is gone for placement (PROTOCOL 12).
     pub silent_after_ms: u64,
+    /// A new placer waits so long at most for members that are alive to report before it places what it could: else
+    /// whoever reports first gets everything.
+    pub patience_ms: u64,
 }
 
 impl Default for PlaceConfig {
     fn default() -> Self {
-        PlaceConfig { lost_after_ms: 1_000, silent_after_ms: 10_000 }
+        PlaceConfig { lost_after_ms: 1_000, silent_after_ms: 10_000, patience_ms: 200 }
     }
 }
 
@@ -112,6 +115,8 @@ pub struct PlaceCore {
 struct Active {
     config: PlaceConfig,
     activation: Activation,
+    /// When it was activated.
+    since_ms: u64,
     ledger: Arc<Ledger>,
     intent: Intent,
     view: View,
@@ -225,6 +230,7 @@ impl Active {
         let mut active = Active {
             config,
             activation,
+            since_ms: now.mono_ms,
             intent: Intent::default(),
             view,
             plan: Plan::default(),

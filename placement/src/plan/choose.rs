@@ -41,8 +41,15 @@ pub(super) fn choose<'a>(
         let Ok(job) = &wanted.job else { continue };
         let key = wanted.task(index);
         if view.old_names.contains(&wanted.key) && !view.complete() {
-            plan.pending
-                .insert(key, Pending { unknown: true, obstacles: Arc::new(Vec::from([unheard(view)])) });
+            plan.pending.insert(
+                key,
+                Pending { unknown: true, obstacles: Arc::new(Vec::from([unheard(view, No::MayRun)])) },
+            );
+            continue;
+        }
+        if view.gathering {
+            let obstacles = Arc::new(Vec::from([unheard(view, No::NotReported)]));
+            plan.pending.insert(key, Pending { unknown: false, obstacles });
             continue;
         }
         let spec = match wanted.spec(index) {
@@ -90,9 +97,9 @@ fn queue(jobs: &[JobNow<'_>]) -> Vec<(usize, u32)> {
     queue.into_iter().map(|(_, _, at, index)| (at, index)).collect()
 }
 
-fn unheard(view: &View) -> Obstacle {
+fn unheard(view: &View, no: No) -> Obstacle {
     let silent = view.nodes.values().filter(|n| n.standing == Standing::Unheard);
-    Obstacle { no: No::MayRun, nodes: silent.map(|n| n.name.clone()).collect::<Vec<String>>() }
+    Obstacle { no, nodes: silent.map(|n| n.name.clone()).collect::<Vec<String>>() }
 }
 
 impl<'a> Search<'a> {

@@ -1,7 +1,7 @@
 //! What time alone changes: members that stay silent, refusals that end, proposals that are repeated.
 
 use placement::{
-    ids::TaskKey,
+    ids::{NodeId, TaskKey},
     intent::Verdict,
     ledger::Command,
     obstacle::No,
@@ -39,9 +39,21 @@ impl Active {
             node.offers.clear();
             link.offered_ms = None;
         }
+        let gathering = self.gathers_until().is_some_and(|until| until > now.mono_ms);
+        changed |= std::mem::replace(&mut self.view.gathering, gathering) && !gathering;
         self.propose_again(now, actions);
         let due = |until: &u64| *until <= now.mono_ms;
         changed || self.refusals().any(|until| self.wake.is_none() && due(&until))
+    }
+
+    /// Until when it waits for first reports, if any is missing of a member that is not dead.
+    fn gathers_until(&self) -> Option<u64> {
+        let missing = |(id, node): (&NodeId, &NodeView)| {
+            node.standing == Standing::Unheard
+                && self.links.get(id).is_some_and(|link| link.dead_ms.is_none())
+        };
+        let missing = self.view.nodes.iter().any(missing);
+        missing.then(|| self.since_ms.saturating_add(self.config.patience_ms))
     }
 
     fn propose_again(&mut self, now: Now, actions: &mut Vec<PlaceAction>) {
@@ -77,6 +89,8 @@ impl Active {
             self.view.nodes.iter().filter_map(|(id, node)| {
                 self.links.get(id).and_then(|link| link.deadline(node, &self.config))
             });
+        let gathered = self.gathers_until().filter(|_| self.view.gathering);
+        let nodes = nodes.chain(gathered);
         let next = nodes.chain(self.completing.values().map(|c| c.again_ms)).chain(self.refusals()).min();
         let next = next.map(|at| at.max(now.mono_ms + 1));
         if let Some(mono_ms) = next
