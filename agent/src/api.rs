@@ -16,31 +16,58 @@ use crate::{
     event::Now,
 };
 
-/// A list, as of now, with all members heard.
+/// A list, as of now, to which all that there are could answer.
 pub(crate) fn list(now: Now, items: Vec<Value>) -> Value {
-    answer(now, false, items)
+    answer(now, false, &[], items)
 }
 
-/// A list that may be stale: no placer could be asked.
-pub(crate) fn answer(now: Now, stale: bool, items: Vec<Value>) -> Value {
-    json!({"as_of": clock::rfc3339(now.wall_ms), "stale": stale, "missing": [], "items": items})
+/// A list; stale: no placer could be asked; `missing`: the names of nodes that could not answer.
+pub(crate) fn answer(now: Now, stale: bool, missing: &[String], items: Vec<Value>) -> Value {
+    json!({"as_of": clock::rfc3339(now.wall_ms), "stale": stale, "missing": missing, "items": items})
 }
 
-pub(crate) fn node(row: &NodeRow, placer: bool, voter: bool) -> Value {
-    let state = match row.standing {
-        Standing::Gone => "gone",
-        _ if row.suspect => "suspect",
-        _ => "alive",
+/// One document of what could be a list.
+pub(crate) fn one(mut document: Value, stale: bool, missing: &[String]) -> Value {
+    if let Value::Object(fields) = &mut document {
+        fields.insert("stale".into(), json!(stale));
+        fields.insert("missing".into(), json!(missing));
+    }
+    document
+}
+
+/// What others than the placer's core know of a node.
+#[derive(Debug, Default)]
+pub(crate) struct About<'a> {
+    pub(crate) placer: bool,
+    pub(crate) voter: bool,
+    /// Membership sees it.
+    pub(crate) alive: bool,
+    /// No placer was asked: a node that said nothing is not gone for that.
+    pub(crate) stale: bool,
+    /// Where membership sees it, or saw it last.
+    pub(crate) addr: Option<&'a str>,
+}
+
+pub(crate) fn node(row: &NodeRow, about: &About<'_>) -> Value {
+    let silent = about.stale && row.standing == Standing::Unheard;
+    let state = match about.alive && !row.suspect {
+        _ if row.standing == Standing::Gone => "gone",
+        true if silent => "suspect",
+        true => "alive",
+        false if silent => "gone",
+        // The placer has not given it up yet.
+        false => "suspect",
     };
     let info = row.info.as_ref();
+    let addr = about.addr.or(info.map(|i| i.addr.as_str()));
     json!({
         "id": row.id,
         "name": row.name,
-        "addr": info.map(|i| i.addr.as_str()),
+        "addr": addr,
         "state": state,
         "admin": "active",
-        "placer": placer,
-        "voter": voter,
+        "placer": about.placer,
+        "voter": about.voter,
         "labels": row.labels,
         "version": info.map(|i| i.version.as_str()),
         "capacity": info.map(|i| &i.capacity),

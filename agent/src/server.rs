@@ -1,11 +1,18 @@
-//! The local socket: who may ask, and one task for each request. What is asked is answered in `server/`.
+//! Requests: who may ask, and where each is decided. A client asks any node, on its local socket or over the network; what
+//! only the placer or another node can answer is passed on, in one hop. What is asked is answered in `server/`.
 
 mod cell;
 mod change;
+mod events;
+mod follow;
 mod image;
 mod log;
+mod look;
 mod member;
+mod pass;
+mod passed;
 mod read;
+mod watch;
 
 use std::{
     fs, io,
@@ -17,28 +24,30 @@ use std::{
 
 use gossip::{
     frame::{self, FrameError},
-    wire::{Call, PROTOCOL, Reply, Request},
+    wire::{
+        Call, PROTOCOL, Reply, Request,
+        ask::{Passed, To},
+    },
 };
 use placement::{
-    ids::Principal,
-    ledger::{Refusal, RequestStamp},
+    ids::{NodeId, Principal},
+    ledger::{ROOT, Refusal, RequestStamp},
 };
 use serde_json::Value;
 use tokio::{
-    io::AsyncReadExt,
-    net::{
-        UnixListener, UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{UnixListener, UnixStream, unix::OwnedReadHalf},
     time::timeout,
 };
 
+use self::{pass::Unpassed, read::Read};
 use crate::{
     cell::Cell,
     daemon::{inbox::NodeHandle, placer::PlacerHandle},
     journal::Journal,
     ledger::LedgerHandle,
 };
+pub(crate) use passed::{passed, told};
 
 /// All that answering a request can need.
 pub(crate) struct Services {
@@ -111,9 +120,13 @@ pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
 }
 
 /// Where a call's answer goes. An error to write is the client's going: the call ends with it.
-pub(crate) struct Out(OwnedWriteHalf);
+pub(crate) struct Out(Box<dyn AsyncWrite + Send + Unpin>);
 
 impl Out {
+    pub(crate) fn new(write: impl AsyncWrite + Send + Unpin + 'static) -> Out {
+        Out(Box::new(write))
+    }
+
     pub(crate) async fn send(&mut self, reply: &Reply) -> Result<(), Stopped> {
         frame::write(&mut self.0, reply).await.map_err(Stopped::Frame)
     }
@@ -130,30 +143,56 @@ pub(crate) enum Stopped {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Frame(FrameError),
+    #[error("this node does not place")]
+    NotPlacer(Option<NodeId>),
+}
+
+impl From<Unpassed> for Stopped {
+    fn from(failed: Unpassed) -> Stopped {
+        match failed {
+            Unpassed::Refused(refusal) => Stopped::Refused(refusal),
+            Unpassed::NotPlacer(placer) => Stopped::NotPlacer(placer),
+            Unpassed::Broken(why) => Stopped::Refused(no_quorum(why)),
+        }
+    }
 }
 
 async fn answer(stream: UnixStream, services: &Services) -> Result<(), FrameError> {
     let peer = stream.peer_cred().map_err(FrameError::Broken)?;
     let (mut read, write) = stream.into_split();
-    let mut out = Out(write);
+    let mut out = Out::new(write);
     if peer.uid() != 0 {
         return refuse(peer.uid(), &mut read, &mut out).await;
     }
+    client(read, out, Principal(ROOT.into()), services).await
+}
+
+/// Serves one request of `principal`, of whom whoever calls this has made sure.
+pub(crate) async fn client(
+    mut read: impl AsyncRead + Unpin,
+    mut out: Out,
+    principal: Principal,
+    services: &Services,
+) -> Result<(), FrameError> {
     let request = match frame::read::<Request>(&mut read).await {
-        Ok(Some(request)) => request,
+        Ok(Some(request)) => Request { principal: Some(principal), ..request },
         Ok(None) => return Ok(()),
         Err(FrameError::Broken(error)) => return Err(FrameError::Broken(error)),
         Err(error) => return finish(&mut out, Err(invalid(error.to_string()).into())).await,
     };
     let result = match admit(&request) {
         Ok(stamp) => tokio::select! {
-            result = call(request.call, stamp, services, &mut out) => result,
-            // A client sends one frame: whatever else comes, at first its end, is its going.
-            _ = frame::read::<Value>(&mut read) => return Ok(()),
+            result = call(request, stamp, services, &mut out) => result,
+            () = gone(&mut read) => return Ok(()),
         },
         Err(refusal) => Err(refusal.into()),
     };
     finish(&mut out, result).await
+}
+
+/// A client sends one frame: whatever else comes, at first its end, is its going.
+async fn gone(read: &mut (impl AsyncRead + Unpin)) {
+    let _ = frame::read::<Value>(read).await;
 }
 
 /// Whom the kernel does not call root has no credential yet: he hears so once he has asked, but gets neither the agent's
@@ -169,59 +208,68 @@ async fn refuse(uid: u32, read: &mut OwnedReadHalf, out: &mut Out) -> Result<(),
     finish(out, Err(refusal.into())).await
 }
 
-/// Root asks, and is admin.
+/// Who asks what, once.
 fn admit(request: &Request) -> Result<RequestStamp, Refusal> {
     if request.protocol != PROTOCOL {
         let hint = "use the covey that this agent was started from".to_string();
         let message = format!("this agent speaks {PROTOCOL}, the client `{}`", request.protocol);
         return Err(Refusal { code: "invalid".into(), message, hint: Some(hint) });
     }
-    Ok(RequestStamp { principal: Principal("root".into()), id: request.id.clone() })
+    let principal = request.principal.clone();
+    let principal = principal.ok_or_else(|| invalid("the request does not say who asks".to_string()))?;
+    Ok(RequestStamp { principal, id: request.id.clone() })
 }
 
 async fn finish(out: &mut Out, result: Result<(), Stopped>) -> Result<(), FrameError> {
     let last = match result {
         Ok(()) => Reply::End,
         Err(Stopped::Refused(refusal)) => Reply::Error(refusal),
+        Err(Stopped::NotPlacer(placer)) => Reply::NotPlacer { placer },
         Err(Stopped::Frame(error)) => return Err(error),
     };
-    frame::write(&mut out.0, &last).await
+    frame::write(&mut out.0, &last).await?;
+    out.0.shutdown().await.map_err(FrameError::Broken)
 }
 
-async fn call(call: Call, stamp: RequestStamp, services: &Services, out: &mut Out) -> Result<(), Stopped> {
-    match call {
-        Call::Nodes => out.item(read::nodes(services).await?).await,
-        Call::Jobs => out.item(read::jobs(services).await?).await,
-        Call::Job { job } => out.item(read::job(services, &stamp, &job).await?).await,
-        Call::Tasks { job } => out.item(read::tasks(services, &stamp, job.as_ref()).await?).await,
-        Call::Task { job, index } => out.item(read::task(services, &stamp, &job, index).await?).await,
-        Call::Why { job, index } => out.item(read::why(services, &stamp, &job, index).await?).await,
+/// A request of one of this node's clients.
+async fn call(
+    request: Request,
+    stamp: RequestStamp,
+    services: &Services,
+    out: &mut Out,
+) -> Result<(), Stopped> {
+    let images = change::images(services, &request.call)?;
+    let passed = Passed { request, to: To::Placer, images, task: None };
+    let call = &passed.request.call;
+    if let Some(read) = Read::of(call, &stamp) {
+        return out.item(look::look(services, &passed, &read).await?).await;
+    }
+    match call.clone() {
+        Call::Watch { job } => watch::watch(services, &passed, &change::key(&stamp, &job), out).await,
         Call::Events { job, node, since_ms, follow } => {
-            let filter = read::EventFilter { job, node, since_ms };
-            read::events(services, &stamp, &filter, follow, out).await
+            let filter = events::EventFilter::of(&stamp, events::EventFilter { job, node, since_ms });
+            events::all(services, &passed, filter, follow, out).await
         }
-        Call::Watch { job } => read::watch(services, &stamp, &job, out).await,
-        Call::Run { document, owner, create, read } => {
-            out.item(change::run(services, stamp, document, owner, create, read).await?).await
-        }
-        Call::Stop { job, index } => out.item(change::stop(services, stamp, &job, index).await?).await,
-        Call::Restart { job, index } => out.item(change::restart(services, stamp, &job, index).await?).await,
-        Call::Scale { job, count } => out.item(change::scale(services, stamp, &job, count).await?).await,
         Call::Logs { job, index, follow, previous, tail, from } => {
-            let wanted = log::Wanted { index, follow, previous, tail, from };
-            log::logs(services, &stamp, &job, wanted, out).await
+            let wanted = log::Wanted { follow, previous, tail, from };
+            let job = &change::key(&stamp, &job);
+            follow::logs(services, &passed, follow::Index { job, index }, wanted, out).await
         }
         Call::ImageLoad { path, name } => image::load(services, path, name, out).await,
         Call::ImageLs => out.item(image::list(services).await?).await,
         Call::ImageRm { reference } => out.item(image::remove(services, reference).await?).await,
-        Call::Cell => out.item(cell::cell(services)).await,
-        Call::CellSet { lost_after_ms } => out.item(cell::set(services, stamp, lost_after_ms).await?).await,
-        Call::Token { hash, role, name, uses, ttl_ms } => {
-            let wanted = cell::Wanted { hash, role, name, uses, ttl_ms };
-            out.item(cell::token(services, stamp, wanted).await?).await
+        change => {
+            let here = || change::decide(services, &stamp, &change, passed.images.as_ref());
+            out.item(pass::insist(&services.cell, &passed, here).await?).await
         }
-        Call::Label { node, labels } => out.item(member::label(services, stamp, &node, labels).await?).await,
-        Call::NodeRemove { node } => out.item(member::remove(services, stamp, &node).await?).await,
+    }
+}
+
+fn no_quorum(why: String) -> Refusal {
+    Refusal {
+        code: "no_quorum".into(),
+        message: why,
+        hint: Some("the same command may be given again; covey nodes shows who is here and who votes".into()),
     }
 }
 
@@ -246,7 +294,7 @@ mod tests {
             while to.write_all(&[b' '; 4096]).await.is_ok() {}
         });
         let (mut read, write) = server.into_split();
-        refuse(1000, &mut read, &mut Out(write)).await.unwrap();
+        refuse(1000, &mut read, &mut Out::new(write)).await.unwrap();
         drop(read);
         let reply: Reply = frame::read(&mut from).await.unwrap().unwrap();
         assert!(matches!(reply, Reply::Error(refusal) if refusal.code == "denied"));

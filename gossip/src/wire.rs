@@ -27,7 +27,8 @@ pub const PROTOCOL: &str = "covey/1";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     pub protocol: String,
-    /// What the client calls itself. On the local socket the node puts in whom the kernel names, whatever stands here.
+    /// What the client calls itself. The node that takes the request puts in whom the kernel or the certificate names,
+    /// whatever stands here.
     pub principal: Option<Principal>,
     /// Chosen by the client; the same id again does nothing more.
     pub id: RequestId,
@@ -168,7 +169,7 @@ pub struct ReadVersion {
     pub version: Version,
 }
 
-/// A node's answer: any number of `Item`, `Progress` and `Log`, then `End` or `Error`.
+/// A node's answer: any number of `Item`, `Progress` and `Log`, then `End`, `Error` or `NotPlacer`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -196,6 +197,10 @@ pub enum Reply {
     },
     End,
     Error(Refusal),
+    /// Only to a node that passed the request on: this one does not place. Who does, as far as it knows. Nothing was done.
+    NotPlacer {
+        placer: Option<NodeId>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

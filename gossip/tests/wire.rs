@@ -120,6 +120,7 @@ fn replies() -> Vec<Reply> {
             message: "it is version 4 now".into(),
             hint: Some("read it again".into()),
         }),
+        Reply::NotPlacer { placer: Some(NodeId(0xab)) },
     ]
 }
 

@@ -1,12 +1,13 @@
 //! The placer's core: what people want minus what nodes report, as orders to nodes and entries for the ledger.
 //!
 //! PROTOCOL has the rules. What a session holds is in `session`, carrying out a plan in `tell`, what time
-//! alone changes in `silence`, what people read in `rows`, `jobs` and `settled`. Rules 5 and 6 are in `reign`, beside the
+//! alone changes in `silence`, what people read in `rows`, `jobs` and `settled`, what they read without a placer in
+//! `gathered`. Rules 5 and 6 are in `reign`, beside the
 //! core: by it the shell feeds `Activated` and `Deposed`, and outside of these two it tells the core nothing. `company`
 //! says who is in the roster and alive.
 
-mod alone;
 pub mod company;
+mod gathered;
 mod jobs;
 pub mod reign;
 mod rows;
@@ -31,7 +32,7 @@ use placement::{
     why::{Why, why},
 };
 
-pub use alone::Own;
+pub use gathered::own;
 pub use jobs::JobRow;
 pub use rows::{NodeRow, TaskRow};
 pub use settled::Settled;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gossip::{
     transport::{Event, Lane, Stream},
-    wire::ask::{OwnPart, Question, Told},
+    wire::ask::{Question, Told},
 };
 use placement::ids::NodeId;
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::{copy, line::Line, ways};
 use crate::{
     cell::Acting,
-    server::Services,
+    server::{self, Services},
     session::{self, AgentEnd},
 };
 
@@ -36,7 +36,12 @@ async fn answer(from: NodeId, lane: Lane, stream: Stream, services: Arc<Services
         Lane::Raft => ways::answer(stream, &cell.ledger).await,
         Lane::Session => placed(from, stream, &services).await,
         Lane::Ask => asked(from, stream, &services).await,
-        Lane::Request => {}
+        Lane::Request => {
+            if let Err(error) = server::passed(stream, from, &services).await {
+                // The node that passed it on went away, or its client did.
+                tracing::debug!("a request that node {from} passed on: {error}");
+            }
+        }
         // The driver's own, and strangers'.
         Lane::Exchange | Lane::Join => {}
     }
@@ -74,22 +79,11 @@ async fn asked(from: NodeId, mut stream: Stream, services: &Services) {
     };
     match question {
         Question::Pull { after, wait_ms } => copy::answer(stream, &services.cell, after, wait_ms).await,
-        Question::Own => {
-            let applied = services.cell.state().applied;
-            let own = services.node.read(move |core| OwnPart {
-                node: core.info().clone(),
-                books: core.books(),
-                usage: core.usage(),
-                tasks: core.reports(),
-                promise: core.promise(),
-                applied,
-            });
-            if let Some(own) = own.await {
-                tell(stream, Told::Own(Box::new(own))).await;
-            }
-        }
-        // Dropped: the other side hears that nobody answers.
-        Question::Join(_) | Question::Renew { .. } | Question::Authority(_) => {}
+        question => match server::told(&question, services).await {
+            Some(told) => tell(stream, told).await,
+            // Dropped: the other side hears that nobody answers.
+            None => tracing::debug!("node {from} asks what nobody answers"),
+        },
     }
 }
 

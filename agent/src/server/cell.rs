@@ -1,16 +1,20 @@
 //! Requests about the cell as a whole: what it is, its settings, and tokens for those who shall get in.
 
-use placement::ledger::{Command, Ledger, Refusal, RequestStamp, Role};
+use std::collections::BTreeSet;
+
+use placement::{
+    ids::NodeId,
+    ledger::{Command, Ledger, RequestStamp, Role},
+};
 use serde_json::{Value, json};
 
-use super::{Services, change::propose};
+use super::{Services, change::propose, pass::Unpassed};
 use crate::clock;
 
 /// `covey cell`.
-pub(super) fn cell(services: &Services) -> Value {
-    let ledger = services.ledger.state();
+pub(super) fn cell(ledger: &Ledger, voters: &BTreeSet<NodeId>) -> Value {
     let name = |id| ledger.roster.get(&id).map_or_else(|| id.to_string(), |member| member.name.clone());
-    let voters: Vec<String> = services.ledger.voters().into_iter().map(name).collect();
+    let voters: Vec<String> = voters.iter().copied().map(name).collect();
     let cell = ledger.cell.as_ref();
     json!({
         "id": cell.map(|cell| &cell.id),
@@ -19,7 +23,7 @@ pub(super) fn cell(services: &Services) -> Value {
         "placer": ledger.placer.map(name),
         "voters": voters,
         "nodes": ledger.roster.len(),
-        "settings": settings(&ledger),
+        "settings": settings(ledger),
     })
 }
 
@@ -30,16 +34,16 @@ fn settings(ledger: &Ledger) -> Value {
 /// `covey cell set lost-after=1s`.
 pub(super) async fn set(
     services: &Services,
-    stamp: RequestStamp,
+    stamp: &RequestStamp,
     lost_after_ms: Option<u64>,
-) -> Result<Value, Refusal> {
+) -> Result<Value, Unpassed> {
     let by = stamp.principal.0.clone();
     let (_, changed) = propose(services, stamp, Command::Set { lost_after_ms }).await?;
     if changed {
         let now = settings(&services.ledger.state());
         services.journal.node("cell_set", format!("{by} changed the cell's settings to {now}"));
     }
-    let mut document = cell(services);
+    let mut document = cell(&services.ledger.state(), &services.ledger.voters());
     document["changed"] = json!(changed);
     Ok(document)
 }
@@ -56,9 +60,9 @@ pub(super) struct Wanted {
 /// `covey token`.
 pub(super) async fn token(
     services: &Services,
-    stamp: RequestStamp,
+    stamp: &RequestStamp,
     wanted: Wanted,
-) -> Result<Value, Refusal> {
+) -> Result<Value, Unpassed> {
     let Wanted { hash, role, name, uses, ttl_ms } = wanted;
     let by = stamp.principal.0.clone();
     let command = Command::Token { hash: hash.clone(), role, name: name.clone(), uses, ttl_ms };

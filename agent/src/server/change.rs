@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use gossip::wire::{JobName, ReadVersion};
+use gossip::wire::{Call, JobName, ReadVersion};
 use placement::{
     ids::JobKey,
     job::Job,
@@ -10,31 +10,84 @@ use placement::{
 };
 use serde_json::{Value, json};
 
-use super::{Services, invalid};
-use crate::clock;
+use super::{Services, cell, invalid, member, pass::Unpassed};
+use crate::{
+    clock,
+    ledger::{ProposeError, Role},
+};
 
-/// `covey run`.
-pub(super) async fn run(
+/// Decides about a change, if this node leads: it is committed when this returns.
+pub(super) async fn decide(
     services: &Services,
-    stamp: RequestStamp,
-    document: Value,
-    owner: Option<String>,
+    stamp: &RequestStamp,
+    call: &Call,
+    images: Option<&BTreeMap<String, String>>,
+) -> Result<Value, Unpassed> {
+    match call {
+        Call::Run { document, owner, create, read } => {
+            let wish = Wish { owner: owner.as_ref(), create: *create, read: *read };
+            run(services, stamp, document, wish, images.cloned().unwrap_or_default()).await
+        }
+        Call::Stop { job, index } => {
+            let job = key(stamp, job);
+            let command = Command::Stop { job: job.clone(), index: *index };
+            change(services, stamp, command, job, "stopped", &which("stopped", *index)).await
+        }
+        Call::Restart { job, index } => {
+            let job = key(stamp, job);
+            let command = Command::Restart { job: job.clone(), index: *index };
+            change(services, stamp, command, job, "restarted", &which("restarted", *index)).await
+        }
+        Call::Scale { job, count } => {
+            let job = key(stamp, job);
+            let command = Command::Scale { job: job.clone(), count: *count, expect: Expect::Any };
+            change(services, stamp, command, job, "scaled", &format!("scaled it to {count}")).await
+        }
+        Call::CellSet { lost_after_ms } => cell::set(services, stamp, *lost_after_ms).await,
+        Call::Token { hash, role, name, uses, ttl_ms } => {
+            let (hash, name) = (hash.clone(), name.clone());
+            let wanted = cell::Wanted { hash, role: *role, name, uses: *uses, ttl_ms: *ttl_ms };
+            cell::token(services, stamp, wanted).await
+        }
+        Call::Label { node, labels } => member::label(services, stamp, node, labels.clone()).await,
+        Call::NodeRemove { node } => member::remove(services, stamp, node).await,
+        _ => Err(invalid("the placer does not decide about this".to_string()).into()),
+    }
+}
+
+/// For a `Run`: what its images are, from what the node that took it has.
+pub(super) fn images(services: &Services, call: &Call) -> Result<Option<BTreeMap<String, String>>, Refusal> {
+    let Call::Run { document, .. } = call else { return Ok(None) };
+    resolve(services, &Job::from_document(document)?).map(Some)
+}
+
+/// How a `Run` goes with what there is.
+struct Wish<'a> {
+    owner: Option<&'a String>,
     create: bool,
     read: Option<ReadVersion>,
-) -> Result<Value, Refusal> {
-    let job = Job::from_document(&document)?;
-    let key = JobKey { owner: owner.unwrap_or_else(|| stamp.principal.0.clone()), name: job.name.clone() };
-    let images = resolve(services, &job)?;
-    let expect = match read {
-        Some(ReadVersion { uid, version }) if !create => Expect::Version { uid, version },
+}
+
+async fn run(
+    services: &Services,
+    stamp: &RequestStamp,
+    document: &Value,
+    wish: Wish<'_>,
+    images: BTreeMap<String, String>,
+) -> Result<Value, Unpassed> {
+    let job = Job::from_document(document).map_err(Refusal::from)?;
+    let owner = wish.owner.unwrap_or(&stamp.principal.0).clone();
+    let key = JobKey { owner, name: job.name.clone() };
+    let expect = match wish.read {
+        Some(ReadVersion { uid, version }) if !wish.create => Expect::Version { uid, version },
         _ => Expect::Absent,
     };
     let was = services.ledger.state().jobs.get(&key).filter(|r| !r.stopped).map(|r| (r.uid, r.version));
-    let by = stamp.principal.0.clone();
-    let command = Command::Submit { job: key.clone(), document, images, expect };
+    let by = &stamp.principal.0;
+    let command = Command::Submit { job: key.clone(), document: document.clone(), images, expect };
     let (done, changed) = propose(services, stamp, command).await?;
     let Some((uid, version)) = done else {
-        return Err(invalid(format!("the ledger did not say which version of {key} counts now")));
+        return Err(invalid(format!("the ledger did not say which version of {key} counts now")).into());
     };
     let was =
         was.filter(|(old, _)| *old == uid).map(|(_, v)| v.number).filter(|n| !changed || *n < version.number);
@@ -48,49 +101,6 @@ pub(super) async fn run(
     Ok(json!({
         "name": key.name, "owner": key.owner, "uid": uid, "version": version.number, "was": was, "changed": changed,
     }))
-}
-
-/// `covey stop JOB[/I]`.
-pub(super) async fn stop(
-    services: &Services,
-    stamp: RequestStamp,
-    job: &JobName,
-    index: Option<u32>,
-) -> Result<Value, Refusal> {
-    let key = key(&stamp, job);
-    change(
-        services,
-        stamp,
-        Command::Stop { job: key.clone(), index },
-        key,
-        "stopped",
-        &which("stopped", index),
-    )
-    .await
-}
-
-/// `covey restart JOB[/I]`.
-pub(super) async fn restart(
-    services: &Services,
-    stamp: RequestStamp,
-    job: &JobName,
-    index: Option<u32>,
-) -> Result<Value, Refusal> {
-    let key = key(&stamp, job);
-    let text = which("restarted", index);
-    change(services, stamp, Command::Restart { job: key.clone(), index }, key, "restarted", &text).await
-}
-
-/// `covey scale JOB N`.
-pub(super) async fn scale(
-    services: &Services,
-    stamp: RequestStamp,
-    job: &JobName,
-    count: u32,
-) -> Result<Value, Refusal> {
-    let key = key(&stamp, job);
-    let command = Command::Scale { job: key.clone(), count, expect: Expect::Any };
-    change(services, stamp, command, key, "scaled", &format!("scaled it to {count}")).await
 }
 
 /// A job's name as its owner means it.
@@ -108,13 +118,13 @@ fn which(done: &str, index: Option<u32>) -> String {
 
 async fn change(
     services: &Services,
-    stamp: RequestStamp,
+    stamp: &RequestStamp,
     command: Command,
     key: JobKey,
     kind: &str,
     text: &str,
-) -> Result<Value, Refusal> {
-    let by = stamp.principal.0.clone();
+) -> Result<Value, Unpassed> {
+    let by = &stamp.principal.0;
     let (done, changed) = propose(services, stamp, command).await?;
     if changed {
         services.journal.job(kind, &key.owner, &key.name, format!("{by} {text}"));
@@ -125,22 +135,30 @@ async fn change(
 
 pub(super) type Done = (Option<(placement::ids::Uid, placement::ids::Version)>, bool);
 
+/// Commits it, if whoever asks may have it done.
 pub(super) async fn propose(
     services: &Services,
-    stamp: RequestStamp,
+    stamp: &RequestStamp,
     command: Command,
-) -> Result<Done, Refusal> {
-    let entry = Entry { request: Some(stamp), at_ms: clock::now().wall_ms, command };
+) -> Result<Done, Unpassed> {
+    // Whoever does not lead does not know the newest grants.
+    if let Role::Follower { leader } = *services.ledger.role().borrow() {
+        return Err(Unpassed::NotPlacer(leader.filter(|node| *node != services.cell.me())));
+    }
+    if let Err(refusal) = services.ledger.state().may(&stamp.principal, &command) {
+        services.journal.node("denied", format!("{}: {refusal}", stamp.principal.0));
+        return Err(refusal.into());
+    }
+    let entry = Entry { request: Some(stamp.clone()), at_ms: clock::now().wall_ms, command };
     match services.ledger.propose(&entry).await {
         Ok(Answer::Done { job, changed, .. }) => Ok((job, changed)),
-        Ok(Answer::Refused(refusal)) => Err(refusal),
-        Err(error) => Err(Refusal {
-            code: "no_quorum".into(),
-            message: format!("the ledger could not commit it: {error}"),
-            hint: Some(
-                "nothing was changed, or it will be done once: the same command may be given again".into(),
-            ),
-        }),
+        Ok(Answer::Refused(refusal)) => Err(refusal.into()),
+        Err(ProposeError::NotLeader { leader }) => Err(Unpassed::NotPlacer(leader)),
+        Err(error @ (ProposeError::TooLarge { .. } | ProposeError::Encode(_))) => {
+            Err(invalid(error.to_string()).into())
+        }
+        // It may be in the ledger or not: the same request again does it once.
+        Err(error) => Err(Unpassed::Broken(format!("its ledger could not commit it: {error}"))),
     }
 }
 

@@ -1,21 +1,18 @@
-//! `covey logs`: bytes from the segments of a task's runs, from run to run while somebody follows.
+//! What of a task's log is on this node: bytes from the segments of its runs, from run to run while somebody follows.
 
 use std::{path::PathBuf, time::Duration};
 
-use gossip::wire::{JobName, LogPlace, LogStream, Reply};
+use gossip::wire::{LogPlace, LogStream, Reply};
 use oci::logs as segments;
-use placement::{
-    ids::{JobKey, TaskKey},
-    ledger::{Refusal, RequestStamp},
-};
+use placement::{ids::TaskKey, ledger::Refusal};
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{Out, Services, Stopped, change::key, invalid, read::task_key};
+use super::{Out, Services, Stopped, invalid};
 use crate::{event::RunId, logs};
 
 /// What of a task's log.
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    pub(super) index: u32,
     pub(super) follow: bool,
     pub(super) previous: bool,
     pub(super) tail: Option<u64>,
@@ -27,25 +24,24 @@ const CHUNK: usize = 64 << 10;
 /// Between two looks for more. Watching files would need an inotify instance for each follower, and there are few.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-pub(super) async fn logs(
+/// Sends what there is on this node, and with `follow` what comes, from run to run, until the copy here has ended for
+/// good. `place` follows what was sent. Returns whether there was any log.
+pub(super) async fn here(
     services: &Services,
-    stamp: &RequestStamp,
-    job: &JobName,
-    wanted: Wanted,
+    task: TaskKey,
+    wanted: &Wanted,
+    place: &mut Option<LogPlace>,
     out: &mut Out,
-) -> Result<(), Stopped> {
-    let job = key(stamp, job);
-    let task = task_key(services, &job, wanted.index)?;
+) -> Result<bool, Stopped> {
     let follow = wanted.follow || wanted.from.is_some();
     let mut reader = loop {
+        // Asked before the look: what was begun until the end is then found too.
+        let over = !follow || over(services, task).await;
         let runs = runs(services, task).await?;
-        match Reader::begin(&runs, &wanted) {
+        match Reader::begin(&runs, wanted) {
             Some(reader) => break reader,
-            None if wanted.previous => {
-                return Err(nothing(&job, &wanted, "has not been restarted here").into());
-            }
-            None if follow && !over(services, task).await => sleep(LOOK_AGAIN).await,
-            None => return Err(nothing(&job, &wanted, "has not run on this node, or too long ago").into()),
+            None if over || wanted.previous => return Ok(false),
+            None => sleep(LOOK_AGAIN).await,
         }
     };
     loop {
@@ -55,21 +51,20 @@ pub(super) async fn logs(
             true => runs(services, task).await?.into_iter().find(|(run, _)| *run > reader.run),
             false => None,
         };
-        while reader.send_some(out).await? {}
+        while reader.send_some(out).await? {
+            *place = Some(reader.place());
+        }
         match newer {
             Some((run, dir)) => reader.go_on(run, dir),
-            None if over => return Ok(()),
+            None if over => return Ok(true),
             None => sleep(LOOK_AGAIN).await,
         }
     }
 }
 
-fn nothing(job: &JobKey, wanted: &Wanted, why: &str) -> Refusal {
-    Refusal {
-        code: "not_found".into(),
-        message: format!("no log of {}/{}: the task {why}", job.name, wanted.index),
-        hint: Some(format!("covey why {}/{} says whether it runs", job.name, wanted.index)),
-    }
+/// The newest run that has logs here.
+pub(super) async fn newest(services: &Services, task: TaskKey) -> Result<Option<RunId>, Refusal> {
+    Ok(runs(services, task).await?.pop().map(|(run, _)| run))
 }
 
 /// The task's runs that have logs here, the oldest first.
@@ -81,17 +76,10 @@ async fn runs(services: &Services, task: TaskKey) -> Result<Vec<(RunId, PathBuf)
         .map_err(|e| invalid(e.to_string()))
 }
 
-/// Whether the task has ended for good, and nothing more will be written.
+/// Whether the copy here has ended for good, and nothing more will be written.
 async fn over(services: &Services, task: TaskKey) -> bool {
     let report = services.node.read(move |core| core.report(task)).await.flatten();
-    match report {
-        Some(report) => report.state.is_final(),
-        None => {
-            // Not on this node: over, unless it is still to come.
-            let ledger = services.ledger.state();
-            !ledger.job_of(task.uid).is_some_and(|(_, record)| record.wanted().any(|i| i == task.index))
-        }
-    }
+    report.is_none_or(|report| report.state.is_final())
 }
 
 /// A place in one run's log.
@@ -112,8 +100,12 @@ impl Reader {
             let from = [segments::From::Offset(place.stdout), segments::From::Offset(place.stderr)];
             return match known {
                 Some((run, dir)) => Some(Reader { run: *run, dir: dir.clone(), from }),
-                // Gone meanwhile: what came after it is what there is.
-                None => runs.first().map(|(run, dir)| Reader::at_start(*run, dir.clone())),
+                // Gone meanwhile, or on another node: what came after it is what there is.
+                None => {
+                    let read: Option<RunId> = place.run.parse().ok();
+                    let mut later = runs.iter().filter(|(run, _)| read.is_none_or(|read| *run > read));
+                    later.next().map(|(run, dir)| Reader::at_start(*run, dir.clone()))
+                }
             };
         }
         let back = usize::from(wanted.previous);
@@ -123,6 +115,15 @@ impl Reader {
 
     fn at_start(run: RunId, dir: PathBuf) -> Reader {
         Reader { run, dir, from: [segments::From::Offset(0); 2] }
+    }
+
+    /// How far it has got.
+    fn place(&self) -> LogPlace {
+        let offset = |from: segments::From| match from {
+            segments::From::Offset(offset) => offset,
+            segments::From::Tail(_) => 0,
+        };
+        LogPlace { run: self.run.to_string(), stdout: offset(self.from[0]), stderr: offset(self.from[1]) }
     }
 
     fn go_on(&mut self, run: RunId, dir: PathBuf) {

@@ -10,20 +10,20 @@ use placement::{
 };
 use serde_json::{Value, json};
 
-use super::{Services, change::propose, invalid};
+use super::{Services, change::propose, invalid, pass::Unpassed};
 
 /// `covey label NODE k=v k-`.
 pub(super) async fn label(
     services: &Services,
-    stamp: RequestStamp,
+    stamp: &RequestStamp,
     node: &str,
     labels: BTreeMap<String, Option<String>>,
-) -> Result<Value, Refusal> {
+) -> Result<Value, Unpassed> {
     let id = find(&services.ledger.state(), node)?;
     let parts = labels.iter().flat_map(|(key, value)| [Some(key.as_str()), value.as_deref()]);
     if let Some(bad) = parts.flatten().find(|part| !is_node_label(part)) {
         let message = format!("`{bad}` cannot be in a label: it is made of letters, digits and . _ - / : +");
-        return Err(invalid(message));
+        return Err(invalid(message).into());
     }
     let by = stamp.principal.0.clone();
     let shown: Vec<String> = labels
@@ -44,14 +44,14 @@ pub(super) async fn label(
 }
 
 /// `covey node rm NAME`. To be decided by the placer: who is gone for it runs nothing that counts.
-pub(super) async fn remove(services: &Services, stamp: RequestStamp, node: &str) -> Result<Value, Refusal> {
+pub(super) async fn remove(services: &Services, stamp: &RequestStamp, node: &str) -> Result<Value, Unpassed> {
     let id = match find(&services.ledger.state(), node) {
         Ok(id) => id,
         // The same request again, after it was done.
-        Err(_) if was_done(&services.ledger.state(), &stamp) => {
+        Err(_) if was_done(&services.ledger.state(), stamp) => {
             return Ok(json!({"id": null, "name": node, "changed": true}));
         }
-        Err(refusal) => return Err(refusal),
+        Err(refusal) => return Err(refusal.into()),
     };
     let rows = services.placer.read(|core| core.nodes()).await.unwrap_or_default();
     if let Some(row) = rows.iter().find(|row| row.id == id && row.standing != Standing::Gone) {
@@ -61,7 +61,8 @@ pub(super) async fn remove(services: &Services, stamp: RequestStamp, node: &str)
             Some(
                 "`covey leave` on it makes it leave; one that just died is gone after the cell's lost-after",
             ),
-        ));
+        )
+        .into());
     }
     let name = services.ledger.state().roster.get(&id).map_or_else(|| node.into(), |m| m.name.clone());
     let by = stamp.principal.0.clone();

@@ -1,90 +1,170 @@
-//! Requests that change nothing: what the placer has seen, and what happened here.
+//! Requests that change nothing and are answered by one document: what is asked, and how it is shown. Where it is looked
+//! for is `look`'s.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use gossip::wire::{EventRecord, JobName, Reply};
+use gossip::wire::Call;
 use placement::{
-    ids::{JobKey, TaskKey},
-    ledger::{Refusal, RequestStamp},
-    why,
+    ids::{JobKey, NodeId, TaskKey},
+    ledger::{Ledger, Refusal, RequestStamp},
+    view::Standing,
+    why::{self, Why},
 };
-use serde_json::{Value, json};
-use tokio::{sync::broadcast::error::RecvError, time::timeout};
+use serde_json::Value;
 
-use super::{Out, Services, Stopped, change::key, invalid};
+use super::{cell::cell, change::key};
 use crate::{
-    api, clock,
-    core::place::{Own, PlaceCore, Settled},
+    api,
+    core::place::{JobRow, NodeRow, PlaceCore, Settled, TaskRow},
+    event::Now,
 };
 
-/// A reader waits no longer than this for the placer to have seen what the ledger has applied, and all nodes.
-const CATCH_UP: Duration = Duration::from_millis(200);
+/// What is asked, names as their owner means them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Read {
+    Cell,
+    Nodes,
+    Jobs,
+    Job(JobKey),
+    Tasks(Option<JobKey>),
+    Task(JobKey, u32),
+    /// Why each of a job's tasks, or one of them, is not running. `asker` is whose jobs go by their bare names.
+    Why {
+        job: JobKey,
+        index: Option<u32>,
+        asker: String,
+    },
+}
 
-/// What the placer's core shows now; while none acts, what this node knows by itself, and that it is stale. Who changed
-/// something and then looks sees the change.
-async fn look<T: Send + 'static>(
-    services: &Services,
-    look: impl FnOnce(&PlaceCore) -> T + Send + 'static,
-) -> Result<(T, bool), Refusal> {
-    let applied = services.ledger.state().applied;
-    let _ = timeout(CATCH_UP, async {
-        let mut changed = services.placer.changed();
-        // Right after a start nobody acts yet, and then the nodes have not reported yet: that is a moment.
-        let behind = move |core: &PlaceCore| {
-            core.view().is_none_or(|(intent, view)| intent.applied < applied || !view.complete())
+/// What a core shows of it.
+pub(super) struct Rows {
+    what: What,
+    /// Members of which it has heard nothing that counts.
+    missing: Vec<String>,
+}
+
+enum What {
+    Cell,
+    Nodes(Vec<NodeRow>),
+    Jobs(Vec<JobRow>),
+    Job(Option<JobRow>, Vec<TaskRow>, Option<Settled>),
+    Tasks(Vec<TaskRow>),
+    Why(Vec<(Option<Why>, TaskRow)>),
+}
+
+/// By whose eyes it was seen.
+pub(super) struct Seen {
+    /// What the core that was looked at goes by.
+    pub(super) ledger: Arc<Ledger>,
+    /// No placer could be asked.
+    pub(super) stale: bool,
+    /// Who places, if that is known.
+    pub(super) placer: Option<NodeId>,
+    pub(super) voters: BTreeSet<NodeId>,
+    /// Whom membership sees, and where.
+    pub(super) alive: BTreeSet<NodeId>,
+    pub(super) addresses: BTreeMap<NodeId, String>,
+    pub(super) now: Now,
+}
+
+impl Read {
+    /// None: it is not a question of this kind.
+    pub(super) fn of(call: &Call, stamp: &RequestStamp) -> Option<Read> {
+        Some(match call {
+            Call::Cell => Read::Cell,
+            Call::Nodes => Read::Nodes,
+            Call::Jobs => Read::Jobs,
+            Call::Job { job } => Read::Job(key(stamp, job)),
+            Call::Tasks { job } => Read::Tasks(job.as_ref().map(|job| key(stamp, job))),
+            Call::Task { job, index } => Read::Task(key(stamp, job), *index),
+            Call::Why { job, index } => {
+                Read::Why { job: key(stamp, job), index: *index, asker: stamp.principal.0.clone() }
+            }
+            _ => return None,
+        })
+    }
+
+    pub(super) fn look(&self, core: &PlaceCore) -> Rows {
+        let what = match self {
+            Read::Cell => What::Cell,
+            Read::Nodes => What::Nodes(core.nodes()),
+            Read::Jobs => What::Jobs(core.jobs()),
+            Read::Job(job) => What::Job(core.job(job), core.tasks_of(job), core.settled(job)),
+            Read::Tasks(None) => What::Tasks(core.tasks()),
+            Read::Tasks(Some(job)) | Read::Task(job, _) => What::Tasks(core.tasks_of(job)),
+            Read::Why { job, index, asker } => {
+                let asked =
+                    core.tasks_of(job).into_iter().filter(|row| index.is_none_or(|i| i == row.key.index));
+                let about = |row: &TaskRow| {
+                    let (intent, view) = core.view()?;
+                    Some(why::why(intent, view, job, Some(row.key.index), asker))
+                };
+                What::Why(asked.map(|row| (about(&row), row)).collect())
+            }
         };
-        while services.placer.read(behind).await == Some(true) && changed.changed().await.is_ok() {}
-    })
-    .await;
-    let ending = || invalid("the agent is ending".to_string());
-    let seen = services.placer.read(|core| match core.activation() {
-        Some(_) => Ok(look(core)),
-        None => Err(look),
-    });
-    match seen.await.ok_or_else(ending)? {
-        Ok(seen) => Ok((seen, false)),
-        Err(look) => {
-            let own = services.node.read(Own::of).await.ok_or_else(ending)?;
-            Ok((look(&PlaceCore::alone(services.ledger.state(), own, clock::now())), true))
+        let nodes = core.view().into_iter().flat_map(|(_, view)| view.nodes.values());
+        let missing = nodes.filter(|n| n.standing != Standing::Live).map(|n| n.name.clone()).collect();
+        Rows { what, missing }
+    }
+
+    /// The document of INTERFACES.
+    ///
+    /// # Errors
+    /// There is no such job or task.
+    pub(super) fn show(&self, rows: Rows, seen: &Seen) -> Result<Value, Refusal> {
+        let record = |job| seen.ledger.jobs.get(job);
+        let one = |document| api::one(document, seen.stale, &rows.missing);
+        let list = |items| api::answer(seen.now, seen.stale, &rows.missing, items);
+        match (self, rows.what) {
+            (Read::Job(job), What::Job(row, tasks, settled)) => {
+                // Only a placer knows how a job stands: who gathers may not have heard of what runs elsewhere.
+                let settled = settled.filter(|_| !seen.stale);
+                match (row, record(job)) {
+                    (Some(row), Some(record)) => {
+                        Ok(one(api::whole_job(&row, record, &tasks, settled.as_ref())))
+                    }
+                    (None, Some(_)) => Err(behind(job)),
+                    (_, None) => Err(no_such_job(job)),
+                }
+            }
+            (Read::Tasks(Some(job)), What::Tasks(_)) if record(job).is_none() => Err(no_such_job(job)),
+            (Read::Task(job, index), What::Tasks(rows)) => {
+                let row = rows.iter().find(|row| row.key.index == *index);
+                row.map(|row| one(api::task(row))).ok_or_else(|| no_such_task(&seen.ledger, job, *index))
+            }
+            (Read::Why { job, .. }, What::Why(found)) if found.is_empty() && record(job).is_none() => {
+                Err(no_such_job(job))
+            }
+            (Read::Why { job, index: Some(index), .. }, What::Why(found)) => {
+                let found = found.first();
+                found
+                    .map(|(why, row)| one(api::why(row, why.as_ref())))
+                    .ok_or_else(|| no_such_task(&seen.ledger, job, *index))
+            }
+            (_, What::Cell) => Ok(one(cell(&seen.ledger, &seen.voters))),
+            (_, What::Nodes(rows)) => Ok(list(rows.iter().map(|row| node(row, seen)).collect())),
+            (_, What::Jobs(rows)) => Ok(list(rows.iter().map(api::job).collect())),
+            (_, What::Tasks(rows)) => Ok(list(rows.iter().map(api::task).collect())),
+            (_, What::Why(found)) => {
+                Ok(list(found.iter().map(|(why, row)| api::why(row, why.as_ref())).collect()))
+            }
+            (_, What::Job(..)) => Err(super::invalid("the answer is not what was asked for".to_string())),
         }
     }
 }
 
-pub(super) async fn nodes(services: &Services) -> Result<Value, Refusal> {
-    let (rows, stale) = look(services, PlaceCore::nodes).await?;
-    let placer = services.ledger.state().placer;
-    // One voter, and it leads or nobody does.
-    let items =
-        rows.iter().map(|row| api::node(row, !stale && placer == Some(row.id), placer == Some(row.id)));
-    Ok(api::answer(clock::now(), stale, items.collect()))
-}
-
-pub(super) async fn jobs(services: &Services) -> Result<Value, Refusal> {
-    let (rows, stale) = look(services, PlaceCore::jobs).await?;
-    Ok(api::answer(clock::now(), stale, rows.iter().map(api::job).collect()))
-}
-
-pub(super) async fn job(services: &Services, stamp: &RequestStamp, job: &JobName) -> Result<Value, Refusal> {
-    Ok(whole(services, &key(stamp, job)).await?.0)
-}
-
-/// A job's document, and whether it is settled.
-async fn whole(services: &Services, job: &JobKey) -> Result<(Value, Option<Settled>), Refusal> {
-    let name = job.clone();
-    let see = move |core: &PlaceCore| (core.job(&name), core.tasks_of(&name), core.settled(&name));
-    let ((row, tasks, settled), stale) = look(services, see).await?;
-    // Only a placer knows how a job stands: one node may not have heard of what runs elsewhere.
-    let settled = settled.filter(|_| !stale);
-    let ledger = services.ledger.state();
-    match (row, ledger.jobs.get(job)) {
-        (Some(row), Some(record)) => Ok((api::whole_job(&row, record, &tasks, settled.as_ref()), settled)),
-        (None, Some(_)) => Err(Refusal {
-            code: "no_quorum".into(),
-            message: format!("the job {job} is known, but no placer acts that could say how it stands"),
-            hint: Some("try again in a moment; covey nodes shows who places".into()),
-        }),
-        (_, None) => Err(no_such_job(job)),
-    }
+fn node(row: &NodeRow, seen: &Seen) -> Value {
+    let about = api::About {
+        placer: seen.placer == Some(row.id),
+        voter: seen.voters.contains(&row.id),
+        alive: seen.alive.contains(&row.id),
+        stale: seen.stale,
+        addr: seen.addresses.get(&row.id).map(String::as_str),
+    };
+    api::node(row, &about)
 }
 
 pub(super) fn no_such_job(job: &JobKey) -> Refusal {
@@ -95,172 +175,30 @@ pub(super) fn no_such_job(job: &JobKey) -> Refusal {
     }
 }
 
-pub(super) async fn tasks(
-    services: &Services,
-    stamp: &RequestStamp,
-    job: Option<&JobName>,
-) -> Result<Value, Refusal> {
-    let only = job.map(|job| key(stamp, job));
-    if let Some(job) = &only
-        && !services.ledger.state().jobs.contains_key(job)
-    {
-        return Err(no_such_job(job));
-    }
-    let see = move |core: &PlaceCore| match &only {
-        Some(job) => core.tasks_of(job),
-        None => core.tasks(),
-    };
-    let (rows, stale) = look(services, see).await?;
-    Ok(api::answer(clock::now(), stale, rows.iter().map(api::task).collect()))
-}
-
-pub(super) async fn task(
-    services: &Services,
-    stamp: &RequestStamp,
-    job: &JobName,
-    index: u32,
-) -> Result<Value, Refusal> {
-    let job = key(stamp, job);
-    let name = job.clone();
-    let (rows, _) = look(services, move |core| core.tasks_of(&name)).await?;
-    if let Some(row) = rows.iter().find(|row| row.key.index == index) {
-        return Ok(api::task(row));
-    }
-    match services.ledger.state().jobs.get(&job) {
-        None => Err(no_such_job(&job)),
-        Some(record) => Err(Refusal {
-            code: "not_found".into(),
-            message: match record.stopped {
-                true => format!("{job} has no task {index}: the job is stopped"),
-                false => format!("{job} has no task {index}: it wants {}, from index 0", record.count()),
-            },
-            hint: Some(format!("covey tasks {job} shows those that there are")),
-        }),
+fn no_such_task(ledger: &Ledger, job: &JobKey, index: u32) -> Refusal {
+    let Some(record) = ledger.jobs.get(job) else { return no_such_job(job) };
+    Refusal {
+        code: "not_found".into(),
+        message: match record.stopped {
+            true => format!("{job} has no task {index}: the job is stopped"),
+            false => format!("{job} has no task {index}: it wants {}, from index 0", record.count()),
+        },
+        hint: Some(format!("covey tasks {job} shows those that there are")),
     }
 }
 
-/// Why each of a job's tasks, or one of them, is not running; one document for one, a list for several.
-pub(super) async fn why(
-    services: &Services,
-    stamp: &RequestStamp,
-    job: &JobName,
-    index: Option<u32>,
-) -> Result<Value, Refusal> {
-    let job = key(stamp, job);
-    let (name, asker) = (job.clone(), stamp.principal.0.clone());
-    let see = move |core: &PlaceCore| {
-        let rows = core.tasks_of(&name);
-        let asked = rows.into_iter().filter(|row| index.is_none_or(|i| i == row.key.index));
-        let about =
-            |index| core.view().map(|(intent, view)| why::why(intent, view, &name, Some(index), &asker));
-        asked.map(|row| (about(row.key.index), row)).collect::<Vec<_>>()
-    };
-    let (found, stale) = look(services, see).await?;
-    if found.is_empty() && !services.ledger.state().jobs.contains_key(&job) {
-        return Err(no_such_job(&job));
-    }
-    let items: Vec<Value> = found.iter().map(|(why, row)| api::why(row, why.as_ref())).collect();
-    match index {
-        Some(_) => items.into_iter().next().ok_or_else(|| Refusal {
-            code: "not_found".into(),
-            message: format!("{job} has no task {}", index.unwrap_or_default()),
-            hint: Some(format!("covey tasks {job} shows those that there are")),
-        }),
-        None => Ok(api::answer(clock::now(), stale, items)),
-    }
-}
-
-/// The job's document at once and at each change, until it is settled or cannot be.
-pub(super) async fn watch(
-    services: &Services,
-    stamp: &RequestStamp,
-    job: &JobName,
-    out: &mut Out,
-) -> Result<(), Stopped> {
-    let job = key(stamp, job);
-    let mut changed = services.placer.changed();
-    let mut last = Value::Null;
-    loop {
-        changed.mark_unchanged();
-        let (document, settled) = whole(services, &job).await?;
-        if document != last {
-            out.item(document.clone()).await?;
-            last = document;
-        }
-        if matches!(settled, Some(Settled::Yes | Settled::Never(_))) {
-            return Ok(());
-        }
-        if changed.changed().await.is_err() {
-            return Err(invalid("the agent is ending".to_string()).into());
-        }
-    }
-}
-
-/// Which events are asked for.
-pub(super) struct EventFilter {
-    pub(super) job: Option<JobName>,
-    pub(super) node: Option<String>,
-    pub(super) since_ms: Option<u64>,
-}
-
-impl EventFilter {
-    fn takes(&self, event: &EventRecord) -> bool {
-        let of_job = self.job.as_ref().is_none_or(|wanted| {
-            event.job.as_ref() == Some(&wanted.name)
-                && wanted.owner.as_ref().is_none_or(|o| event.owner.as_ref() == Some(o))
-        });
-        let since = self.since_ms.map(clock::rfc3339);
-        of_job
-            && self.node.as_ref().is_none_or(|node| *node == event.node)
-            // Times of one form compare as text.
-            && since.is_none_or(|since| event.time >= since)
-    }
-}
-
-/// The events that there are as one list, or, followed, an item each for ever.
-pub(super) async fn events(
-    services: &Services,
-    stamp: &RequestStamp,
-    filter: &EventFilter,
-    follow: bool,
-    out: &mut Out,
-) -> Result<(), Stopped> {
-    let filter = EventFilter {
-        job: filter.job.as_ref().map(|job| {
-            let JobKey { owner, name } = key(stamp, job);
-            JobName { owner: Some(owner), name }
-        }),
-        node: filter.node.clone(),
-        since_ms: filter.since_ms,
-    };
-    let (past, mut live) = services.journal.read();
-    let past = past.iter().filter(|event| filter.takes(event)).map(|event| json!(**event));
-    if !follow {
-        return out.item(api::list(clock::now(), past.collect())).await;
-    }
-    for event in past {
-        out.item(event).await?;
-    }
-    loop {
-        match live.recv().await {
-            Ok(event) if filter.takes(&event) => out.send(&Reply::Item(json!(*event))).await?,
-            Ok(_) => {}
-            Err(RecvError::Lagged(missed)) => {
-                return Err(Refusal {
-                    code: "invalid".into(),
-                    message: format!("this reader is too slow: it has missed {missed} events"),
-                    hint: Some("covey events -f --since TIME goes on from there".into()),
-                }
-                .into());
-            }
-            Err(RecvError::Closed) => return Ok(()),
-        }
+/// The ledger has the job, and the core that was looked at has not.
+fn behind(job: &JobKey) -> Refusal {
+    Refusal {
+        code: "no_quorum".into(),
+        message: format!("the job {job} is known, but no placer acts that could say how it stands"),
+        hint: Some("try again in a moment; covey nodes shows who places".into()),
     }
 }
 
 /// The key of an index that the ledger knows.
-pub(super) fn task_key(services: &Services, job: &JobKey, index: u32) -> Result<TaskKey, Refusal> {
-    match services.ledger.state().jobs.get(job) {
+pub(super) fn task_key(ledger: &Ledger, job: &JobKey, index: u32) -> Result<TaskKey, Refusal> {
+    match ledger.jobs.get(job) {
         Some(record) => Ok(TaskKey { uid: record.uid, index }),
         None => Err(no_such_job(job)),
     }

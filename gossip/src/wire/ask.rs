@@ -1,7 +1,10 @@
-//! What one node asks another: one `Question` on a stream of the lane `Ask`, answered by one or more `Told`.
+//! What one node asks another. On the lane `Ask`: one `Question`, answered by one or more `Told`. On the lane `Request`: one
+//! `Passed`, answered by `Reply` frames.
+
+use std::collections::BTreeMap;
 
 use placement::{
-    ids::Activation,
+    ids::{Activation, TaskKey},
     ledger::Refusal,
     node::{Books, NodeInfo},
     resources::Resources,
@@ -10,8 +13,36 @@ use placement::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::join::{Joined, Wanted};
+use super::{
+    Request,
+    join::{Joined, Wanted},
+};
 use crate::tls::{AuthorityKey, PublicKey};
+
+/// A client's request that the node which took it passes on. That node vouches for `request.principal`. Nobody passes it
+/// on a second time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Passed {
+    pub request: Request,
+    pub to: To,
+    /// What each image of a `Run` was resolved to by the node which took it: reference → digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<BTreeMap<String, String>>,
+    /// Which task `Logs` mean: the node's ledger may be behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskKey>,
+}
+
+/// As whom a node is passed a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum To {
+    /// As the placer; if it is not, it answers `NotPlacer`.
+    Placer,
+    /// As itself: about what it runs or has seen. `Logs` end with what there is on this node; followed `Events` begin with
+    /// one `Item` that lists those that there are.
+    Node,
+}
 
 /// One question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +59,8 @@ pub enum Question {
     Renew { public_key: PublicKey },
     /// Keep the cell's authority: the node is about to become a voter. Answered by `Done`.
     Authority(Box<AuthorityKey>),
+    /// Which run of a task is the newest that has logs there.
+    Runs { task: TaskKey },
 }
 
 /// The answer, or a part of it.
@@ -52,6 +85,10 @@ pub enum Told {
     },
     /// It is so, and on disk.
     Done,
+    /// The name of the newest run; none: no run of the task has logs there.
+    Runs {
+        newest: Option<String>,
+    },
     /// The node cannot or will not answer.
     Refused(Refusal),
 }
@@ -67,4 +104,7 @@ pub struct OwnPart {
     pub promise: Activation,
     /// The last entry of the ledger that it has applied.
     pub applied: u64,
+    /// Whether it votes, as far as it knows.
+    #[serde(default)]
+    pub voter: bool,
 }

@@ -1,0 +1,231 @@
+//! `covey logs` through any node: from the node that has them, and on to the next one when the task moves.
+
+use std::time::Duration;
+
+use gossip::wire::{
+    Call, LogPlace, Reply,
+    ask::{Passed, Question, To, Told},
+};
+use placement::{
+    ids::{JobKey, NodeId, TaskKey},
+    ledger::Refusal,
+};
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{
+    Out, Services, Stopped, invalid,
+    log::{self, Wanted},
+    look::look,
+    member::find as find_node,
+    pass::{Unpassed, pass},
+    read::Read,
+};
+use crate::event::RunId;
+
+/// Between two looks for a follower whose task is on its way from one node to another.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// For a node to say whether it has logs of a task.
+const SOON: Duration = Duration::from_millis(300);
+
+/// One index of a job.
+pub(super) struct Index<'a> {
+    pub(super) job: &'a JobKey,
+    pub(super) index: u32,
+}
+
+pub(super) async fn logs(
+    services: &Services,
+    passed: &Passed,
+    about: Index<'_>,
+    mut wanted: Wanted,
+    out: &mut Out,
+) -> Result<(), Stopped> {
+    let follow = wanted.follow || wanted.from.is_some();
+    let mut read: Option<RunId> = None;
+    loop {
+        let (task, likely) = locate(services, passed, &about).await?;
+        let run = find(services, task, likely).await?;
+        match run {
+            Some((node, run)) if read.is_none_or(|read| run > read) => {
+                let mut place = wanted.from.clone();
+                let sent = from_node(services, passed, node, task, &wanted, &mut place, out).await?;
+                let last = place.as_ref().and_then(|place| place.run.parse().ok());
+                // Where the next node's log begins is its beginning. A node that broke off is asked for the rest.
+                read = if sent.whole { Some(last.map_or(run, |last: RunId| last.max(run))) } else { read };
+                if follow && place.is_some() {
+                    (wanted.from, wanted.tail) = (place, None);
+                }
+                match sent {
+                    Sent { any: false, whole: true, .. } if wanted.previous => {
+                        return Err(nothing(&about, "has not been restarted there").into());
+                    }
+                    Sent { whole: true, .. } if !follow => return Ok(()),
+                    Sent { whole: false, why, .. } if !follow => return Err(broken(&about, &why).into()),
+                    _ => {}
+                }
+            }
+            None if !follow => {
+                return Err(
+                    nothing(&about, "has not run on a node that could be asked, or too long ago").into()
+                );
+            }
+            _ => {}
+        }
+        // What a follower read to its end may go on elsewhere, while the index is wanted.
+        if !services.ledger.state().job_of(task.uid).is_some_and(|(_, r)| r.wanted().any(|i| i == task.index))
+        {
+            return match read {
+                Some(_) => Ok(()),
+                None => Err(nothing(&about, "has not run on a node that could be asked").into()),
+            };
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Which task it is, and on which node it runs or ran, if that is known.
+async fn locate(
+    services: &Services,
+    passed: &Passed,
+    about: &Index<'_>,
+) -> Result<(TaskKey, Option<NodeId>), Refusal> {
+    let name = gossip::wire::JobName { owner: Some(about.job.owner.clone()), name: about.job.name.clone() };
+    let mut question = passed.clone();
+    (question.to, question.request.call) = (To::Placer, Call::Job { job: name });
+    let document = look(services, &question, &Read::Job(about.job.clone())).await?;
+    let uid = serde_json::from_value(document["uid"].clone());
+    let uid = uid.map_err(|error| invalid(format!("the job's uid cannot be read: {error}")))?;
+    let rows = document["tasks"].as_array();
+    let row = rows.into_iter().flatten().find(|row| row["index"] == about.index);
+    let name = row.and_then(|row| row["node"].as_str());
+    let node = name.and_then(|name| find_node(&services.ledger.state(), name).ok());
+    Ok((TaskKey { uid, index: about.index }, node))
+}
+
+/// The newest run that has logs, and where: on the node where the task should be, or else on any.
+async fn find(
+    services: &Services,
+    task: TaskKey,
+    likely: Option<NodeId>,
+) -> Result<Option<(NodeId, RunId)>, Refusal> {
+    if let Some(node) = likely
+        && let Some(run) = newest(services, node, task).await
+    {
+        return Ok(Some((node, run)));
+    }
+    let mut found: Vec<(RunId, NodeId)> = Vec::new();
+    found.extend(log::newest(services, task).await?.map(|run| (run, services.cell.me())));
+    let mut asked = JoinSet::new();
+    for node in services.cell.peers.members().into_keys() {
+        let peers = services.cell.peers.clone();
+        asked.spawn(async move { (node, peers.ask_within(node, &Question::Runs { task }, SOON).await) });
+    }
+    while let Some(answer) = asked.join_next().await {
+        if let Ok((node, Ok(Told::Runs { newest: Some(run) }))) = answer {
+            found.extend(run.parse().ok().map(|run| (run, node)));
+        }
+    }
+    Ok(found.into_iter().max().map(|(run, node)| (node, run)))
+}
+
+async fn newest(services: &Services, node: NodeId, task: TaskKey) -> Option<RunId> {
+    if node == services.cell.me() {
+        return log::newest(services, task).await.ok().flatten();
+    }
+    match services.cell.peers.ask_within(node, &Question::Runs { task }, SOON).await {
+        Ok(Told::Runs { newest }) => newest?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// What one node sent.
+struct Sent {
+    any: bool,
+    /// To its end, or the node broke off.
+    whole: bool,
+    why: String,
+}
+
+async fn from_node(
+    services: &Services,
+    passed: &Passed,
+    node: NodeId,
+    task: TaskKey,
+    wanted: &Wanted,
+    place: &mut Option<LogPlace>,
+    out: &mut Out,
+) -> Result<Sent, Stopped> {
+    if node == services.cell.me() {
+        let any = log::here(services, task, wanted, place, out).await?;
+        return Ok(Sent { any, whole: true, why: String::new() });
+    }
+    let mut question = passed.clone();
+    (question.to, question.task) = (To::Node, Some(task));
+    if let Call::Logs { tail, from, .. } = &mut question.request.call {
+        (*tail, *from) = (wanted.tail, wanted.from.clone());
+    }
+    let broken = |any, why: String| Ok(Sent { any, whole: false, why });
+    let mut any = false;
+    let mut answer = match pass(&services.cell, node, &question).await {
+        Ok(answer) => answer,
+        Err(error) => return broken(any, error.to_string()),
+    };
+    loop {
+        match answer.next().await {
+            Ok(Some(reply)) => {
+                any |= matches!(reply, Reply::Log { .. });
+                advance(place, &reply);
+                out.send(&reply).await?;
+            }
+            Ok(None) => return Ok(Sent { any, whole: true, why: String::new() }),
+            // It had logs a moment ago.
+            Err(Unpassed::Refused(refusal)) if refusal.code == "not_found" => {
+                return Ok(Sent { any, whole: true, why: String::new() });
+            }
+            Err(Unpassed::Refused(refusal)) => return Err(refusal.into()),
+            Err(error) => return broken(any, error.to_string()),
+        }
+    }
+}
+
+/// The place behind a piece of a log.
+fn advance(place: &mut Option<LogPlace>, reply: &Reply) {
+    let Reply::Log { run, stream, offset, text, bytes, .. } = reply else { return };
+    let length = if bytes.is_empty() { text.len() } else { bytes.len() };
+    if place.as_ref().is_none_or(|place| place.run != *run) {
+        *place = Some(LogPlace { run: run.clone(), stdout: 0, stderr: 0 });
+    }
+    if let Some(place) = place {
+        let next = offset + length as u64;
+        match stream {
+            gossip::wire::LogStream::Stdout => place.stdout = next,
+            gossip::wire::LogStream::Stderr => place.stderr = next,
+        }
+    }
+}
+
+fn nothing(about: &Index<'_>, why: &str) -> Refusal {
+    let Index { job, index } = about;
+    Refusal {
+        code: "not_found".into(),
+        message: format!("no log of {}/{index}: the task {why}", job.name),
+        hint: Some(format!("covey why {}/{index} says whether it runs", job.name)),
+    }
+}
+
+fn broken(about: &Index<'_>, why: &str) -> Refusal {
+    let Index { job, index } = about;
+    Refusal {
+        code: "not_found".into(),
+        message: format!("the log of {}/{index} broke off: {why}", job.name),
+        hint: Some("the same command may be given again".into()),
+    }
+}
+
+/// The question's answer, for a node that asks.
+pub(super) async fn runs(services: &Services, task: TaskKey) -> Told {
+    match log::newest(services, task).await {
+        Ok(newest) => Told::Runs { newest: newest.map(|run| run.to_string()) },
+        Err(refusal) => Told::Refused(refusal),
+    }
+}

@@ -1,0 +1,169 @@
+//! Where a reader's answer comes from: this node if it places; else the placer, if it answers soon; else all nodes, each
+//! for its own part.
+
+use std::{sync::Arc, time::Duration};
+
+use gossip::wire::{
+    Reply,
+    ask::{OwnPart, Passed, Question, Told},
+};
+use placement::{
+    ids::NodeId,
+    ledger::{Ledger, Refusal},
+    view::Standing,
+};
+use serde_json::Value;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    Services, invalid,
+    pass::{Unpassed, another, pass},
+    read::{Read, Rows, Seen},
+};
+use crate::{
+    clock,
+    core::place::{self, PlaceCore},
+};
+
+/// A placer that has not begun to answer by then is not waited for.
+const BEGIN: Duration = Duration::from_millis(200);
+/// The placer's own waiting: to have seen what its ledger has applied, and the nodes that are alive.
+const CATCH_UP: Duration = Duration::from_millis(100);
+/// For the nodes' own parts.
+const PARTS: Duration = Duration::from_millis(300);
+
+/// The answer to a client of this node. Who changed something and then looks sees the change.
+pub(super) async fn look(services: &Services, passed: &Passed, read: &Read) -> Result<Value, Refusal> {
+    match of_placer(services, passed, read).await {
+        Some(answer) => answer,
+        None => of_all(services, read).await,
+    }
+}
+
+/// The placer's answer; none if it does not begin to answer in time.
+async fn of_placer(services: &Services, passed: &Passed, read: &Read) -> Option<Result<Value, Refusal>> {
+    let cell = &services.cell;
+    let until = Instant::now() + BEGIN;
+    let mut named = None;
+    loop {
+        let known = cell.placer();
+        let node = named.take().or(known);
+        let attempt = async {
+            match node {
+                Some(node) if node == cell.me() => here(services, read, until).await,
+                Some(node) => match pass(cell, node, passed).await?.next().await? {
+                    Some(Reply::Item(document)) => Ok(document),
+                    _ => Err(Unpassed::Broken("it ended its answer before it was whole".into())),
+                },
+                None => std::future::pending().await,
+            }
+        };
+        let failed = tokio::select! {
+            answer = attempt => match answer {
+                Ok(document) => return Some(Ok(document)),
+                Err(Unpassed::Refused(refusal)) => return Some(Err(refusal)),
+                Err(failed) => failed,
+            },
+            () = another(cell, known, node) => continue,
+            () = sleep_until(until) => return None,
+        };
+        match failed {
+            Unpassed::NotPlacer(Some(other)) if Some(other) != node => named = Some(other),
+            // It is away. Perhaps another one comes in time.
+            _ => tokio::select! {
+                () = another(cell, known, node) => {}
+                () = sleep_until(until) => return None,
+            },
+        }
+    }
+}
+
+/// This node's answer, if it places.
+pub(super) async fn as_placer(services: &Services, read: &Read) -> Result<Value, Unpassed> {
+    here(services, read, Instant::now() + CATCH_UP).await
+}
+
+async fn here(services: &Services, read: &Read, until: Instant) -> Result<Value, Unpassed> {
+    let applied = services.ledger.state().applied;
+    let until = until.min(Instant::now() + CATCH_UP);
+    let caught_up = async {
+        let mut changed = services.placer.changed();
+        loop {
+            let alive = services.cell.peers.alive();
+            // Right after a start nobody acts yet, and then the nodes have not reported yet: that is a moment. One that
+            // is dead will not report, and is not waited for.
+            let behind = move |core: &PlaceCore| {
+                let silent = |(id, node): (&NodeId, &placement::view::NodeView)| {
+                    node.standing == Standing::Unheard && alive.contains(id)
+                };
+                core.view()
+                    .is_none_or(|(intent, view)| intent.applied < applied || view.nodes.iter().any(silent))
+            };
+            if services.placer.read(behind).await != Some(true) || changed.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = timeout(until.saturating_duration_since(Instant::now()), caught_up).await;
+    let question = read.clone();
+    let seen = services.placer.read(move |core| core.activation().map(|_| question.look(core)));
+    let seen = seen.await.ok_or_else(|| invalid("the agent is ending".to_string()))?;
+    let Some(rows) = seen else { return Err(Unpassed::NotPlacer(elsewhere(services))) };
+    Ok(read.show(rows, &view_of(services, services.ledger.state(), false))?)
+}
+
+/// Who places, if this node does not.
+pub(super) fn elsewhere(services: &Services) -> Option<NodeId> {
+    services.cell.placer().filter(|node| *node != services.cell.me())
+}
+
+fn view_of(services: &Services, ledger: Arc<Ledger>, stale: bool) -> Seen {
+    let cell = &services.cell;
+    let address = |id: &NodeId| cell.peers.address(*id).map(|addr| (*id, addr.to_string()));
+    Seen {
+        addresses: ledger.roster.keys().filter_map(address).collect(),
+        ledger,
+        stale,
+        placer: if stale { None } else { Some(cell.me()) },
+        voters: cell.ledger.voters(),
+        alive: services.cell.peers.alive(),
+        now: clock::now(),
+    }
+}
+
+/// What this node knows of itself.
+pub(super) async fn own(services: &Services) -> Result<OwnPart, Refusal> {
+    let applied = services.ledger.state().applied;
+    let voter = services.ledger.voters().contains(&services.cell.me());
+    let part = services.node.read(move |core| place::own(core, applied, voter)).await;
+    part.ok_or_else(|| invalid("the agent is ending".to_string()))
+}
+
+/// All parts that can be had in time.
+async fn of_all(services: &Services, read: &Read) -> Result<Value, Refusal> {
+    let cell = &services.cell;
+    let ledger = services.ledger.state();
+    let mut asked = JoinSet::new();
+    for node in ledger.roster.keys().copied().filter(|node| *node != cell.me() && cell.peers.is_alive(*node))
+    {
+        let peers = cell.peers.clone();
+        asked.spawn(async move { peers.ask_within(node, &Question::Own, PARTS).await });
+    }
+    let mut parts = vec![own(services).await?];
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok(Ok(Told::Own(part))) => parts.push(*part),
+            // Who cannot answer is named as missing.
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => tracing::debug!("a part of a stale answer: {error}"),
+        }
+    }
+    let mut seen = view_of(services, ledger.clone(), true);
+    seen.voters.extend(parts.iter().filter(|part| part.voter).map(|part| part.node.id));
+    let core = PlaceCore::gathered(ledger, parts, seen.now);
+    let rows: Rows = read.look(&core);
+    read.show(rows, &seen)
+}
