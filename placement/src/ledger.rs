@@ -196,6 +196,9 @@ pub struct Ledger {
     pub jobs: BTreeMap<JobKey, Arc<JobRecord>>,
     /// Per principal the last requests and their answers, oldest first; bounded.
     pub requests: BTreeMap<Principal, VecDeque<Remembered>>,
+    /// Fields of a later covey: kept.
+    #[serde(flatten)]
+    pub later: Later,
 }
 
 /// A request that was answered, so that repeating it does nothing more.
@@ -226,6 +229,9 @@ pub struct Member {
     /// Its last known address, `IP:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addr: Option<String>,
+    /// Fields of a later covey: kept.
+    #[serde(flatten)]
+    pub later: Later,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -249,6 +255,9 @@ pub struct JobRecord {
     pub finished: BTreeMap<u32, Completion>,
     pub created_ms: u64,
     pub changed_ms: u64,
+    /// Fields of a later covey: kept.
+    #[serde(flatten)]
+    pub later: Later,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -258,7 +267,13 @@ pub struct VersionRecord {
     pub by: Option<Principal>,
     pub document: Value,
     pub images: BTreeMap<String, String>,
+    /// Fields of a later covey: kept.
+    #[serde(flatten)]
+    pub later: Later,
 }
+
+/// What a stored record holds beyond what this build knows. It is written again as it came (DESIGN 11).
+pub type Later = BTreeMap<String, Value>;
 
 /// A map whose keys are not text, as a list of pairs.
 mod pairs {

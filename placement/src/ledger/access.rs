@@ -4,14 +4,14 @@
 //! who was let in is one entry, so that a join whose answer was lost may be repeated: it counts once.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     string::{String, ToString},
 };
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, Answer, Command, Ledger, Refusal,
+    Access, Answer, Command, Later, Ledger, Refusal,
     apply::{At, CHANGED, UNCHANGED},
     roster::Newcomer,
 };
@@ -68,6 +68,9 @@ pub struct TokenRecord {
     /// Who had it made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Principal>,
+    /// Fields of a later covey: kept.
+    #[serde(flatten)]
+    pub later: Later,
 }
 
 impl TokenRecord {
@@ -85,9 +88,9 @@ pub struct PrincipalRecord {
     /// Who had the token made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Principal>,
-    /// What a later covey wrote.
+    /// Fields of a later covey: kept.
     #[serde(flatten)]
-    pub other: BTreeMap<String, serde_json::Value>,
+    pub later: Later,
 }
 
 /// What a token shall be.
@@ -134,6 +137,7 @@ impl Ledger {
             created_ms: at.ms,
             expires_ms: at.ms.saturating_add(new.ttl_ms),
             by: at.by.cloned(),
+            later: Later::new(),
         };
         match self.tokens.get(new.hash) {
             Some(known) if *known == record => return Ok(UNCHANGED),
@@ -186,7 +190,7 @@ impl Ledger {
         let mut changed = false;
         self.principals.entry(principal.clone()).or_insert_with(|| {
             changed = true;
-            PrincipalRecord { role, created_ms: at.ms, by, other: BTreeMap::new() }
+            PrincipalRecord { role, created_ms: at.ms, by, later: Later::new() }
         });
         changed |= self.use_up(token_hash, key.into());
         Ok(Answer::Done { job: None, access: Some(Access::Principal { principal, role }), changed })

@@ -9,7 +9,7 @@ use alloc::{
 };
 use serde_json::Value;
 
-use super::{Answer, Expect, JobRecord, Ledger, Refusal, VersionRecord, apply::At, refusal::shown};
+use super::{Answer, Expect, JobRecord, Later, Ledger, Refusal, VersionRecord, apply::At, refusal::shown};
 use crate::{
     ids::{JobKey, Uid, Version},
     job::{
@@ -214,6 +214,7 @@ impl JobRecord {
             finished: BTreeMap::new(),
             created_ms: at.ms,
             changed_ms: at.ms,
+            later: Later::new(),
         };
         record.change(at, document, images);
         record
@@ -229,6 +230,7 @@ impl JobRecord {
             by: at.by.cloned(),
             document: document.clone(),
             images: images.clone(),
+            later: Later::new(),
         });
         let surplus = self.versions.len().saturating_sub(VERSIONS);
         self.versions.drain(..surplus);

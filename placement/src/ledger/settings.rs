@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, Ledger, Refusal,
+    Answer, Later, Ledger, Refusal,
     apply::{CHANGED, UNCHANGED},
 };
 
@@ -15,11 +15,14 @@ pub const LOST_AFTER_MS: core::ops::RangeInclusive<u64> = 100..=24 * 3_600_000;
 pub struct Settings {
     /// Tasks of a node that membership declared dead are placed elsewhere after so long, in milliseconds (DESIGN 4).
     pub lost_after_ms: u64,
+    /// Fields of a later covey: kept.
+    #[serde(flatten)]
+    pub later: Later,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { lost_after_ms: 1000 }
+        Settings { lost_after_ms: 1000, later: Later::new() }
     }
 }
 

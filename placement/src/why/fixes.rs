@@ -17,7 +17,7 @@ use crate::{
     ids::TaskKey,
     intent::{Intent, Verdict, Wanted},
     job::{Job, Template},
-    ledger::{JobRecord, VersionRecord},
+    ledger::{JobRecord, Later, VersionRecord},
     obstacle::{No, amount},
     plan::{Plan, plan},
     resources::{CPU, MEMORY},
@@ -72,6 +72,7 @@ impl Asked<'_> {
             by: None,
             document: record.document.clone(),
             images: record.images.clone(),
+            later: Later::new(),
         });
         change(&mut record);
         if record.document != self.wanted.record.document {
