@@ -18,7 +18,10 @@ use std::{
     time::Duration,
 };
 
-use gossip::driver::{self, Driver, Settings};
+use gossip::{
+    driver::{self, Driver, Settings},
+    token::{BadToken, Token},
+};
 use oci::cgroup::Tree;
 use placement::{
     ids::{Activation, NodeId},
@@ -40,7 +43,8 @@ use crate::{
     core::{self, Core},
     dir::{DataDir, DirError},
     event::Event,
-    identity::{Identity, IdentityError},
+    identity::{Held, Identity, IdentityError},
+    join::{self, JoinError},
     journal::Journal,
     labels,
     ledger::{LedgerHandle, ProposeError},
@@ -68,6 +72,12 @@ pub enum AgentError {
     Dir(#[from] DirError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error("{0}")]
+    Token(#[from] BadToken),
+    #[error("to join a cell this node needs a token: `covey token` on a member prints one (--token)")]
+    NoToken,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("cannot open the ledger: {0}")]
@@ -119,7 +129,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
     let mut warnings = limits::prepare();
     let dir = DataDir::open(&config.data)?;
-    let identity = Identity::open(&dir, config.name.as_deref(), config.cell.as_deref())?;
+    let identity = enter(&config, &dir).await?;
     // Before anything is made that a refused start would leave behind: another agent may hold the socket.
     let listener = server::listen(&config.socket).await?;
     let (tree, problems) = Tree::open(&identity.node.to_string());
@@ -130,7 +140,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let teller = node.clone();
     let stored = Box::new(move |ticket, result| teller.tell(Event::Stored { ticket, result }));
     let (store, held) = Store::open(&dir.join("agent.redb"), !config.dev, stored)?;
-    let mut driver = driver(&config, &dir, &identity, held.life)?;
+    let (mut driver, addr) = driver(&config, &dir, &identity, held.life)?;
     let (news, arrived) = driver.hear();
     let peers = Peers::new(identity.node, driver.transport.clone(), driver.members.clone());
     let ledger =
@@ -143,11 +153,11 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         warnings.push(format!("the record of task {key} cannot be read and was put aside: {why}"));
     }
 
-    let info = info(&config, &identity, &tree);
+    let info = info(&config, &identity, &tree, addr);
     let ground = ground(&config, &dir, images.clone(), tree, store.clone(), &mut warnings)?;
     let runner = Runner::new(ground.clone(), node.clone());
     let found = runner.scan()?;
-    let promise = held.promise.max(admitted(&ledger, &identity));
+    let promise = held.promise.max(identity.admitted.unwrap_or_default());
     let about = core::Config {
         node: info.clone(),
         cell: identity.cell_name.clone(),
@@ -160,10 +170,13 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let (core, first) = Core::restore(about, held.records, found, clock::now());
     let (placer, placer_handle) = PlacerLoop::new(cell.clone(), node.clone(), journal.clone());
 
+    let (cell_name, members) = (identity.cell_name.clone(), company::path(&dir));
+    let who = Held::new(&dir, identity)?;
     let services = Services {
         node: node.clone(),
         placer: placer_handle.clone(),
         cell: cell.clone(),
+        identity: who.clone(),
         ledger: ledger.clone(),
         journal: journal.clone(),
         images,
@@ -173,10 +186,11 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let services = Arc::new(services);
     tokio::spawn(NodeLoop::new(core, store, runner, journal.clone()).run(first, from_all));
     tokio::spawn(placer.run());
-    tokio::spawn(voters::run(cell.clone(), placer_handle, journal.clone()));
+    tokio::spawn(voters::run(cell.clone(), placer_handle, who.clone(), journal.clone()));
+    tokio::spawn(voters::let_go(cell.clone(), who.clone()));
     tokio::spawn(copy::keep(cell.clone(), kept));
     tokio::spawn(company::note(news, cell.clone(), journal.clone()));
-    tokio::spawn(company::keep(cell, company::path(&dir)));
+    tokio::spawn(company::keep(cell, members));
     tokio::spawn(measure::run(ground.clone(), node));
     tokio::spawn(streams::serve(arrived, services.clone()));
     let serving = tokio::spawn(server::serve(listener, services));
@@ -186,7 +200,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         tracing::warn!("{warning}");
         journal.node("warning", warning.clone());
     }
-    ready(Ready { node: info, cell: identity.cell_name, socket: config.socket.clone(), warnings });
+    ready(Ready { node: info, cell: cell_name, socket: config.socket.clone(), warnings });
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -207,9 +221,26 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     Ok(())
 }
 
+/// This node in its cell: the one of its directory, else the cell that it is to join, else a new one.
+async fn enter(config: &Config, dir: &DataDir) -> Result<Identity, AgentError> {
+    let (name, cell) = (config.name.as_deref(), config.cell.as_deref());
+    if config.join.is_empty() || Identity::read(dir)?.is_some() {
+        return Ok(Identity::open(dir, name, cell)?);
+    }
+    let token: Token = config.token.as_deref().ok_or(AgentError::NoToken)?.parse()?;
+    let setback = |why: &str| tracing::warn!("not in the cell yet, trying again: {why}");
+    Ok(join::join(dir, &config.join, &token, name, cell, setback).await?)
+}
+
 /// Opens the port, and looks for the others where they were.
-fn driver(config: &Config, dir: &DataDir, identity: &Identity, life: u64) -> Result<Driver, AgentError> {
+fn driver(
+    config: &Config,
+    dir: &DataDir,
+    identity: &Identity,
+    life: u64,
+) -> Result<(Driver, SocketAddr), AgentError> {
     let mut greet = company::kept(dir);
+    greet.extend(identity.members.iter().copied());
     greet.extend(addresses(&config.join));
     let advertise = config.advertise.unwrap_or_else(|| reachable(config.listen, &greet));
     let settings = Settings {
@@ -220,7 +251,10 @@ fn driver(config: &Config, dir: &DataDir, identity: &Identity, life: u64) -> Res
         seed: session::fresh(),
         greet,
     };
-    driver::start(settings).map_err(|source| AgentError::Listen { source })
+    let driver = driver::start(settings).map_err(|source| AgentError::Listen { source })?;
+    let port = driver.transport.local_addr().map_or(advertise.port(), |bound| bound.port());
+    let addr = SocketAddr::new(advertise.ip(), if advertise.port() == 0 { port } else { advertise.port() });
+    Ok((driver, addr))
 }
 
 /// Where names lead; what leads nowhere now is left out.
@@ -268,6 +302,10 @@ async fn found(
     if ledger.state().cell.is_some() {
         return Ok(());
     }
+    if identity.admitted.is_some() {
+        // It is another's ledger, of which a copy comes by and by.
+        return Ok(());
+    }
     if promise != Activation::default() {
         return Err(AgentError::LedgerGone(dir.join("ledger.redb")));
     }
@@ -284,15 +322,7 @@ fn first_port(node: NodeId) -> u16 {
     PORTS.start() + u16::try_from(node.0 % span).unwrap_or(0)
 }
 
-/// PROTOCOL 8: a new node begins with the promise of the entry that admitted it.
-fn admitted(ledger: &LedgerHandle, identity: &Identity) -> Activation {
-    let state = ledger.state();
-    let cell = state.cell.as_ref().map_or(0, |c| c.generation);
-    let index = state.roster.get(&identity.node).map_or(0, |m| m.admitted);
-    Activation { cell, index }
-}
-
-fn info(config: &Config, identity: &Identity, tree: &Tree) -> NodeInfo {
+fn info(config: &Config, identity: &Identity, tree: &Tree, addr: SocketAddr) -> NodeInfo {
     let detected = tree.capacity();
     let mut capacity = Resources::new(detected.cpu_milli, detected.memory_bytes);
     for (name, amount) in &config.capacity.0 {
@@ -307,7 +337,7 @@ fn info(config: &Config, identity: &Identity, tree: &Tree) -> NodeInfo {
     NodeInfo {
         id: identity.node,
         name: identity.name.clone(),
-        addr: config.socket.display().to_string(),
+        addr: addr.to_string(),
         version: env!("CARGO_PKG_VERSION").to_string(),
         labels,
         capacity,

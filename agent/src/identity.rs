@@ -60,8 +60,7 @@ pub struct Identity {
     /// The certificate of the cell's authority, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
-    /// Of a node that joined: the ledger entry that admitted it, older than any promise that it has made since
-    /// (PROTOCOL 8).
+    /// Of a node that joined: the activation in force when the ledger admitted it (PROTOCOL 8).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admitted: Option<Activation>,
     /// Of a node that joined: where members were then, for the first start and whenever no newer address is known.
@@ -223,7 +222,7 @@ impl Identity {
             cell_name: new.cell,
             certificate: Some(new.certificate),
             authority: Some(new.authority),
-            admitted: Some(Activation { cell: new.generation, index: new.admitted }),
+            admitted: Some(new.promise),
             members: new.members,
         };
         let credentials = made.credentials().map_err(IdentityError::Make)?;

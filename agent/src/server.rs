@@ -44,6 +44,7 @@ use self::{pass::Unpassed, read::Read};
 use crate::{
     cell::Cell,
     daemon::{inbox::NodeHandle, placer::PlacerHandle},
+    identity::Held,
     journal::Journal,
     ledger::LedgerHandle,
 };
@@ -54,6 +55,7 @@ pub(crate) struct Services {
     pub(crate) node: NodeHandle,
     pub(crate) placer: PlacerHandle,
     pub(crate) cell: Cell,
+    pub(crate) identity: Held,
     pub(crate) ledger: LedgerHandle,
     pub(crate) journal: Journal,
     pub(crate) images: Arc<oci::content::Store>,

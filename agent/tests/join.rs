@@ -20,10 +20,7 @@ use gossip::{
     transport::{Event, Transport},
     wire::join::{Joined, Whom},
 };
-use placement::{
-    ids::Activation,
-    ledger::{Answer, Command, Entry, Role},
-};
+use placement::ledger::{Answer, Command, Entry, Role};
 use tempfile::TempDir;
 
 /// A node that holds the authority and leads, at an address.
@@ -113,8 +110,7 @@ async fn a_token_lets_a_node_in() {
     let node = enter(&dir, &founder.at(), &token, "n2").await.unwrap();
     let state = founder.ledger.state();
     assert_eq!(state.roster[&node.node].name, "n2");
-    let admitted = state.roster[&node.node].admitted;
-    assert_eq!(node.admitted, Some(Activation { cell: 1, index: admitted }));
+    assert_eq!(node.admitted, Some(state.activation));
     assert_eq!((node.cell_name.as_str(), &node.cell), ("home", &founder.held.identity().cell));
     assert_eq!(node.members, [founder.addr, "10.0.0.9:7411".parse().unwrap()]);
     // It shows who it is, and has no part in the authority.
@@ -212,7 +208,7 @@ async fn a_member_whose_certificate_expired_comes_back() {
     let again = founder.token(Role::Node, None, 1).await;
     let whom = Whom::Node { secret: again.secret().into(), name: "n2".into(), cell: None };
     let joined = knock(founder.addr, &again.cell, &key, whom).await.unwrap();
-    assert!(matches!(joined, Joined::Node(ref new) if Some(new.admitted) == node.admitted.map(|a| a.index)));
+    assert!(matches!(joined, Joined::Node(ref new) if Some(new.promise) == node.admitted));
     // Removed is removed: by no way.
     founder.propose(Command::Remove { node: node.node }).await;
     let error = join::come_back(&held.identity(), &founder.at()).await.unwrap_err().to_string();

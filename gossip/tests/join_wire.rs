@@ -12,7 +12,7 @@ use gossip::{
     },
 };
 use placement::{
-    ids::Principal,
+    ids::{Activation, Principal},
     ledger::{Refusal, Role},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -49,8 +49,7 @@ fn joined() -> Vec<Joined> {
         certificate: certificate.clone(),
         authority: authority.clone(),
         cell: cell.clone(),
-        generation: 1,
-        admitted: 9,
+        promise: Activation { cell: 1, index: 9 },
         members: nodes.clone(),
     };
     let principal = NewPrincipal {

@@ -153,8 +153,9 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
-    /// To the node that joined. `admitted` is the entry that admitted it, with which its promise begins (PROTOCOL 8).
-    Node { admitted: u64 },
+    /// To the node that joined. `admitted` is the entry that admitted it, `promise` the activation then in force: with
+    /// that its promise begins (PROTOCOL 8).
+    Node { admitted: u64, promise: Activation },
     /// To whoever logged in.
     Principal { principal: Principal, role: Role },
 }

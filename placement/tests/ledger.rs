@@ -304,7 +304,12 @@ fn show(answer: &Answer) -> String {
         Answer::Done { job: None, access: Some(access), changed } => {
             let done = if *changed { "done" } else { "unchanged" };
             match access {
-                Access::Node { admitted } => format!("{done}, admitted at {admitted}"),
+                Access::Node { admitted, promise } => {
+                    format!(
+                        "{done}, admitted at {admitted} under activation {}.{}",
+                        promise.cell, promise.index
+                    )
+                }
                 Access::Principal { principal, role } => format!("{done}, {role} {}", principal.0),
             }
         }

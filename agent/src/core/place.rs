@@ -267,6 +267,7 @@ impl Active {
     /// A newer ledger: members come and go by it alone (PROTOCOL 10).
     fn adopt(&mut self, ledger: Arc<Ledger>, now: Now) {
         self.intent = Intent::read(&ledger, &self.intent);
+        self.config.lost_after_ms = ledger.settings.lost_after_ms;
         self.view.nodes.retain(|id, _| ledger.roster.contains_key(id));
         self.links.retain(|id, _| ledger.roster.contains_key(id));
         for (id, member) in &ledger.roster {

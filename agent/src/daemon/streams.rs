@@ -1,17 +1,24 @@
 //! What other nodes and strangers bring to this node: each stream to the part that answers it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use gossip::{
     transport::{Event, Lane, Stream},
-    wire::ask::{Question, Told},
+    wire::{
+        ask::{Question, Told},
+        join::{Wanted, Whom},
+    },
 };
-use placement::ids::NodeId;
+use placement::{ids::NodeId, ledger::Refusal};
 use tokio::sync::mpsc;
 
 use super::{copy, line::Line, ways};
 use crate::{
-    cell::Acting,
+    cell::{Acting, Cell},
+    join,
     server::{self, Services},
     session::{self, AgentEnd},
 };
@@ -22,7 +29,14 @@ pub(super) async fn serve(mut arrived: mpsc::Receiver<Event>, services: Arc<Serv
         let services = services.clone();
         match event {
             Event::Stream { from, lane, stream } => drop(tokio::spawn(answer(from, lane, stream, services))),
-            Event::Joining { from, .. } => tracing::debug!("{from} wants to join"),
+            Event::Joining { from, stream, binding } => {
+                tokio::spawn(async move {
+                    let decide = |wanted| join::decide(&services.cell, &services.identity, wanted);
+                    if let Err(error) = gossip::join::answer(stream, binding, decide).await {
+                        tracing::debug!("{from} wanted to join: {error}");
+                    }
+                });
+            }
             Event::Refused { from, why } => tracing::debug!("{from} was turned away: {why}"),
             // The driver's own.
             Event::Datagram { .. } => {}
@@ -79,12 +93,53 @@ async fn asked(from: NodeId, mut stream: Stream, services: &Services) {
     };
     match question {
         Question::Pull { after, wait_ms } => copy::answer(stream, &services.cell, after, wait_ms).await,
+        Question::Authority(key) => {
+            let told = match services.identity.keep_authority(&key) {
+                Ok(()) => Told::Done,
+                Err(error) => denied(format!("the authority is not kept here: {error}")),
+            };
+            tell(stream, told).await;
+        }
+        // It was passed on once; whoever passed it asks the right one when he knows who that is.
+        Question::Join(wanted) if !matters(&services.cell, &wanted) => {
+            let text = "this node is not the placer".to_string();
+            tell(stream, Told::Refused(Refusal { code: join::NO_QUORUM.into(), message: text, hint: None }))
+                .await;
+        }
+        Question::Join(wanted) => {
+            let joined = join::decide(&services.cell, &services.identity, *wanted).await;
+            tell(stream, Told::Joined(Box::new(joined))).await;
+        }
+        Question::Renew { public_key } if public_key.node() != from => {
+            tell(stream, denied(format!("node {from} asks for another's certificate"))).await;
+        }
+        Question::Renew { public_key } => {
+            let told = match services.identity.authority() {
+                None => denied("this node does not vote, so it makes no certificates".into()),
+                Some(authority) => {
+                    match join::renew(&services.cell.state(), &authority, &public_key, SystemTime::now()) {
+                        Ok(certificate) => Told::Renewed { certificate },
+                        Err(refusal) => Told::Refused(refusal),
+                    }
+                }
+            };
+            tell(stream, told).await;
+        }
         question => match server::told(&question, services).await {
             Some(told) => tell(stream, told).await,
             // Dropped: the other side hears that nobody answers.
             None => tracing::debug!("node {from} asks what nobody answers"),
         },
     }
+}
+
+/// Whether this node can decide about it: the placer can; a voter, if a member only wants its certificate anew.
+fn matters(cell: &Cell, wanted: &Wanted) -> bool {
+    cell.ledger.role().borrow().is_leader() || wanted.whom == Whom::Returning
+}
+
+fn denied(message: String) -> Told {
+    Told::Refused(Refusal { code: "denied".into(), message, hint: None })
 }
 
 /// The whole answer.

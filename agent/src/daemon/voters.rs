@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use gossip::wire::ask::Question;
 use placement::{
     ids::NodeId,
     ledger::Ledger,
@@ -11,7 +12,9 @@ use placement::{
 use tokio::time::sleep;
 
 use super::placer::PlacerHandle;
-use crate::{cell::Cell, clock, core::place::company::Company, journal::Journal};
+use crate::{
+    cell::Cell, clock, core::place::company::Company, identity::Held, journal::Journal, peers::AskError,
+};
 
 /// Between two looks: far below the patience of the choice.
 const LOOK: Duration = Duration::from_millis(200);
@@ -19,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const RACK: &str = "rack";
 
 /// Runs until the ledger is shut down.
-pub(super) async fn run(cell: Cell, placer: PlacerHandle, journal: Journal) {
+pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Journal) {
     let mut company = Company::default();
     let mut role = cell.ledger.role();
     loop {
@@ -35,10 +38,43 @@ pub(super) async fn run(cell: Cell, placer: PlacerHandle, journal: Journal) {
         if let Some(seats) = cell.ledger.seats()
             && let Some(step) = next_step(&seats, &nodes, Patience::default(), now)
         {
-            take(&cell, &journal, step).await;
+            match entrust(&cell, &who, step).await {
+                Ok(()) => take(&cell, &journal, step).await,
+                Err(error) => tracing::debug!("the authority was not handed over: {error}"),
+            }
         }
         sleep(LOOK).await;
     }
+}
+
+/// Between two looks whether this node votes no more.
+const LET_GO: Duration = Duration::from_secs(10);
+
+/// Removes the cell's authority from a node that votes no more.
+pub(super) async fn let_go(cell: Cell, who: Held) {
+    loop {
+        sleep(LET_GO).await;
+        let (voters, me) = (cell.ledger.voters(), cell.me());
+        let another = cell.placer().is_some_and(|node| node != me);
+        // Learners are about to vote, and are in the ledger's own list of members.
+        let out = !voters.is_empty() && !voters.contains(&me) && !cell.ledger.learns();
+        if out
+            && another
+            && let Err(error) = who.drop_authority()
+        {
+            tracing::warn!("the cell's authority stays on this node: {error}");
+        }
+    }
+}
+
+/// Whoever is to vote holds the cell's authority before: any voter may have to lead, and admit others.
+async fn entrust(cell: &Cell, who: &Held, step: VoterStep) -> Result<(), AskError> {
+    if let VoterStep::Learn(node) = step
+        && let Ok(Some(key)) = who.authority_key()
+    {
+        cell.peers.ask(node, &Question::Authority(Box::new(key))).await?;
+    }
+    Ok(())
 }
 
 async fn take(cell: &Cell, journal: &Journal, step: VoterStep) {

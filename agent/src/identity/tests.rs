@@ -143,8 +143,7 @@ fn a_join_that_is_begun_again_is_the_same_node() {
         certificate: authority.issue(key.public(), "n2", SystemTime::now()).unwrap(),
         authority: made.certificate.clone(),
         cell: "home".into(),
-        generation: 1,
-        admitted: 9,
+        promise: Activation { cell: 1, index: 9 },
         members: vec!["10.0.0.1:7411".parse().unwrap()],
     };
     // A certificate for somebody else, or of another cell, makes nobody a member.

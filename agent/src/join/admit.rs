@@ -93,13 +93,12 @@ async fn admitted(
             }
             let token_hash = Token::hash(secret);
             let command = Command::Join { node: key.node(), name: name.clone(), token_hash, addr: None };
-            let Access::Node { admitted } = propose(ledger, command).await? else { return Err(unlike()) };
+            let Access::Node { promise, .. } = propose(ledger, command).await? else { return Err(unlike()) };
             Ok(Joined::Node(Box::new(NewNode {
                 certificate: issued(authority.issue(key, name, now))?,
                 authority: authority.certificate().to_string(),
                 cell: cell.name,
-                generation: cell.generation,
-                admitted,
+                promise,
                 members,
             })))
         }

@@ -66,6 +66,7 @@ pub enum ProposeError {
 /// [`LedgerHandle::shutdown`] waits for that.
 #[derive(Clone)]
 pub struct LedgerHandle {
+    node: NodeId,
     requests: mpsc::Sender<Request>,
     view: Arc<View>,
     role: watch::Receiver<Role>,
@@ -116,7 +117,7 @@ impl LedgerHandle {
         let core = keeper.core();
         tokio::spawn(keeper.run(queue, stopped));
         let (stop, stepping) = (Arc::new(stop), Arc::new(Semaphore::new(1)));
-        Ok(LedgerHandle { requests, view, role: roles, pulse, core, stepping, stop })
+        Ok(LedgerHandle { node, requests, view, role: roles, pulse, core, stepping, stop })
     }
 
     /// Makes this node the sole voter of a new ledger and proposes its first entries. Doing it again does nothing if the
@@ -170,6 +171,11 @@ impl LedgerHandle {
     /// Who votes, as applied on this node; while a change is half done, all who may.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.view.members().voter_ids().collect()
+    }
+
+    /// Whether this node is sent the log without a vote, as applied here.
+    pub fn learns(&self) -> bool {
+        self.view.members().membership().learner_ids().any(|id| id == self.node)
     }
 
     /// Who holds which part, for [`placement::voters::next_step`]: if this node leads, a majority answered just now, and

@@ -57,7 +57,7 @@ pub(super) fn exe() -> Result<PathBuf, Failure> {
 pub(super) fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_from_env("COVEY_LOG")
         // The consensus library tells of each step at `info`.
-        .unwrap_or_else(|_| EnvFilter::new(format!("{level},openraft=error")));
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},openraft=off")));
     let colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use placement::{
-    ids::Principal,
+    ids::{Activation, Principal},
     ledger::{Refusal, Role},
 };
 use serde::{Deserialize, Serialize};
@@ -85,9 +85,8 @@ pub struct NewNode {
     pub authority: String,
     /// The cell's name.
     pub cell: String,
-    /// The cell generation, and the ledger entry that admitted the node: its promise begins there (PROTOCOL 8).
-    pub generation: u64,
-    pub admitted: u64,
+    /// The activation in force when the ledger admitted the node: its promise begins with it (PROTOCOL 8).
+    pub promise: Activation,
     /// Where some of the others are.
     pub members: Vec<SocketAddr>,
 }

@@ -172,7 +172,11 @@ impl Ledger {
         self.usable(at, token_hash, &who, false)?;
         let (admitted, mut changed) = self.take_in(at, new)?;
         changed |= self.use_up(token_hash, who);
-        Ok(Answer::Done { job: None, access: Some(Access::Node { admitted }), changed })
+        Ok(Answer::Done {
+            job: None,
+            access: Some(Access::Node { admitted, promise: self.activation }),
+            changed,
+        })
     }
 
     /// Makes whoever holds the key with this hash (64 hex digits) the principal that the token is for.
