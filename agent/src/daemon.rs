@@ -332,7 +332,7 @@ fn info(config: &Config, identity: &Identity, tree: &Tree, addr: SocketAddr) -> 
         };
         capacity.set(name, least);
     }
-    let mut labels = labels::detect();
+    let mut labels = labels::detect(&Resources::new(detected.cpu_milli, detected.memory_bytes));
     labels.extend(config.labels.clone());
     NodeInfo {
         id: identity.node,

@@ -64,11 +64,13 @@ fn share(node: &Value, resource: &str, unit: fn(u64) -> String) -> String {
     format!("{} / {}", unit(amount("limits")), unit(amount("capacity")))
 }
 
+/// Without those that other columns tell, and without the processor's long name: `--json` has all.
 fn labels(node: &Value) -> String {
     let labels: Vec<_> = node["labels"]
         .as_object()
         .into_iter()
         .flatten()
+        .filter(|(name, _)| !matches!(name.as_str(), "cpu" | "cores" | "memory"))
         .map(|(name, value)| format!("{}={}", shown(name), shown(value.as_str().unwrap_or("?"))))
         .collect();
     labels.join(",")
