@@ -4,7 +4,10 @@ use placement::{
     ids::{Activation, NodeId},
     ledger::Ledger,
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -25,11 +28,12 @@ pub struct Cell {
     pub peers: Peers,
     pub ledger: LedgerHandle,
     acting: Arc<watch::Sender<Option<Acting>>>,
+    twin: Arc<AtomicBool>,
 }
 
 impl Cell {
     pub fn new(peers: Peers, ledger: LedgerHandle) -> Cell {
-        Cell { peers, ledger, acting: Arc::new(watch::Sender::new(None)) }
+        Cell { peers, ledger, acting: Arc::new(watch::Sender::new(None)), twin: Arc::default() }
     }
 
     pub fn me(&self) -> NodeId {
@@ -50,6 +54,15 @@ impl Cell {
             }
             newer
         });
+    }
+
+    /// Another process runs with this node's id. True for good: only a start with another directory ends it.
+    pub fn saw_twin(&self) {
+        self.twin.store(true, Ordering::Relaxed);
+    }
+
+    pub fn has_twin(&self) -> bool {
+        self.twin.load(Ordering::Relaxed)
     }
 
     /// The newest placer that has shown itself here, each time there is another.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod dir;
+mod doctor;
 pub mod event;
 pub mod identity;
 pub mod join;

@@ -3,6 +3,7 @@
 
 mod cell;
 mod change;
+mod doctor;
 mod events;
 mod follow;
 mod image;
@@ -260,6 +261,7 @@ async fn call(
         Call::ImageLoad { path, name } => image::load(services, path, name, out).await,
         Call::ImageLs => out.item(image::list(services).await?).await,
         Call::ImageRm { reference } => out.item(image::remove(services, reference).await?).await,
+        Call::Doctor => out.item(doctor::doctor(services).await).await,
         change => {
             let here = || change::decide(services, &stamp, &change, passed.images.as_ref());
             out.item(pass::insist(&services.cell, &passed, here).await?).await

@@ -129,6 +129,12 @@ pub(crate) enum Verb {
     /// List nodes
     #[command(after_help = "Example: covey nodes")]
     Nodes,
+    /// Examine the cell: find what is wrong, what that means, and what to do
+    ///
+    /// Every node is asked: whom it reaches, its version, clock, disk, certificate, and how far its ledger has got. The
+    /// command fails if something is wrong.
+    #[command(after_help = "Example: covey doctor")]
+    Doctor,
     Label(cell::Label),
     /// Forget nodes
     #[command(subcommand)]

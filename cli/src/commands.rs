@@ -4,6 +4,7 @@ pub(crate) mod agent;
 mod cell;
 mod change;
 mod dev;
+mod doctor;
 mod events;
 mod image;
 mod logs;
@@ -74,6 +75,7 @@ async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure
         }
         Verb::Label(args) => node::label(args, session, out).await,
         Verb::Node(args::cell::Node::Rm { node }) => node::remove(node, session, out).await,
+        Verb::Doctor => doctor::doctor(session, out).await,
         Verb::Cell(args) => cell::cell(args.verb, session, out).await,
         Verb::Token(args) => token::token(args, session, out).await,
         Verb::Scale { job, count } => change::scale(job, count, session, out).await,
@@ -104,6 +106,7 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Node(args::cell::Node::Rm { node }) => format!("forget node {node}"),
         Verb::Cell(args::cell::Cell { verb: None }) => "show the cell".into(),
         Verb::Cell(_) => "change the cell's settings".into(),
+        Verb::Doctor => "examine the cell".into(),
         Verb::Token(_) => "make a token".into(),
         Verb::Image(args) => image::doing(args),
     }

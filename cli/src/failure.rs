@@ -39,6 +39,9 @@ pub(crate) enum Failure {
     System { what: &'static str, source: io::Error },
     #[error("{message}")]
     Unsettled { message: String, hint: String },
+    /// It was found out, and shown.
+    #[error("the cell is not well: {wrong} thing{} wrong", if *wrong == 1 { " is" } else { "s are" })]
+    Unwell { wrong: usize },
     #[error("interrupted: {goes_on}")]
     Interrupted { goes_on: String, hint: String },
 }
@@ -82,6 +85,7 @@ impl Failure {
             Failure::Refused(refusal) => &refusal.code,
             Failure::Output(_) | Failure::System { .. } => "io",
             Failure::Unsettled { .. } => "unsettled",
+            Failure::Unwell { .. } => "unwell",
             Failure::Interrupted { .. } => "interrupted",
         }
     }
@@ -102,7 +106,7 @@ impl Failure {
             Failure::Garbled { .. } => Some("is the agent of another version? `covey nodes` shows it".into()),
             Failure::Unsettled { hint, .. } | Failure::Interrupted { hint, .. } => Some(hint.clone()),
             // Their texts say what to do.
-            Failure::Config(_) | Failure::Agent(_) => None,
+            Failure::Config(_) | Failure::Agent(_) | Failure::Unwell { .. } => None,
             Failure::Arguments(_) | Failure::Output(_) | Failure::System { .. } => None,
         }
     }
@@ -117,7 +121,7 @@ impl Failure {
             },
             // Its lines are made here.
             Failure::Unsettled { message, .. } => format!("covey: {message}"),
-            Failure::Interrupted { .. } => format!("covey: {self}"),
+            Failure::Interrupted { .. } | Failure::Unwell { .. } => format!("covey: {self}"),
             _ => format!("covey: cannot {doing}: {}", shown(&self.to_string())),
         };
         if let Some(hint) = self.hint() {

@@ -47,9 +47,10 @@ fn end(out: &mut Out, doing: &str, done: Result<(), Failure>) -> ExitCode {
         // The reader of our output has seen enough.
         Failure::Output(why) if why.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         why => {
-            if out.json() {
+            // A verb that shows one document has shown it.
+            if out.json() && !matches!(why, Failure::Unwell { .. }) {
                 let _ = out.document(&why.document());
-            } else {
+            } else if !out.json() {
                 eprintln!("{}", why.explain(doing));
             }
             ExitCode::FAILURE

@@ -1,6 +1,7 @@
 //! What commands print: documents for programs, tables and sentences for people.
 
 mod cell;
+mod doctor;
 mod event;
 mod image;
 mod job;
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     cell::cell,
+    doctor::doctor,
     event::event_line,
     image::images,
     job::{job, jobs, version},

@@ -2,6 +2,7 @@
 //! documents are carried as they are. `PROTOCOL` names the encoding and its version.
 
 pub mod ask;
+pub mod examine;
 pub mod join;
 
 use std::collections::BTreeMap;
@@ -116,6 +117,9 @@ pub enum Call {
     ImageRm {
         reference: String,
     },
+    /// What is wrong with the cell, as its nodes find it. An `Item`
+    /// `{as_of, stale, missing, healthy, items: [{weight, kind, nodes, text, means, hint}], nodes, pairs}`.
+    Doctor,
     /// The cell itself: an `Item` `{id, name, generation, placer, voters, nodes, settings}`.
     Cell,
     /// Settings of the cell; what is left out stays. Answered by an `Item` as `Cell`'s, with `changed`.

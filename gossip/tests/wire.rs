@@ -78,6 +78,7 @@ fn requests() -> Vec<Request> {
         Call::ImageLoad { path: "/a.tar".into(), name: Some("a:1".into()) },
         Call::ImageLs,
         Call::ImageRm { reference: "a:1".into() },
+        Call::Doctor,
         Call::Cell,
         Call::CellSet { lost_after_ms: Some(1000) },
         Call::Token {

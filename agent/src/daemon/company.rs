@@ -43,6 +43,7 @@ pub(super) async fn note(mut news: mpsc::Receiver<News>, cell: Cell, journal: Jo
             News::Twin if !std::mem::replace(&mut twin, true) => {
                 let text = "another agent runs with this node's id, from a copy of its data directory: end one of the \
                             two, and start it with an empty directory";
+                cell.saw_twin();
                 tracing::error!("{text}");
                 journal.node("twin", text.to_string());
             }

@@ -14,10 +14,11 @@ use placement::{
 };
 
 use super::{
-    Out, Services, Stopped, admit, change, events, finish, follow, gone, invalid, log, look,
+    Out, Services, Stopped, admit, change, doctor, events, finish, follow, gone, invalid, log, look,
     read::{self, Read},
     watch,
 };
+use crate::clock;
 
 /// Serves a client's request that the node `from` has passed on. That node vouches for who asks, and nobody passes it on
 /// again.
@@ -121,6 +122,8 @@ pub(crate) async fn told(question: &Question, services: &Services) -> Option<Tol
             Err(refusal) => Told::Refused(refusal),
         }),
         Question::Runs { task } => Some(follow::runs(services, *task).await),
+        Question::Ping => Some(Told::Pong { wall_ms: clock::now().wall_ms }),
+        Question::Examine => Some(Told::Examined(Box::new(doctor::examine(services).await))),
         _ => None,
     }
 }

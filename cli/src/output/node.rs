@@ -8,16 +8,21 @@ use super::{
     units::{bytes, cpu},
 };
 
+/// Labels that every node detects: `--json` shows them.
+const DETECTED: [&str; 7] = ["arch", "kernel", "os", "cgroup", "cpu", "cores", "memory"];
+
 pub(crate) fn nodes(list: &Value) -> String {
     let mut table = Table::new(&[
         "NAME",
         "STATE",
         "ROLE",
         "ADDRESS",
-        "COVEY",
         ">TASKS",
-        ">CPU LIMITS",
-        ">MEMORY LIMITS",
+        ">CPU USED",
+        ">LIMITS",
+        ">MEMORY USED",
+        ">LIMITS",
+        "COVEY",
         "LABELS",
     ]);
     for node in items(list) {
@@ -38,10 +43,12 @@ pub(crate) fn nodes(list: &Value) -> String {
             shown_state,
             role.to_owned(),
             if address.is_empty() { "-".to_owned() } else { address },
-            field(node, "version"),
             count(&node["tasks"]),
+            used(node, "cpu_milli", cpu),
             share(node, "cpu_milli", cpu),
+            used(node, "memory_bytes", bytes),
             share(node, "memory_bytes", bytes),
+            field(node, "version"),
             labels(node),
         ];
         table.row(Look::of(&state), row);
@@ -58,19 +65,24 @@ fn count(tasks: &Value) -> String {
     }
 }
 
-/// Sum of the limits / capacity.
-fn share(node: &Value, resource: &str, unit: fn(u64) -> String) -> String {
-    let amount = |of: &str| node[of][resource].as_u64().unwrap_or(0);
-    format!("{} / {}", unit(amount("limits")), unit(amount("capacity")))
+/// What its tasks use.
+fn used(node: &Value, resource: &str, unit: fn(u64) -> String) -> String {
+    node["usage"][resource].as_u64().map_or_else(|| "-".to_owned(), unit)
 }
 
-/// Without those that other columns tell, and without the processor's long name: `--json` has all.
+/// Sum of the limits of the capacity.
+fn share(node: &Value, resource: &str, unit: fn(u64) -> String) -> String {
+    let amount = |of: &str| node[of][resource].as_u64().unwrap_or(0);
+    format!("{} of {}", unit(amount("limits")), unit(amount("capacity")))
+}
+
+/// Those that people gave it.
 fn labels(node: &Value) -> String {
     let labels: Vec<_> = node["labels"]
         .as_object()
         .into_iter()
         .flatten()
-        .filter(|(name, _)| !matches!(name.as_str(), "cpu" | "cores" | "memory"))
+        .filter(|(name, _)| !DETECTED.contains(&name.as_str()))
         .map(|(name, value)| format!("{}={}", shown(name), shown(value.as_str().unwrap_or("?"))))
         .collect();
     labels.join(",")

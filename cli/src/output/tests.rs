@@ -50,6 +50,19 @@ fn web() -> Value {
                         {"version": 2, "time": "2026-05-04T10:00:00Z", "by": "alice"}]})
 }
 
+fn ill_cell() -> Value {
+    let node = |name: &str, answers: bool| {
+        json!({"name": name, "answers": answers, "placer": name == "n1", "voter": answers, "version": "0.1.0", "applied": 41,
+               "behind": 0, "clock_ahead_ms": -3, "disk": {"free_bytes": 3_u64 << 30, "size_bytes": 9_u64 << 30},
+               "certificate_ends": "2026-05-09T12:00:00.000Z"})
+    };
+    json!({"healthy": false, "missing": ["n3"], "nodes": [node("n1", true), node("n2", true), {"name": "n3", "answers": false}],
+           "pairs": [{"from": "n1", "to": "n2", "rtt_us": 312}, {"from": "n1", "to": "n3", "rtt_us": null, "why": "silent"},
+                     {"from": "n2", "to": "n1", "rtt_us": 12_040}],
+           "items": [{"weight": "wrong", "kind": "gone", "nodes": ["n3"], "text": "n3 is gone: nobody reaches it",
+                      "means": "what ran there is placed elsewhere", "hint": "start its agent"}]})
+}
+
 /// All that is shown, in one golden file; `GOLDEN=write` writes it anew.
 #[test]
 fn what_people_see() {
@@ -58,7 +71,8 @@ fn what_people_see() {
     let node = json!({"id": "00c0ffee00c0ffee", "name": "n1", "addr": "", "state": "alive", "admin": "active", "placer": true,
                       "voter": true, "labels": {"arch": "x86_64", "rack": "r1"}, "version": "0.1.0",
                       "capacity": {"cpu_milli": 2000, "memory_bytes": 8_u64 << 30}, "tasks": 3,
-                      "limits": {"cpu_milli": 1750, "memory_bytes": 192 << 20}, "usage": {}});
+                      "limits": {"cpu_milli": 1750, "memory_bytes": 192 << 20},
+                      "usage": {"cpu_milli": 130, "memory_bytes": 70 << 20}});
     let mut gone = node.clone();
     for (name, value) in [("name", "n2"), ("state", "gone"), ("admin", "draining"), ("addr", "10.0.0.2:7411")]
     {
@@ -91,6 +105,7 @@ fn what_people_see() {
         ("task", task(&web_task(0, "running"), noon())),
         ("task that failed", task(&tasks_of_all_kinds()[2], noon())),
         ("nodes", nodes(&list(json!([node, gone])))),
+        ("doctor", doctor(&ill_cell())),
         ("event", event_line(&event)),
         ("event of a node", event_line(&of_node)),
         ("images", images(&list(json!([image])))),

@@ -93,6 +93,32 @@ fn the_cell_and_its_settings() {
 }
 
 #[test]
+fn the_doctor_fails_if_something_is_wrong_and_prints_one_document() {
+    let well = json!({"healthy": true, "missing": [], "items": [], "nodes": [{"name": "n1", "answers": true}], "pairs": []});
+    let mut ill = well.clone();
+    ill["healthy"] = json!(false);
+    ill["items"] = json!([
+        {"weight": "wrong", "kind": "clock", "nodes": ["n1"], "text": "the clock of n1 is 60 min ahead", "means": "m", "hint": "h"},
+        {"weight": "note", "kind": "versions", "nodes": [], "text": "versions differ", "means": "m", "hint": "h"},
+    ]);
+    let fake = Fake::new({
+        let (well, ill) = (well.clone(), ill.clone());
+        move |n, _| vec![item(if n < 2 { well.clone() } else { ill.clone() }), end()]
+    });
+    let done = fake.covey(&["doctor"]);
+    assert!(done.code == Some(0) && done.out.ends_with("nothing is wrong\n"), "{done:?}");
+    assert_eq!(fake.covey(&["doctor", "--json"]).json(), well);
+    let done = fake.covey(&["doctor"]);
+    assert_eq!((done.code, done.err.as_str()), (Some(1), "covey: the cell is not well: 1 thing is wrong\n"));
+    assert!(
+        done.out.contains("wrong: the clock of n1 is 60 min ahead\n  that means: m\n  to do: h\n"),
+        "{done:?}"
+    );
+    let done = fake.covey(&["doctor", "--json"]);
+    assert_eq!((done.code, done.json(), done.err.as_str()), (Some(1), ill, ""));
+}
+
+#[test]
 fn wrong_arguments_are_not_sent() {
     let fake = Fake::new(|_, _| panic!("asked"));
     let cases: [(&[&str], &str); 11] = [

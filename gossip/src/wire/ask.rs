@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::{
     Request,
+    examine::Examined,
     join::{Joined, Wanted},
 };
 use crate::tls::{AuthorityKey, PublicKey};
@@ -53,6 +54,10 @@ pub enum Question {
     Pull { after: u64, wait_ms: u64 },
     /// What the node itself runs: its part of what people read while no placer answers.
     Own,
+    /// Is it there? Answered at once by `Pong`.
+    Ping,
+    /// What it finds out about itself and its ways to the others, for `covey doctor`. Answered by `Examined`.
+    Examine,
     /// Somebody knocked at a member, which has seen the proof of the key. Only the placer can answer: by `Joined`.
     Join(Box<Wanted>),
     /// A node wants its certificate renewed. Any voter answers: by `Renewed`.
@@ -78,6 +83,10 @@ pub enum Told {
         last: bool,
     },
     Own(Box<OwnPart>),
+    Pong {
+        wall_ms: u64,
+    },
+    Examined(Box<Examined>),
     Joined(Box<Joined>),
     /// PEM.
     Renewed {
