@@ -10,7 +10,7 @@ use tar::{EntryType, Header};
 use crate::content::documents::{
     CONFIG, Descriptor, ImageConfig, LAYER_TAR, MANIFEST, Manifest, RootFs, RunConfig,
 };
-use crate::content::{Error, Flush, Lease, Made, Record, Store, boot_id};
+use crate::content::{Error, Flush, Lease, Made, Record, Store, boot_id, now_ms};
 use crate::digest::{Digest, Hasher};
 use crate::layout::{LoadedImage, platform};
 use crate::reference::Reference;
@@ -78,6 +78,7 @@ pub fn image_from_binary(
     store.write_record(&Record {
         reference: reference.tagged(),
         digest: manifest.digest,
+        set_ms: now_ms(),
         made: Some(Made { stamp, boot: boot_id()?, content }),
     })?;
     Ok(LoadedImage { reference: reference.tagged(), digest: manifest.digest, size: size + manifest.size })
@@ -98,7 +99,7 @@ fn made_before(store: &Store, reference: &Reference, stamp: &str) -> Option<Load
 /// is then the diff that the config names, and hashed once.
 fn write_layer(
     store: &Store,
-    lease: &mut Lease<'_>,
+    lease: &mut Lease,
     exe: &File,
     len: u64,
     binary: &Binary<'_>,
@@ -190,7 +191,7 @@ fn copy(exe: &File, len: u64, write: &mut dyn FnMut(&[u8]) -> io::Result<()>) ->
 
 fn write_document(
     store: &Store,
-    lease: &mut Lease<'_>,
+    lease: &mut Lease,
     media_type: &str,
     document: &impl serde::Serialize,
 ) -> Result<Descriptor, Error> {

@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Hashes and counts what is written to it.
-#[derive(Default)]
+#[derive(Default, Debug, Clone)]
 pub(crate) struct Hasher {
     sha: Sha256,
     len: u64,

@@ -82,7 +82,7 @@ impl Store {
     /// `progress` is told how many more bytes are done.
     pub(crate) fn insert_blob(
         &self,
-        lease: &mut Lease<'_>,
+        lease: &mut Lease,
         what: &'static str,
         (digest, size): (&Digest, u64),
         source: &mut dyn Read,

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/blobs/sha256/HEX    manifests, configs and layers as they were distributed
 //! DIR/layers/HEX/         a layer unpacked, in the form overlayfs reads; HEX is its *chain id* (see `unpacked`)
-//! DIR/names/HEX.json      one image name and the digest of its manifest; HEX is the name's hash
+//! DIR/names/HEX.json      one image name, the digest of its manifest, and when it was given; HEX is the name's hash
 //! DIR/tmp/                what is being written; emptied when the store is opened
 //! ```
 //! Whatever is outside `tmp` is whole: it was written in `tmp`, verified, flushed and renamed. One process
@@ -14,6 +14,7 @@ mod collect;
 pub(crate) mod documents;
 pub(crate) mod error;
 mod image;
+mod incoming;
 mod names;
 mod unpacked;
 
@@ -22,14 +23,15 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use blobs::Flush;
 pub use collect::Collected;
 pub use error::Error;
 pub use image::Image;
+pub use incoming::{Incoming, Part};
 pub use names::{Listing, Named};
-pub(crate) use names::{Made, Record, boot_id};
+pub(crate) use names::{Made, Record, boot_id, now_ms};
 pub(crate) use unpacked::Unpacked;
 
 use crate::digest::Digest;
@@ -40,7 +42,7 @@ use crate::layers::Limits;
 pub struct Store {
     root: PathBuf,
     limits: Limits,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Signalled when a layer has been unpacked, or failed to be.
     unpacked: Condvar,
     temps: AtomicU64,
@@ -65,7 +67,7 @@ impl Store {
         let store = Store {
             root: dir.to_owned(),
             limits,
-            state: Mutex::default(),
+            state: Arc::default(),
             unpacked: Condvar::new(),
             temps: AtomicU64::new(0),
         };
@@ -111,17 +113,22 @@ impl Store {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is consistent between any two statements; a panic elsewhere does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// A lease keeps what it holds from being collected while an image is not named yet.
-    pub(crate) fn lease(&self) -> Lease<'_> {
-        Lease { store: self, held: Vec::new(), fresh: BTreeSet::new() }
+    pub fn lease(&self) -> Lease {
+        Lease { state: Arc::clone(&self.state), held: Vec::new(), fresh: BTreeSet::new() }
     }
 }
 
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // The state is consistent between any two statements; a panic elsewhere does not spoil it.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A path under `tmp` that is removed, file or directory, unless it was renamed away.
+#[derive(Debug)]
 pub(crate) struct Temp {
     path: PathBuf,
 }
@@ -140,15 +147,17 @@ impl Drop for Temp {
 }
 
 /// Content in use before any name says so.
-pub(crate) struct Lease<'a> {
-    store: &'a Store,
+#[derive(Debug)]
+pub struct Lease {
+    state: Arc<Mutex<State>>,
     held: Vec<Digest>,
     fresh: BTreeSet<Digest>,
 }
 
-impl Lease<'_> {
-    pub(crate) fn hold(&mut self, digest: &Digest) {
-        *self.store.state().pins.entry(*digest).or_default() += 1;
+impl Lease {
+    /// From now on `digest` is not collected, be it there already or not.
+    pub fn hold(&mut self, digest: &Digest) {
+        *locked(&self.state).pins.entry(*digest).or_default() += 1;
         self.held.push(*digest);
     }
 
@@ -158,17 +167,16 @@ impl Lease<'_> {
     }
 
     /// Gives up: what the holder put there goes again, unless somebody else has come to need it.
-    pub(crate) fn abandon(mut self) -> Result<(), Error> {
+    pub fn abandon(mut self, store: &Store) -> Result<(), Error> {
         let fresh = std::mem::take(&mut self.fresh);
-        let store = self.store;
         drop(self);
         store.collect_among(&[], |digest| fresh.contains(digest)).map(drop)
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Lease {
     fn drop(&mut self) {
-        let mut state = self.store.state();
+        let mut state = locked(&self.state);
         for digest in &self.held {
             if let Some(count) = state.pins.get_mut(digest) {
                 *count -= 1;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,10 @@ pub struct Named {
     pub reference: Reference,
     /// Of the manifest.
     pub digest: Digest,
+    /// When it came to stand for that, in milliseconds since 1970; 0 if nobody wrote it down.
+    pub set_ms: u64,
+    /// Made here of a file, not loaded.
+    pub made: bool,
 }
 
 /// All names, and what hinders reading the others.
@@ -31,6 +36,9 @@ pub struct Listing {
 pub(crate) struct Record {
     pub(crate) reference: Reference,
     pub(crate) digest: Digest,
+    /// Wall time, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) set_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) made: Option<Made>,
 }
@@ -60,9 +68,7 @@ impl Store {
         for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
             let path = entry.map_err(Error::io("list", &dir))?.path();
             match read_record(&path) {
-                Ok(Some(record)) => {
-                    listing.names.push(Named { reference: record.reference, digest: record.digest })
-                }
+                Ok(Some(record)) => listing.names.push(named(record)),
                 Ok(None) => {}
                 Err(error) => listing.unreadable.push(error),
             }
@@ -98,10 +104,24 @@ impl Store {
         Ok(record.digest)
     }
 
-    /// Gives the image with the manifest `digest` (another) name; a name that exists is moved.
+    /// What `reference` stands for here, whatever digest it names, and since when.
+    pub fn named(&self, reference: &Reference) -> Result<Option<Named>, Error> {
+        Ok(read_record(&self.name_path(reference))?.map(named))
+    }
+
+    /// Gives the image with the manifest `digest` (another) name, as of now; a name that exists is moved.
     pub fn set_name(&self, reference: &Reference, digest: &Digest) -> Result<(), Error> {
+        self.set_name_at(reference, digest, now_ms()).map(drop)
+    }
+
+    /// As [`Store::set_name`], as of `set_ms`. A name that was set later stays as it is; whether it was not, is answered.
+    pub fn set_name_at(&self, reference: &Reference, digest: &Digest, set_ms: u64) -> Result<bool, Error> {
         self.read_blob("manifest", digest)?;
-        self.write_record(&Record { reference: reference.tagged(), digest: *digest, made: None })
+        if self.record(reference).is_some_and(|record| record.set_ms > set_ms) {
+            return Ok(false);
+        }
+        self.write_record(&Record { reference: reference.tagged(), digest: *digest, set_ms, made: None })?;
+        Ok(true)
     }
 
     pub(crate) fn write_record(&self, record: &Record) -> Result<(), Error> {
@@ -150,6 +170,17 @@ impl Store {
         let known_names = self.list()?.names.into_iter().map(|named| named.reference).collect();
         Ok(Error::UnknownImage { reference: reference.clone(), known_names })
     }
+}
+
+fn named(record: Record) -> Named {
+    let Record { reference, digest, set_ms, made } = record;
+    Named { reference, digest, set_ms, made: made.is_some() }
+}
+
+/// The wall clock, in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn boot_id() -> Result<String, Error> {

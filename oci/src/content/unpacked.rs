@@ -40,7 +40,7 @@ impl Store {
 
     pub(crate) fn unpack(
         &self,
-        lease: &mut Lease<'_>,
+        lease: &mut Lease,
         digest: &Digest,
         unpacked: Unpacked,
         progress: &mut dyn FnMut(u64),

@@ -86,7 +86,7 @@ pub fn load(
         let mut lease = store.lease();
         if let Err(error) = store_image(store, &mut lease, &files, image, &mut advance) {
             // What could not be tidied up now is garbage like any other; the load's own error is the one to tell.
-            let _ = lease.abandon();
+            let _ = lease.abandon(store);
             return Err(error);
         }
         let size =
@@ -101,7 +101,7 @@ pub fn load(
 
 fn store_image(
     store: &Store,
-    lease: &mut Lease<'_>,
+    lease: &mut Lease,
     files: &Files,
     image: &Found,
     progress: &mut dyn FnMut(u64),

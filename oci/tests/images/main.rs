@@ -4,6 +4,7 @@
 mod corpus;
 mod hostile;
 mod idmap;
+mod incoming;
 mod loading;
 mod store;
 mod support;
