@@ -3,6 +3,7 @@
 
 pub mod ask;
 pub mod examine;
+pub mod image;
 pub mod join;
 
 use std::collections::BTreeMap;

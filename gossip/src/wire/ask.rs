@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{
     Request,
     examine::Examined,
+    image::{ImageQuestion, ImageTold},
     join::{Joined, Wanted},
 };
 use crate::tls::{AuthorityKey, PublicKey};
@@ -51,7 +52,10 @@ pub enum To {
 pub enum Question {
     /// What the ledger holds after its entry `after`, for a copy. Waits up to `wait_ms` for something to tell. Answered
     /// by `Entries`, or by `Part`s of the whole ledger if the entries are no longer at hand.
-    Pull { after: u64, wait_ms: u64 },
+    Pull {
+        after: u64,
+        wait_ms: u64,
+    },
     /// What the node itself runs: its part of what people read while no placer answers.
     Own,
     /// Is it there? Answered at once by `Pong`.
@@ -61,11 +65,16 @@ pub enum Question {
     /// Somebody knocked at a member, which has seen the proof of the key. Only the placer can answer: by `Joined`.
     Join(Box<Wanted>),
     /// A node wants its certificate renewed. Any voter answers: by `Renewed`.
-    Renew { public_key: PublicKey },
+    Renew {
+        public_key: PublicKey,
+    },
     /// Keep the cell's authority: the node is about to become a voter. Answered by `Done`.
     Authority(Box<AuthorityKey>),
     /// Which run of a task is the newest that has logs there.
-    Runs { task: TaskKey },
+    Runs {
+        task: TaskKey,
+    },
+    Image(ImageQuestion),
 }
 
 /// The answer, or a part of it.
@@ -98,6 +107,7 @@ pub enum Told {
     Runs {
         newest: Option<String>,
     },
+    Image(ImageTold),
     /// The node cannot or will not answer.
     Refused(Refusal),
 }
