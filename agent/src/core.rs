@@ -124,6 +124,10 @@ impl Core {
             Event::Stored { ticket, result } => self.on_stored(ticket, result),
             Event::Run { run, what } => self.on_run(run, what),
             Event::Measured(usage) => self.on_measured(usage),
+            Event::Images(images) => {
+                self.node_changed |= self.config.node.images != images;
+                self.config.node.images = images;
+            }
             Event::Capacity(capacity) => {
                 self.node_changed |= self.config.node.capacity != capacity;
                 self.config.node.capacity = capacity;

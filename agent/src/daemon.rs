@@ -44,6 +44,7 @@ use crate::{
     dir::{DataDir, DirError},
     event::Event,
     identity::{Held, Identity, IdentityError},
+    images::{self, Images},
     join::{self, JoinError},
     journal::Journal,
     labels,
@@ -134,7 +135,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let listener = server::listen(&config.socket).await?;
     let (tree, problems) = Tree::open(&identity.node.to_string());
     warnings.extend(problems.iter().map(|w| format!("{}: {} ({})", w.problem, w.effect, w.hint)));
-    let images = images(&config, &dir).await?;
+    let content = content(&config, &dir).await?;
     let (to_node, from_all) = unbounded_channel();
     let node = NodeHandle::new(to_node);
     let teller = node.clone();
@@ -154,6 +155,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     }
 
     let info = info(&config, &identity, &tree, addr);
+    let images = Images::new(content, node.clone(), journal.clone(), cell.clone());
     let ground = ground(&config, &dir, images.clone(), tree, store.clone(), &mut warnings)?;
     let runner = Runner::new(ground.clone(), node.clone());
     let found = runner.scan()?;
@@ -179,7 +181,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         identity: who.clone(),
         ledger: ledger.clone(),
         journal: journal.clone(),
-        images,
+        images: images.clone(),
         bundles: ground.bundles.clone(),
         logs: ground.logs.clone(),
     };
@@ -191,6 +193,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(copy::keep(cell.clone(), kept));
     tokio::spawn(company::note(news, cell.clone(), journal.clone()));
     tokio::spawn(company::keep(cell, members));
+    tokio::spawn(images::keep(images.clone()));
+    tokio::spawn(images::report(images, node.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
     tokio::spawn(streams::serve(arrived, services.clone()));
     let serving = tokio::spawn(server::serve(listener, services));
@@ -279,7 +283,7 @@ fn reachable(listen: SocketAddr, others: &[SocketAddr]) -> SocketAddr {
 }
 
 /// The content store, with `hello:1` made from this very binary if there is none yet.
-async fn images(config: &Config, dir: &DataDir) -> Result<Arc<oci::content::Store>, AgentError> {
+async fn content(config: &Config, dir: &DataDir) -> Result<Arc<oci::content::Store>, AgentError> {
     let (exe, path) = (config.exe.clone(), dir.join("content"));
     let opened = spawn_blocking(move || {
         let store = oci::content::Store::open(&path)?;
@@ -348,7 +352,7 @@ fn info(config: &Config, identity: &Identity, tree: &Tree, addr: SocketAddr) -> 
 fn ground(
     config: &Config,
     dir: &DataDir,
-    images: Arc<oci::content::Store>,
+    images: Images,
     tree: Tree,
     store: Store,
     warnings: &mut Vec<String>,
@@ -361,7 +365,7 @@ fn ground(
             source,
         })?;
     }
-    let idmaps = oci::rootfs::can_map_ids(images.root());
+    let idmaps = oci::rootfs::can_map_ids(images.store().root());
     if let Err(error) = &idmaps {
         warnings.push(format!("containers run without a user namespace of their own: {error}"));
     }

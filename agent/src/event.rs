@@ -1,7 +1,11 @@
 //! All that can happen to a node's core, and all that it can want. The core does nothing by itself: shells turn the
 //! world into an `Event`, and carry out each `Action` in order.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use gossip::wire::{FromAgent, Hello, SessionId, ToAgent, Welcome};
 use placement::{
@@ -82,6 +86,8 @@ pub enum Event {
     },
     /// What the tasks use now.
     Measured(BTreeMap<RunId, Resources>),
+    /// The images that the node has whole, by their digests.
+    Images(BTreeSet<String>),
     /// The node's capacity changed.
     Capacity(Resources),
     /// The time last asked for by `WakeAt` has come.
@@ -93,6 +99,8 @@ pub enum Event {
 pub enum RunEvent {
     /// A phase before the container runs, to show: "unpacking hello:1".
     Phase(String),
+    /// A phase is over, for people: what was done, and how long it took.
+    PhaseOver { kind: &'static str, text: String, ms: u64 },
     /// The container's init runs.
     Started { pid: u32 },
     /// It never ran; nothing is left of it. `transient`: trying again may help.
@@ -147,8 +155,13 @@ pub enum Action {
     /// The answer to the last `Hello`.
     Welcome(Welcome),
     /// On the current session.
-    Send(FromAgent),
+    Send(Box<FromAgent>),
     Start(Box<StartRun>),
+    /// Its start is wanted no more. If it has not got as far as a shim, `StartFailed` follows soon; else what would
+    /// follow anyway.
+    Abandon {
+        run: RunId,
+    },
     /// To the container's init. Nothing happens if it is gone: its `Exited` is on the way.
     Signal {
         run: RunId,
@@ -197,6 +210,8 @@ pub enum Change {
 pub struct StartRun {
     pub run: RunId,
     pub owner: String,
+    /// What people call the image.
+    pub image: String,
     /// Shown as the container's host name.
     pub hostname: String,
     /// `sha256:…`
@@ -220,6 +235,8 @@ pub struct Note {
     pub about: Option<About>,
     /// A sentence.
     pub text: String,
+    /// How long it took, where that is of interest.
+    pub ms: Option<u64>,
 }
 
 /// The copy of a task that a note is about.

@@ -50,6 +50,7 @@ impl Journal {
     /// What the core noted: of a task, or of the node.
     pub fn note(&self, note: Note) {
         let mut record = plain(note.kind, note.text);
+        record.detail.extend(note.ms.map(|ms| ("ms".to_string(), ms.into())));
         if let Some(about) = note.about {
             record.owner = Some(about.job.owner);
             record.job = Some(about.job.name);

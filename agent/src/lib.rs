@@ -10,6 +10,7 @@ pub mod dir;
 mod doctor;
 pub mod event;
 pub mod identity;
+pub mod images;
 pub mod join;
 pub mod journal;
 mod labels;

@@ -1,5 +1,6 @@
 //! Containers, for the node's loop: each run is a task that makes a bundle, spawns a shim, and watches it to its end.
 
+mod fetch;
 mod ground;
 pub(crate) mod prepare;
 mod watch;
@@ -18,7 +19,10 @@ use oci::{
     container::{self, Live},
 };
 use placement::job::Health;
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::{
+    sync::oneshot,
+    task::{AbortHandle, spawn_blocking},
+};
 
 pub use self::ground::Ground;
 use self::watch::{Watched, ended, lost};
@@ -42,6 +46,8 @@ pub struct Runner {
     ground: Arc<Ground>,
     node: NodeHandle,
     probes: BTreeMap<RunId, AbortHandle>,
+    /// Starts that may still be called off.
+    starts: BTreeMap<RunId, oneshot::Sender<()>>,
     /// The containers' first processes, to be signalled.
     inits: Arc<Mutex<BTreeMap<RunId, Process>>>,
 }
@@ -51,7 +57,7 @@ const REMOVE_AGAIN: Duration = Duration::from_millis(200);
 
 impl Runner {
     pub fn new(ground: Arc<Ground>, node: NodeHandle) -> Runner {
-        Runner { ground, node, probes: BTreeMap::new(), inits: Arc::default() }
+        Runner { ground, node, probes: BTreeMap::new(), starts: BTreeMap::new(), inits: Arc::default() }
     }
 
     /// Every run that has a bundle or a cgroup, and what became of it. To be asked once, before the loop begins; those
@@ -112,7 +118,18 @@ impl Runner {
             inits: self.inits.clone(),
             run: start.run,
         };
-        tokio::spawn(async move { watched.start(start).await });
+        let (call_off, called_off) = oneshot::channel();
+        // Those that have got too far to be called off have let go of the other end.
+        self.starts.retain(|_, start| !start.is_closed());
+        self.starts.insert(start.run, call_off);
+        tokio::spawn(async move { watched.start(start, called_off).await });
+    }
+
+    /// Calls a start off that has not got as far as a shim.
+    pub fn abandon(&mut self, run: RunId) {
+        if let Some(call_off) = self.starts.remove(&run) {
+            let _ = call_off.send(());
+        }
     }
 
     /// To the container's init, never to a later process with its pid.

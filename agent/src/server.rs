@@ -46,6 +46,7 @@ use crate::{
     cell::Cell,
     daemon::{inbox::NodeHandle, placer::PlacerHandle},
     identity::Held,
+    images::Images,
     journal::Journal,
     ledger::LedgerHandle,
 };
@@ -59,7 +60,7 @@ pub(crate) struct Services {
     pub(crate) identity: Held,
     pub(crate) ledger: LedgerHandle,
     pub(crate) journal: Journal,
-    pub(crate) images: Arc<oci::content::Store>,
+    pub(crate) images: Images,
     pub(crate) bundles: PathBuf,
     /// Of runs that are over.
     pub(crate) logs: PathBuf,
@@ -241,7 +242,7 @@ async fn call(
     services: &Services,
     out: &mut Out,
 ) -> Result<(), Stopped> {
-    let images = change::images(services, &request.call)?;
+    let images = change::images(services, &request.call).await?;
     let passed = Passed { request, to: To::Placer, images, task: None };
     let call = &passed.request.call;
     if let Some(read) = Read::of(call, &stamp) {

@@ -59,6 +59,7 @@ impl Core {
                     kind: "refused",
                     about: Some(about),
                     text: sentence(&refused),
+                    ms: None,
                 }));
                 return self.refuse(key, generation, refused);
             }

@@ -38,6 +38,7 @@ impl Core {
         }
         task.retry_at = None;
         match (stage, task.goal) {
+            (Some(Stage::Starting), goal) if goal != Goal::Run => self.abandon_start(key),
             (Some(Stage::Starting | Stage::Running { .. } | Stage::Ended { removing: true }), _) => {}
             // The ending is on disk before its proof goes (PROTOCOL 19, 24), also if both are to be forgotten: the agent may
             // die between the two. That a stopped run ended is of no interest.
@@ -99,6 +100,18 @@ impl Core {
         if let Some(change) = change {
             self.store(vec![change]);
         }
+    }
+
+    /// Once. A start may take long: the image is fetched first.
+    fn abandon_start(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let Some(run) = task.run.as_mut() else { return };
+        if std::mem::replace(&mut run.abandoned, true) {
+            return;
+        }
+        let number = run.number;
+        let run = task.run_id(number);
+        self.out.push(Action::Abandon { run });
     }
 
     fn remove_run(&mut self, key: TaskKey) {

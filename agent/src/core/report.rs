@@ -98,9 +98,13 @@ impl Core {
     }
 
     pub(crate) fn note(&mut self, key: TaskKey, kind: &'static str, text: String) {
+        self.note_that_took(key, kind, text, None);
+    }
+
+    pub(crate) fn note_that_took(&mut self, key: TaskKey, kind: &'static str, text: String, ms: Option<u64>) {
         let Some(task) = self.tasks.get(&key) else { return };
         let record = &task.record;
         let about = About { job: record.spec.job.clone(), index: key.index, generation: record.generation };
-        self.out.push(Action::Note(Note { kind, about: Some(about), text }));
+        self.out.push(Action::Note(Note { kind, about: Some(about), text, ms }));
     }
 }

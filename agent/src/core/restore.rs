@@ -57,7 +57,7 @@ impl Core {
         self.out.push(Action::Remove { run: id });
         if !self.tasks.contains_key(&id.key) {
             let text = format!("found the container {id}, which no record accounts for: removing it");
-            self.out.push(Action::Note(Note { kind: "stray", about: None, text }));
+            self.out.push(Action::Note(Note { kind: "stray", about: None, text, ms: None }));
         }
     }
 

@@ -28,6 +28,9 @@ impl Core {
         let Some(run) = task.run.as_mut().filter(|r| r.number == id.run) else { return };
         match (what, run.stage) {
             (RunEvent::Phase(text), Stage::Starting) if task.goal == Goal::Run => self.say(id.key, &text),
+            (RunEvent::PhaseOver { kind, text, ms }, Stage::Starting) => {
+                self.note_that_took(id.key, kind, text, Some(ms));
+            }
             (RunEvent::Started { pid }, Stage::Starting) => {
                 run.stage = Stage::Running { pid, since: self.now.mono_ms, ran_ms: 0 };
                 self.on_started(id.key, pid);

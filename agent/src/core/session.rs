@@ -80,7 +80,7 @@ impl Core {
         let text = format!(
             "cannot answer the placer: its promise cannot be written: {why}; trying again each second"
         );
-        self.out.push(Action::Note(Note { kind: "store_failed", about: None, text }));
+        self.out.push(Action::Note(Note { kind: "store_failed", about: None, text, ms: None }));
     }
 
     pub(crate) fn write_promise_again(&mut self) {
@@ -111,7 +111,7 @@ impl Core {
             News::Full { node: self.config.node.clone(), books: self.books(), usage: self.usage(), tasks };
         self.send(news);
         let text = format!("the placer {} opened a session", hello.placer);
-        self.out.push(Action::Note(Note { kind: "session", about: None, text }));
+        self.out.push(Action::Note(Note { kind: "session", about: None, text, ms: None }));
     }
 
     pub(crate) fn on_closed(&mut self, id: SessionId) {
@@ -124,7 +124,7 @@ impl Core {
         let Some(session) = self.session.as_mut() else { return };
         let message = FromAgent { session: session.id, number: session.number, news };
         session.number += 1;
-        self.out.push(Action::Send(message));
+        self.out.push(Action::Send(Box::new(message)));
     }
 
     /// What the session has not seen yet.

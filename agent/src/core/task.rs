@@ -82,6 +82,8 @@ pub(crate) struct Run {
     /// Told to end.
     pub(crate) told: Option<Told>,
     pub(crate) probing: bool,
+    /// Its start was called off.
+    pub(crate) abandoned: bool,
     /// Health checks that failed in a row.
     pub(crate) unhealthy: u32,
 }
@@ -109,7 +111,7 @@ pub(crate) struct Told {
 
 impl Run {
     pub(crate) fn new(number: u32, stage: Stage) -> Run {
-        Run { number, stage, told: None, probing: false, unhealthy: 0 }
+        Run { number, stage, told: None, probing: false, abandoned: false, unhealthy: 0 }
     }
 }
 

@@ -84,7 +84,7 @@ impl NodeLoop {
                     if let Some((session, out)) = &self.session
                         && *session == news.session
                     {
-                        let _ = out.send(ToPlacer::News(Box::new(news)));
+                        let _ = out.send(ToPlacer::News(news));
                     }
                 }
                 Action::WakeAt { mono_ms } => {
@@ -94,6 +94,7 @@ impl NodeLoop {
                 Action::Note(note) => self.journal.note(note),
                 Action::Start(start) => self.runner.start(*start),
                 Action::Signal { run, signal } => self.runner.signal(run, signal),
+                Action::Abandon { run } => self.runner.abandon(run),
                 Action::Remove { run } => self.runner.remove(run),
                 Action::Probe { run, health, port } => self.runner.probe(run, health, port),
                 Action::Unprobe { run } => self.runner.unprobe(run),

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::{copy, line::Line, ways};
 use crate::{
     cell::{Acting, Cell},
-    join,
+    images, join,
     server::{self, Services},
     session::{self, AgentEnd},
 };
@@ -125,6 +125,7 @@ async fn asked(from: NodeId, mut stream: Stream, services: &Services) {
             };
             tell(stream, told).await;
         }
+        Question::Image(question) => images::answer(question, stream, &services.images).await,
         question => match server::told(&question, services).await {
             Some(told) => tell(stream, told).await,
             // Dropped: the other side hears that nobody answers.

@@ -4,7 +4,6 @@ use std::{
     fs,
     os::fd::AsFd,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +14,7 @@ use oci::{
     container::{self, Live},
 };
 
-use crate::{event::RunId, store::Store};
+use crate::{event::RunId, images::Images, store::Store};
 
 /// What all runs on a node share.
 pub struct Ground {
@@ -24,7 +23,7 @@ pub struct Ground {
     pub bundles: PathBuf,
     /// Logs of runs that are over.
     pub logs: PathBuf,
-    pub images: Arc<oci::content::Store>,
+    pub images: Images,
     pub tree: Tree,
     pub host: oci::spec::Host,
     pub store: Store,

@@ -87,8 +87,8 @@ fn bundle(
     idmap: Option<IdMap>,
 ) -> Result<(BundleConfig, oci_spec::runtime::Spec), Failure> {
     let digest = Digest::from_str(&start.digest).map_err(lasting)?;
-    let image = ground.images.image(&digest).map_err(lasting)?;
-    let layers = ground.images.ensure_unpacked(&digest).map_err(lasting)?;
+    let image = ground.images.store().image(&digest).map_err(lasting)?;
+    let layers = ground.images.store().ensure_unpacked(&digest).map_err(lasting)?;
     let env = environment(&image.env, &start.env).map_err(lasting)?;
     let args = match &start.command {
         Some(command) => command
@@ -172,11 +172,11 @@ fn oom_score(band: job::Band) -> i32 {
     }
 }
 
-fn transient(error: impl ToString) -> Failure {
+pub(super) fn transient(error: impl ToString) -> Failure {
     Failure { why: error.to_string(), transient: true }
 }
 
-fn lasting(error: impl ToString) -> Failure {
+pub(super) fn lasting(error: impl ToString) -> Failure {
     Failure { why: error.to_string(), transient: false }
 }
 

@@ -11,11 +11,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::{
     bundle::{Announcement, Bundle, ExitRecord, Process},
     container::{self, Live},
-    digest::Digest,
 };
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
     net::unix::pipe,
+    sync::oneshot,
     task::spawn_blocking,
 };
 
@@ -34,17 +34,17 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    fn tell(&self, what: RunEvent) {
+    pub(super) fn tell(&self, what: RunEvent) {
         self.node.tell(Event::Run { run: self.run, what });
     }
 
-    pub(super) async fn start(self, start: StartRun) {
+    pub(super) async fn start(self, start: StartRun, called_off: oneshot::Receiver<()>) {
+        let _held = match self.have_image(&start, called_off).await {
+            Ok(held) => held,
+            Err(failure) => return self.failed(failure).await,
+        };
         if let Some(port) = prepare::busy_port(start.ports.values().copied()) {
             return self.tell(RunEvent::PortBusy { port });
-        }
-        let unpacked = |digest: Digest| self.ground.images.is_unpacked(&digest);
-        if start.digest.parse().is_ok_and(|digest| !unpacked(digest)) {
-            self.tell(RunEvent::Phase(format!("unpacking {}", start.digest)));
         }
         let dir = self.ground.bundles.join(self.run.to_string());
         let (bundle, mut spawned) = match prepare::spawn(&self.ground, start, dir).await {

@@ -1,6 +1,6 @@
 //! Requests that change something: each becomes one ledger entry, acknowledged when it is committed.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
 
 use gossip::wire::{Call, JobName, ReadVersion};
 use placement::{
@@ -55,10 +55,13 @@ pub(super) async fn decide(
     }
 }
 
-/// For a `Run`: what its images are, from what the node that took it has.
-pub(super) fn images(services: &Services, call: &Call) -> Result<Option<BTreeMap<String, String>>, Refusal> {
+/// For a `Run`: what its images are, as the node that took it finds out.
+pub(super) async fn images(
+    services: &Services,
+    call: &Call,
+) -> Result<Option<BTreeMap<String, String>>, Refusal> {
     let Call::Run { document, .. } = call else { return Ok(None) };
-    resolve(services, &Job::from_document(document)?).map(Some)
+    resolve(services, &Job::from_document(document)?).await.map(Some)
 }
 
 /// How a `Run` goes with what there is.
@@ -162,16 +165,13 @@ pub(super) async fn propose(
     }
 }
 
-/// Every image of the job as a digest, from what this node has.
-fn resolve(services: &Services, job: &Job) -> Result<BTreeMap<String, String>, Refusal> {
+/// Every image of the job as a digest: by this node's names, or the other nodes'.
+async fn resolve(services: &Services, job: &Job) -> Result<BTreeMap<String, String>, Refusal> {
     let mut images = BTreeMap::new();
     for name in job.images() {
-        let reference = oci::reference::Reference::from_str(name)
-            .map_err(|e| invalid(format!("image `{name}` of job {}: {e}", job.name)))?;
-        let digest = services.images.resolve(&reference).map_err(|e| Refusal {
-            code: "not_found".into(),
-            message: format!("image `{name}` of job {}: {e}", job.name),
-            hint: Some(format!("load it from an OCI layout: covey image load FILE --name {name}")),
+        let digest = services.images.resolve(name).await.map_err(|refusal| Refusal {
+            message: format!("image `{name}` of job {}: {}", job.name, refusal.message),
+            ..refusal
         })?;
         images.insert(name.to_string(), digest.to_string());
     }

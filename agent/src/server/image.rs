@@ -1,17 +1,21 @@
-//! Requests about images: the node's content store.
+//! Requests about the cell's images.
 
-use std::{path::PathBuf, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    str::FromStr,
+};
 
-use gossip::wire::Reply;
-use oci::{digest::Digest, reference::Reference};
-use placement::ledger::Refusal;
+use gossip::wire::{Reply, image::ImageName};
+use oci::{layout::LoadedImage, reference::Reference};
+use placement::{ids::NodeId, ledger::Refusal};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{Out, Services, Stopped, invalid};
-use crate::{api, clock};
+use crate::{api, clock, images::Kept};
 
-/// `covey image load`: the archive is read here, with progress.
+/// `covey image load`: the archive is read here, then other nodes copy it; both with progress.
 pub(super) async fn load(
     services: &Services,
     path: String,
@@ -25,7 +29,7 @@ pub(super) async fn load(
         );
     }
     let name = name.as_deref().map(Reference::from_str).transpose().map_err(|e| invalid(e.to_string()))?;
-    let store = services.images.clone();
+    let store = services.images.store().clone();
     let (tell, mut told) = mpsc::channel(1);
     let what = format!("loading {}", path.display());
     let work = tokio::task::spawn_blocking(move || {
@@ -45,54 +49,67 @@ pub(super) async fn load(
     let mut items = Vec::new();
     for image in loaded {
         services.journal.node("image_loaded", format!("loaded {} ({})", image.reference, image.digest));
-        items.push(document(services, &image.reference, &image.digest));
+        let kept = spread(services, &image, out).await?;
+        let mut item = document(&kept.name, &kept.nodes);
+        item["trouble"] = json!(kept.trouble);
+        items.push(item);
     }
     out.item(api::list(clock::now(), items)).await
 }
 
-/// `covey image ls`.
-pub(super) async fn list(services: &Services) -> Result<Value, Refusal> {
-    let listing = services.images.list().map_err(|e| invalid(e.to_string()))?;
-    for error in &listing.unreadable {
-        tracing::warn!("an image's name cannot be read: {error}");
+/// Has other nodes keep copies, and tells how far they are.
+async fn spread(services: &Services, image: &LoadedImage, out: &mut Out) -> Result<Kept, Stopped> {
+    let name = services.images.told(&image.reference).map_err(|e| invalid(e.to_string()))?;
+    let name = name.ok_or_else(|| invalid(format!("{} was removed while it was loaded", image.reference)))?;
+    let (tell, mut told) = mpsc::channel(1);
+    let mut spreading = std::pin::pin!(services.images.spread(name, tell));
+    let mut steps = BTreeMap::<NodeId, (u64, u64)>::new();
+    loop {
+        tokio::select! {
+            kept = &mut spreading => return Ok(kept),
+            Some((node, done, total)) = told.recv() => {
+                steps.insert(node, (done, total));
+                let nodes: Vec<String> = steps.keys().map(|node| services.images.name(*node)).collect();
+                let what = format!("copying {} to {}", image.reference, nodes.join(" and "));
+                let (done, total) = steps.values().fold((0, 0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+                out.send(&Reply::Progress { what, done, total }).await?;
+            }
+        }
     }
-    let items =
-        listing.names.iter().map(|named| document(services, &named.reference, &named.digest)).collect();
-    Ok(api::list(clock::now(), items))
 }
 
-/// `covey image rm`: the name goes; its content too unless another name or a task uses it.
+/// `covey image ls`: the cell's, merged.
+pub(super) async fn list(services: &Services) -> Result<Value, Refusal> {
+    let all = services.images.list().await?;
+    let items: Vec<Value> = all
+        .names
+        .into_iter()
+        .map(|row| {
+            let nodes: BTreeSet<String> = row.nodes.iter().map(|node| services.images.name(*node)).collect();
+            document(&row.name, &nodes.into_iter().collect::<Vec<_>>())
+        })
+        .collect();
+    Ok(api::answer(clock::now(), !all.missing.is_empty(), &all.missing, items))
+}
+
+/// `covey image rm`: the name goes, everywhere; content too unless another name, a task or a job uses it.
 pub(super) async fn remove(services: &Services, reference: String) -> Result<Value, Refusal> {
-    let name = Reference::from_str(&reference).map_err(|e| invalid(e.to_string()))?;
-    let used: Vec<String> = services
-        .node
-        .read(|core| core.reports().into_iter().map(|r| r.digest).collect())
-        .await
-        .ok_or_else(|| invalid("the node is ending".to_string()))?;
-    let in_use: Vec<Digest> = used.iter().filter_map(|d| d.parse().ok()).collect();
-    let store = Arc::clone(&services.images);
-    let shown = name.to_string();
-    let removed = tokio::task::spawn_blocking(move || {
-        let digest = store.remove(&name)?;
-        store.collect(&in_use)?;
-        Ok::<_, oci::content::Error>(digest)
-    });
-    let digest =
-        removed.await.map_err(|_| invalid("the removal broke off".to_string()))?.map_err(|e| Refusal {
-            code: "not_found".into(),
-            message: e.to_string(),
-            hint: Some("covey image ls shows what there is".into()),
-        })?;
-    services.journal.node("image_removed", format!("removed {shown} ({digest})"));
-    Ok(json!({"reference": shown, "digest": digest.to_string(), "changed": true}))
+    let removed = services.images.remove(&reference).await?;
+    Ok(json!({
+        "reference": reference,
+        "digest": removed.digest,
+        "changed": true,
+        "nodes": removed.nodes,
+        "missing": removed.missing,
+    }))
 }
 
-fn document(services: &Services, reference: &Reference, digest: &Digest) -> Value {
-    let image = services.images.image(digest).ok();
+fn document(name: &ImageName, nodes: &[String]) -> Value {
     json!({
-        "reference": reference.to_string(),
-        "digest": digest.to_string(),
-        "size_bytes": image.as_ref().map(|i| i.size),
-        "layers": image.as_ref().map(|i| i.layers.len()),
+        "reference": name.reference,
+        "digest": name.digest,
+        "size_bytes": name.size_bytes,
+        "layers": name.layers,
+        "nodes": nodes,
     })
 }

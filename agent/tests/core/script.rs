@@ -2,8 +2,9 @@
 //! now stands differently. `UPDATE=1 cargo test` writes the answers anew.
 //!
 //! Events: `hello ACTIVATION`, `offer KEY GENERATION [job=NAME] [batch] [cpu=N] [ports=A,B] [health] [retries=N]`, `stop`,
-//! `keep`, `forget`, `restart KEY GENERATION AT`, `stored [failed]` (the oldest store), `started RUN PID`, `exited RUN CODE
-//! [at=MS]`, `after MS` (time passes), `agent RUN=STATE…` (the agent is killed and started again and finds these runs), …
+//! `keep`, `forget`, `restart KEY GENERATION AT`, `stored [failed]` (the oldest store), `phase RUN TEXT`, `over RUN KIND MS
+//! TEXT`, `started RUN PID`, `exited RUN CODE [at=MS]`, `after MS` (time passes), `agent RUN=STATE…` (the agent is killed
+//! and started again and finds these runs), …
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -274,6 +275,11 @@ impl Stage {
                 Event::Measured([(words[1].parse().unwrap(), usage)].into())
             }
             "phase" => run(RunEvent::Phase(rest(2))),
+            "over" => run(RunEvent::PhaseOver {
+                kind: if words[2] == "fetched" { "fetched" } else { "unpacked" },
+                text: rest(4),
+                ms: words[3].parse().unwrap(),
+            }),
             "started" => run(RunEvent::Started { pid: words[2].parse().unwrap() }),
             "failed" => run(RunEvent::StartFailed { why: rest(3), transient: words[2] == "transient" }),
             "busy" => run(RunEvent::PortBusy { port: words[2].parse().unwrap() }),

@@ -20,6 +20,7 @@ pub(crate) fn action(action: &Action) -> String {
         }
         Action::Signal { run, signal: Signal::Term } => format!("SIGTERM {run}"),
         Action::Signal { run, signal: Signal::Kill } => format!("SIGKILL {run}"),
+        Action::Abandon { run } => format!("abandon {run}"),
         Action::Remove { run } => format!("remove {run}"),
         Action::Probe { run, health, port } => format!("probe {run} :{port}{}", health.http),
         Action::Unprobe { run } => format!("unprobe {run}"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use agent::{
     core::{Config, Core, record::Record},
-    event::{Action, Change, Event, Now, RunId, Signal},
+    event::{Action, Change, Event, Now, RunEvent, RunId, Signal},
 };
 use gossip::wire::{FromAgent, Order, ToAgent, Welcome};
 use placement::{
@@ -158,7 +158,7 @@ impl World {
             Action::Welcome(Welcome::Promised(promise)) => assert!(promise.index > 0),
             Action::Send(message) => {
                 self.checks.sent(&message, |key| self.disk.get(&key).map(|r| r.generation));
-                self.reports.push_back(message);
+                self.reports.push_back(*message);
             }
             Action::Start(start) => {
                 let record = self.disk.get(&start.run.key);
@@ -178,9 +178,18 @@ impl World {
                     run.killed |= signal == Signal::Kill;
                 }
             }
+            Action::Abandon { run: id } => {
+                // It may have got too far.
+                let in_time = self.dice.below(2) == 0;
+                if in_time && self.runs.get(&id).is_some_and(|run| run.stage == Stage::Starting) {
+                    self.runs.remove(&id);
+                    let what = RunEvent::StartFailed { why: "called off".into(), transient: true };
+                    self.news.push_back(Event::Run { run: id, what });
+                }
+            }
             Action::Remove { run: id } => match self.runs.get_mut(&id) {
                 Some(run) => run.removing = true,
-                None => self.news.push_back(Event::Run { run: id, what: agent::event::RunEvent::Removed }),
+                None => self.news.push_back(Event::Run { run: id, what: RunEvent::Removed }),
             },
             Action::Probe { run, .. } => self.probed(run, true),
             Action::Unprobe { run } => self.probed(run, false),

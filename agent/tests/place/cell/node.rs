@@ -118,7 +118,7 @@ impl Node {
                     told.opened = Some(session);
                 }
                 Action::Welcome(Welcome::Promised(_)) => {}
-                Action::Send(from) => self.reports.push_back(from),
+                Action::Send(from) => self.reports.push_back(*from),
                 Action::Start(start) => {
                     let record = &self.disk[&start.run.key];
                     let run = Run {
@@ -141,7 +141,7 @@ impl Node {
                     Some(run) => run.removing = true,
                     None => self.news.push_back(Event::Run { run: id, what: RunEvent::Removed }),
                 },
-                Action::Probe { .. } | Action::Unprobe { .. } => {}
+                Action::Probe { .. } | Action::Unprobe { .. } | Action::Abandon { .. } => {}
                 Action::WakeAt { mono_ms } => self.wake = Some(mono_ms),
                 Action::Note(note) => told.notes.push(note.kind),
             }
