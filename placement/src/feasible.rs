@@ -70,6 +70,7 @@ impl Place<'_> {
     /// Why nothing can be offered to it now, whatever the task.
     pub fn closed(&self) -> Option<No> {
         match self.node.standing {
+            Standing::Live if self.node.draining => Some(No::Draining),
             Standing::Live => None,
             Standing::Unheard => Some(No::NotReported),
             Standing::Away => Some(No::Away),

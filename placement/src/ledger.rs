@@ -57,6 +57,8 @@ pub enum Command {
     Admit { node: NodeId, name: String },
     /// A node leaves the roster for good.
     Remove { node: NodeId },
+    /// Its tasks move to other nodes, and it gets no new ones; or, off, it is as any other again.
+    Drain { node: NodeId, on: bool },
     /// What an operator says of a node; no value takes a label away.
     Label { node: NodeId, labels: BTreeMap<String, Option<String>> },
     /// Where a member was last seen: for nodes that are off, and to find the cell again after all were.
@@ -230,6 +232,9 @@ pub struct Member {
     /// Its last known address, `IP:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addr: Option<String>,
+    /// Its tasks move to other nodes, and it gets no new ones.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub draining: bool,
     /// Fields of a later covey: kept.
     #[serde(flatten)]
     pub later: Later,

@@ -70,6 +70,8 @@ pub enum No {
     },
     /// It has ended, which the ledger does not say yet.
     Recording,
+    /// It is to be rid of its tasks.
+    Draining,
     /// The index of an older job of this name is not gone yet.
     OlderJob,
     /// The present copy is not replaced while another index of the job is not well.
@@ -136,6 +138,7 @@ impl fmt::Display for Obstacle {
                 write!(f, "it requires {constraint}, and {nodes} {has} no label {label}")
             }
             No::Gone => write!(f, "{nodes} {is} gone"),
+            No::Draining => write!(f, "{nodes} {is} being drained"),
             No::NotReported => write!(f, "{nodes} {has} not reported to the placer yet"),
             No::MayRun => {
                 write!(f, "it may run on {nodes}, which {has} not reported to the new placer yet")

@@ -58,6 +58,8 @@ pub enum Standing {
 pub struct NodeView {
     pub name: String,
     pub standing: Standing,
+    /// It is to be rid of its tasks, as the ledger says.
+    pub draining: bool,
     /// Set by operators, in the ledger.
     pub labels: BTreeMap<String, String>,
     /// None until the first report.

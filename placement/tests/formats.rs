@@ -270,6 +270,7 @@ fn commands_about_the_cell() {
     let node = NodeId(0xA1);
     for (command, written) in [
         (Command::Remove { node }, json!({"remove": {"node": "00000000000000a1"}})),
+        (Command::Drain { node, on: true }, json!({"drain": {"node": "00000000000000a1", "on": true}})),
         (
             Command::Label { node, labels },
             json!({"label": {"node": "00000000000000a1", "labels": {"disk": null, "rack": "r1"}}}),

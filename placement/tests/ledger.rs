@@ -120,6 +120,7 @@ impl Run {
             }
             ["address", id, addr] => Command::Address { node: node(id), addr: addr.to_string() },
             ["set", ms] => Command::Set { lost_after_ms: ms.parse().ok() },
+            ["drain", id, on] => Command::Drain { node: node(id), on: *on == "on" },
             ["remove", id] => Command::Remove { node: node(id) },
             ["label", id, labels @ ..] => {
                 let label = |word: &&str| match word.split_once('=') {

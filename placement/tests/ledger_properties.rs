@@ -77,6 +77,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (hash(), hash()).prop_map(|(key_hash, token_hash)| Command::Login { key_hash, token_hash }),
         1 => (50..200u64).prop_map(|ms| Command::Set { lost_after_ms: Some(ms) }),
         1 => node().prop_map(|node| Command::Remove { node }),
+        1 => (node(), any::<bool>()).prop_map(|(node, on)| Command::Drain { node, on }),
         6 => submit,
         2 => (job(), option::of(0..5u32)).prop_map(|(job, index)| Command::Stop { job, index }),
         2 => (job(), option::of(0..5u32)).prop_map(|(job, index)| Command::Restart { job, index }),

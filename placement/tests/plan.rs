@@ -109,6 +109,26 @@ fn what_operators_say_outweighs_what_the_agent_detects() {
     assert_eq!(world.plan().offers[0].node.0, 1);
 }
 
+#[test]
+fn a_draining_node_loses_its_tasks_one_at_a_time_and_gets_none() {
+    let mut world = three();
+    world.submit("me", "web", json!({"count": 6})).settle();
+    assert_eq!(world.at("me", "web").iter().filter(|(_, node)| *node == 3).count(), 2);
+    world.node(3).draining = true;
+    let plan = world.plan();
+    assert_eq!(plan.stops.len(), 1);
+    assert!(plan.stops[0].reason.contains("n3 is being drained"), "{}", plan.stops[0].reason);
+    world.settle();
+    let on: Vec<u64> = world.at("me", "web").iter().map(|(_, node)| *node).collect();
+    assert_eq!((on.len(), on.contains(&3)), (6, false));
+    assert!(world.plan().is_empty());
+    // Nowhere else to go: what runs goes on, and says why.
+    world.node(1).standing = Standing::Gone;
+    world.node(2).draining = true;
+    let plan = world.plan();
+    assert!(plan.offers.is_empty() && plan.stops.is_empty(), "{plan:?}");
+}
+
 /// REQUIREMENTS B13.
 #[test]
 fn without_its_label_a_node_keeps_what_runs_and_gets_nothing_new() {

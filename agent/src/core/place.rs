@@ -279,6 +279,7 @@ impl Active {
                 NodeView { standing, ..NodeView::default() }
             });
             node.name.clone_from(&member.name);
+            node.draining = member.draining;
             node.labels.clone_from(&member.labels);
         }
         let intent = &self.intent;

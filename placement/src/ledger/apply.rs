@@ -56,6 +56,7 @@ impl Ledger {
             Command::Found { .. } => Ok(UNCHANGED),
             Command::Admit { node, name } => self.admit(&at, &Newcomer { node: *node, name, addr: None }),
             Command::Remove { node } => self.remove(*node),
+            Command::Drain { node, on } => self.drain(*node, *on),
             Command::Label { node, labels } => self.label(*node, labels),
             Command::Address { node, addr } => self.address(*node, addr),
             Command::Token { hash, role, name, uses, ttl_ms } => {

@@ -90,6 +90,12 @@ impl Ledger {
         Ok(CHANGED)
     }
 
+    /// Whether its tasks move away.
+    pub(super) fn drain(&mut self, node: NodeId, on: bool) -> Result<Answer, Refusal> {
+        let member = self.roster.get_mut(&node).ok_or_else(|| no_node(node))?;
+        if core::mem::replace(&mut member.draining, on) == on { Ok(UNCHANGED) } else { Ok(CHANGED) }
+    }
+
     /// Sets labels and, where there is no value, takes them away.
     pub(super) fn label(
         &mut self,

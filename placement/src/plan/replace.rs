@@ -27,7 +27,10 @@ pub(super) fn replace(jobs: Vec<JobNow<'_>>, view: &View, places: &mut [Place<'_
             match stuck {
                 Ok(()) => {
                     unwell.push(key.index);
-                    let reason = format!("version {} takes its place", now.wanted.record.version.number);
+                    let reason = match copy.node.draining {
+                        true => format!("{} is being drained: it moves to another node", copy.node.name),
+                        false => format!("version {} takes its place", now.wanted.record.version.number),
+                    };
                     plan.stops.push(PlannedStop { node: copy.id, key, generation, reason });
                 }
                 Err(obstacles) => {

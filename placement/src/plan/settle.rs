@@ -168,7 +168,7 @@ fn settle_index<'a>(
     if !copy.well(checked) || restarting {
         now.unwell.push(key.index);
     }
-    if outdated {
+    if outdated || copy.node.draining {
         now.outdated.push(*copy);
     } else if copy.report.restart_at < wish && !restarting {
         now.restart.push(*copy);
