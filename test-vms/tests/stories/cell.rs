@@ -1,0 +1,275 @@
+//! The words in which stories are told: a cell on hosts, jobs on it, and waiting for what is to come.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::ops::Deref;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{panicking, sleep};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use test_vms::lab::{self, Lab, Plan, voters_of};
+
+/// Much longer than anything here takes, on a machine that is busy with other things too.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Between two looks at what nobody announces.
+const LOOK: Duration = Duration::from_millis(50);
+/// Stories that run in one process (`cargo test`) are told one after another: each wants the machine for itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A cell on the hosts of a lab, gone when dropped. After a failure it first says how everything was.
+pub(crate) struct Cell {
+    lab: Lab,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// One task as `covey tasks` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Task {
+    pub(crate) index: u64,
+    pub(crate) node: String,
+    pub(crate) state: String,
+    pub(crate) generation: Vec<u64>,
+    pub(crate) pid: i64,
+    pub(crate) restarts: u64,
+    pub(crate) port: u64,
+}
+
+impl Cell {
+    /// Hosts h1, h2 … in three racks, one cell of all of them.
+    pub(crate) fn of(story: &str, hosts: u32) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plan =
+            Plan::new(&format!("{story}-{}", std::process::id()), hosts, test_vms::binary::covey().unwrap());
+        plan.racks = 3;
+        let cell = Self { lab: Lab::raise(&plan).unwrap(), _alone: alone };
+        cell.form().unwrap();
+        cell
+    }
+
+    /// All hosts, but for those named.
+    pub(crate) fn others(&self, but: &[&str]) -> Vec<String> {
+        self.hosts().unwrap().into_iter().filter(|host| !but.contains(&host.as_str())).collect()
+    }
+
+    /// Who places, as a host sees it.
+    pub(crate) fn placer(&self, host: &str) -> String {
+        self.wait(&format!("{host} knows who places"), || {
+            let nodes = self.nodes(host).map_err(|why| why.to_string())?;
+            let placer = nodes.iter().find(|node| node["placer"] == true);
+            placer.map(|node| node["name"].as_str().unwrap().to_owned()).ok_or(format!("{nodes:?}"))
+        })
+    }
+
+    /// Waits until a host sees exactly these alive, a placer among them, and as many of them voting as there shall be.
+    pub(crate) fn settles(&self, seen_by: &str, alive: &[String]) {
+        self.wait(&format!("{seen_by} sees {alive:?} alive and their voters settled"), || {
+            let nodes = self.nodes(seen_by).map_err(|why| why.to_string())?;
+            let named = |what: &dyn Fn(&Value) -> bool| -> Vec<String> {
+                let mut names: Vec<String> = nodes
+                    .iter()
+                    .filter(|node| what(node))
+                    .map(|node| node["name"].as_str().unwrap().to_owned())
+                    .collect();
+                names.sort();
+                names
+            };
+            let living = named(&|node| node["state"] == "alive");
+            let voters = named(&|node| node["voter"] == true);
+            let placers = named(&|node| node["placer"] == true);
+            let right = living == alive
+                && voters.len() == voters_of(alive.len())
+                && voters.iter().chain(&placers).all(|name| living.contains(name))
+                && placers.len() == 1;
+            if right {
+                Ok(())
+            } else {
+                Err(format!("alive {living:?}, voters {voters:?}, placer {placers:?}"))
+            }
+        });
+    }
+
+    /// Waits until a host lists exactly these nodes, all alive.
+    pub(crate) fn all_alive_on(&self, host: &str, nodes: &[&str]) {
+        self.nodes_are(host, format!("{host} sees {nodes:?}"), |seen| {
+            let alive =
+                |name: &&str| seen.iter().any(|node| node["name"] == **name && node["state"] == "alive");
+            seen.len() == nodes.len() && nodes.iter().all(alive)
+        })
+        .unwrap();
+    }
+
+    /// A job file for so many web servers, and where it is.
+    pub(crate) fn web(&self, name: &str, count: u32) -> String {
+        let text = format!(
+            r#"name = "{name}"
+count = {count}
+[task]
+image = "hello:1"
+command = ["/hello", "--listen", ":${{PORT_http}}"]
+cpu = "50m"
+memory = "16MiB"
+ports = ["http"]
+health = {{ http = "/healthz", port = "http", interval = "1s" }}
+"#
+        );
+        let path = lab::directory(self.name()).join(format!("{name}.toml"));
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// Creates or changes a job through a host, and waits until it is settled.
+    pub(crate) fn run(&self, through: &str, file: &str) {
+        self.covey(through, &["run", file, "--wait", "--timeout", "60s"]).unwrap();
+    }
+
+    /// Creates or changes a job through a host; returns when that is decided.
+    pub(crate) fn submit(&self, through: &str, file: &str) {
+        self.covey(through, &["run", file]).unwrap();
+    }
+
+    /// What a verb says that is refused.
+    pub(crate) fn refused(&self, through: &str, args: &[&str]) -> String {
+        let output = self.exec(through, "covey").unwrap().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "covey {args:?} on {through}: {output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+    }
+
+    /// The tasks of a job as a host sees them.
+    pub(crate) fn tasks(&self, host: &str, job: &str) -> Result<Vec<Task>, String> {
+        let list = self.json(host, &["tasks", job]).map_err(|why| why.to_string())?;
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|task| {
+                let number = |value: &Value| value.as_u64().unwrap_or_default();
+                Ok(Task {
+                    index: number(&task["index"]),
+                    node: task["node"].as_str().unwrap_or_default().to_owned(),
+                    state: task["state"].as_str().unwrap_or_default().to_owned(),
+                    generation: task["generation"].as_array().into_iter().flatten().map(number).collect(),
+                    pid: task["pid"].as_i64().unwrap_or_default(),
+                    restarts: number(&task["restarts"]),
+                    port: number(&task["ports"]["http"]),
+                })
+            })
+            .collect()
+    }
+
+    /// Waits until a host sees a job's tasks as they shall be, and gives them by index.
+    pub(crate) fn sees(
+        &self,
+        host: &str,
+        job: &str,
+        what: &str,
+        right: impl Fn(&[Task]) -> bool,
+    ) -> BTreeMap<u64, Task> {
+        self.wait(&format!("{host} sees of {job}: {what}"), || {
+            let tasks = self.tasks(host, job)?;
+            if !right(&tasks) {
+                return Err(format!("{tasks:#?}"));
+            }
+            Ok(tasks.into_iter().map(|task| (task.index, task)).collect())
+        })
+    }
+
+    /// Waits until so many tasks run, all on these hosts.
+    pub(crate) fn running(
+        &self,
+        seen_by: &str,
+        job: &str,
+        count: usize,
+        on: &[String],
+    ) -> BTreeMap<u64, Task> {
+        self.sees(seen_by, job, &format!("{count} running on {on:?}"), |tasks| {
+            let right = |task: &&Task| task.state == "running" && on.contains(&task.node);
+            tasks.iter().filter(right).count() == count && tasks.len() == count
+        })
+    }
+
+    /// The containers of web servers that really run on a host, by pid: what is true, whoever says what.
+    pub(crate) fn containers(&self, host: &str) -> Vec<i64> {
+        let serves = |pid: &i32| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/hello\0"))
+        };
+        let mut pids: Vec<i64> =
+            self.processes(host).unwrap().into_iter().filter(serves).map(i64::from).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// Waits until exactly so many containers run on all hosts together, and every task is one of them.
+    pub(crate) fn copies(&self, seen_by: &str, job: &str, count: usize) {
+        self.wait(&format!("{count} containers on all hosts, each a task"), || {
+            let mut real: Vec<i64> =
+                self.hosts().unwrap().iter().flat_map(|host| self.containers(host)).collect();
+            real.sort_unstable();
+            let tasks = self.tasks(seen_by, job)?;
+            let mut told: Vec<i64> = tasks.iter().filter(|t| t.state == "running").map(|t| t.pid).collect();
+            told.sort_unstable();
+            if real.len() == count && told == real {
+                Ok(())
+            } else {
+                Err(format!("{told:?} are told of, {real:?} run"))
+            }
+        });
+    }
+
+    /// Asks a task over HTTP, on its own host.
+    pub(crate) fn asks(&self, task: &Task, path: &str) -> String {
+        let script = r#"exec 3<>"/dev/tcp/127.0.0.1/$0"; printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3; cat <&3"#;
+        let mut bash = self.exec(&task.node, "/bin/bash").unwrap();
+        said(bash.args(["-c", script, &task.port.to_string(), path]))
+    }
+
+    /// Looks until it has come true.
+    pub(crate) fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match look() {
+                Ok(there) => return there,
+                Err(seen) => {
+                    assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}; last seen: {seen}")
+                }
+            }
+            sleep(LOOK);
+        }
+    }
+}
+
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Deref for Cell {
+    type Target = Lab;
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        if panicking() {
+            for host in self.lab.hosts().unwrap_or_default() {
+                let log = fs::read_to_string(self.lab.dir(&host).join("agent.log")).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("--- {host}: {:?}", self.lab.nodes(&host).map(|nodes| nodes.len()));
+                eprintln!("{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+            }
+        }
+        if let Err(why) = Lab::down(self.lab.name()) {
+            eprintln!("{why}");
+        }
+    }
+}
+
+/// Names, as lists of hosts are compared.
+pub(crate) fn names(hosts: &[&str]) -> Vec<String> {
+    hosts.iter().map(|host| (*host).to_owned()).collect()
+}
