@@ -1,20 +1,27 @@
 //! A client's side of a request.
 
-use std::{io, path::Path};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use placement::ledger::Refusal;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
     frame::{self, FrameError},
+    tls::ClientCredentials,
+    transport::{self, JoinError, Stream},
     wire::{Reply, Request},
 };
+
+/// To be let in by an agent on the same machine. Over the network, `transport` has its own patience.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A request that got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("no agent answers on {path}: {source}")]
     Connect { path: String, source: io::Error },
+    #[error(transparent)]
+    Reach(#[from] JoinError),
     #[error("the agent's answer broke off: {0}")]
     Frame(#[from] FrameError),
     #[error("the agent closed the connection before it had answered")]
@@ -25,22 +32,42 @@ pub enum ClientError {
 
 /// One request under way.
 pub struct Answer {
-    stream: UnixStream,
+    from: From,
+}
+
+enum From {
+    Local(UnixStream),
+    Node(Stream),
 }
 
 /// Sends `request` to the agent that listens on `socket`.
 pub async fn send(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
-    let mut stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ClientError::Connect { path: socket.display().to_string(), source })?;
+    let connect = |source| ClientError::Connect { path: socket.display().to_string(), source };
+    let connected = timeout(PATIENCE, UnixStream::connect(socket)).await;
+    let mut stream = connected.map_err(|_| connect(io::ErrorKind::TimedOut.into()))?.map_err(connect)?;
     frame::write(&mut stream, request).await?;
-    Ok(Answer { stream })
+    Ok(Answer { from: From::Local(stream) })
+}
+
+/// Sends `request` to the node that listens on `to`, as the principal of `me`.
+pub async fn send_to(
+    to: SocketAddr,
+    me: &ClientCredentials,
+    request: &Request,
+) -> Result<Answer, ClientError> {
+    let mut stream = transport::request(to, me).await?;
+    stream.write(request).await?;
+    Ok(Answer { from: From::Node(stream) })
 }
 
 impl Answer {
     /// The next part; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<Reply>, ClientError> {
-        match frame::read(&mut self.stream).await? {
+        let read = match &mut self.from {
+            From::Local(stream) => frame::read(stream).await,
+            From::Node(stream) => stream.read().await,
+        };
+        match read? {
             Some(Reply::End) => Ok(None),
             Some(Reply::Error(refusal)) => Err(refusal.into()),
             Some(reply) => Ok(Some(reply)),

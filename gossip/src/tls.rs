@@ -2,6 +2,7 @@
 
 mod authority;
 mod key;
+mod principal;
 mod subject;
 mod verify;
 
@@ -20,6 +21,7 @@ use rustls::{
 
 pub use authority::{Authority, AuthorityKey, LIFETIME, PRINCIPAL_LIFETIME};
 pub use key::{Binding, Key, PublicKey};
+pub use principal::ClientCredentials;
 pub use subject::{BadSubject, Subject, Who};
 pub use verify::Pinned;
 
@@ -92,19 +94,7 @@ impl Credentials {
 
     /// For connecting to other members, by `Subject::server_name` or `any_server_name`.
     pub fn client(&self) -> Result<ClientConfig, TlsError> {
-        let provider = provider();
-        let verifier = verify::Servers::of(self.authority(), &self.cell, &provider)?;
-        let tls = |source| TlsError::Tls { what: "this node's certificate", source };
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(tls)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(tls)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        config.resumption = Resumption::disabled();
-        Ok(config)
+        connecting(&self.chain, &self.key, &self.cell)
     }
 
     /// From when until when others accept the certificate.
@@ -129,6 +119,29 @@ impl Credentials {
     fn authority(&self) -> &CertificateDer<'static> {
         &self.chain[1]
     }
+}
+
+/// For connecting to members, with a certificate and its authority's (`chain`).
+fn connecting(
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+    cell: &CellId,
+) -> Result<ClientConfig, TlsError> {
+    let provider = provider();
+    let what = "the own certificate";
+    let authority = chain.last().ok_or(TlsError::Subject(BadSubject::NoAuthority))?;
+    let verifier = verify::Servers::of(authority, cell, &provider)?;
+    let tls = |source| TlsError::Tls { what, source };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(chain.to_vec(), key.clone_key())
+        .map_err(tls)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 /// For a stranger who has nothing but a token: the server must show an authority with this fingerprint, and a

@@ -4,12 +4,14 @@
 //! on a protocol of its own, the one stream of a stranger who wants to join.
 
 mod accept;
+mod alone;
 mod error;
 mod lane;
 mod limit;
 mod links;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering::Relaxed},
@@ -17,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use placement::ids::{CellId, NodeId};
+use placement::ids::{CellId, NodeId, Principal};
 use quinn::{
     ClientConfig, Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
     ServerConfig, TransportConfig, VarInt,
@@ -27,14 +29,18 @@ use ring::{
     hmac,
     rand::{SecureRandom, SystemRandom},
 };
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 
+pub use alone::{join, request};
 pub use error::{BindError, ConnectError, JoinError, Refused};
 pub use lane::{Lane, Stream};
 
 use crate::{
     peer::Peer,
-    tls::{self, BadSubject, Binding, Credentials, Pinned, Subject},
+    tls::{self, BadSubject, Binding, Credentials, Subject, Who},
 };
 use links::Links;
 
@@ -60,6 +66,8 @@ pub enum Closed {
     TooOften = 2,
     /// Declared dead: whoever waits for an answer need not wait longer.
     Dead = 3,
+    /// Removed from the cell for good.
+    Removed = 4,
 }
 
 /// What arrives.
@@ -73,6 +81,11 @@ pub enum Event {
     Stream {
         from: NodeId,
         lane: Lane,
+        stream: Stream,
+    },
+    /// A principal opened a stream for a request: the only thing it may do.
+    Request {
+        from: Principal,
         stream: Stream,
     },
     /// A stranger wants to join. Its stream carries nothing else, and its connection ends with it.
@@ -103,6 +116,8 @@ struct Shared {
     links: Links,
     waiting: AtomicUsize,
     events: mpsc::Sender<Event>,
+    /// Nodes that were removed from the cell: their certificates are good for a while yet.
+    revoked: watch::Sender<BTreeSet<NodeId>>,
 }
 
 impl Transport {
@@ -122,8 +137,8 @@ impl Transport {
         let (events, receiver) = mpsc::channel(1024);
         let links = Links::new(me.subject.node);
         let runtime = Handle::current();
-        let shared =
-            Shared { endpoint, runtime, cell: me.cell.clone(), links, waiting: AtomicUsize::new(0), events };
+        let (cell, waiting, revoked) = (me.cell.clone(), AtomicUsize::new(0), watch::Sender::default());
+        let shared = Shared { endpoint, runtime, cell, links, waiting, events, revoked };
         let transport = Transport { shared: Arc::new(shared) };
         tokio::spawn(accept::all(transport.clone()));
         Ok((transport, receiver))
@@ -139,6 +154,20 @@ impl Transport {
         self.shared.endpoint.set_server_config(Some(server(me)?));
         self.shared.links.renew(client(me.client()?)?);
         Ok(())
+    }
+
+    /// These nodes are no members any more, whatever certificates they have: their connections end now, and no new one is
+    /// made.
+    pub fn revoke(&self, nodes: BTreeSet<NodeId>) {
+        self.shared.revoked.send_if_modified(|known| {
+            let changed = *known != nodes;
+            *known = nodes;
+            changed
+        });
+    }
+
+    fn is_revoked(&self, node: NodeId) -> bool {
+        self.shared.revoked.borrow().contains(&node)
     }
 
     /// Sends it if there is a connection, else once there is one; may be lost. Never waits.
@@ -211,6 +240,9 @@ impl Transport {
     }
 
     async fn dial(&self, to: Peer) -> Result<(NodeId, Connection), ConnectError> {
+        if to.known().is_some_and(|node| self.is_revoked(node)) {
+            return Err(ConnectError::Removed { to: to.to_string() });
+        }
         let name = match to.known() {
             Some(node) => Subject::server_name(node, &self.shared.cell),
             None => tls::any_server_name(&self.shared.cell),
@@ -223,38 +255,20 @@ impl Transport {
         match tokio::time::timeout(DIAL, connecting).await {
             Err(_) => Err(ConnectError::Silent { to: to.to_string() }),
             Ok(Err(source)) => Err(ConnectError::Lost { to: to.to_string(), source }),
-            Ok(Ok(connection)) => match accept::subject(&connection, &self.shared.cell) {
-                Some(Ok(subject)) => Ok((subject.node, connection)),
+            Ok(Ok(connection)) => match accept::who(&connection, &self.shared.cell) {
+                Some(Ok(Who::Node(subject))) if self.is_revoked(subject.node) => {
+                    accept::turn_away(&connection);
+                    Err(ConnectError::Removed { to: to.to_string() })
+                }
+                Some(Ok(Who::Node(subject))) => Ok((subject.node, connection)),
+                // rustls has seen that a node answers.
+                Some(Ok(Who::Principal(_))) | None => {
+                    Err(ConnectError::Subject { to: to.to_string(), source: BadSubject::NoAuthority })
+                }
                 Some(Err(source)) => Err(ConnectError::Subject { to: to.to_string(), source }),
-                None => Err(ConnectError::Subject { to: to.to_string(), source: BadSubject::NoAuthority }),
             },
         }
     }
-}
-
-/// A stranger's stream to a member, for a token's holder: no `Transport` yet, and no certificate.
-/// Only a member of that cell gets one byte of it.
-pub async fn join(to: SocketAddr, cell: &CellId) -> Result<(Stream, Binding), JoinError> {
-    let anywhere: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-    let endpoint = Endpoint::client(anywhere).map_err(|source| BindError::Port { addr: anywhere, source })?;
-    let pinned = Arc::new(Pinned::new(cell.clone()));
-    let config = client(tls::pinned(Arc::clone(&pinned))?)?;
-    let name = tls::any_server_name(cell);
-    let dial = |source| ConnectError::Dial { to: to.to_string(), source };
-    let connecting = endpoint.connect_with(config, to, &name).map_err(dial)?;
-    let lost = |source| match pinned.other() {
-        Some(other) => ConnectError::Subject { to: to.to_string(), source: other.clone() },
-        None => ConnectError::Lost { to: to.to_string(), source },
-    };
-    let connection = tokio::time::timeout(DIAL, connecting)
-        .await
-        .map_err(|_| ConnectError::Silent { to: to.to_string() })?
-        .map_err(lost)?;
-    let (send, recv) = connection.open_bi().await.map_err(lost)?;
-    let broken = || ConnectError::Stream { to: to.to_string() };
-    let binding = binding(&connection).ok_or_else(broken)?;
-    let stream = Stream::begin(send, recv, Lane::Join).await.map_err(|_| broken())?;
-    Ok((stream, binding))
 }
 
 fn binding(connection: &Connection) -> Option<Binding> {

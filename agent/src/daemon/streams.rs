@@ -29,6 +29,7 @@ pub(super) async fn serve(mut arrived: mpsc::Receiver<Event>, services: Arc<Serv
         let services = services.clone();
         match event {
             Event::Stream { from, lane, stream } => drop(tokio::spawn(answer(from, lane, stream, services))),
+            Event::Request { from, .. } => tracing::debug!("{} asks for something", from.0),
             Event::Joining { from, stream, binding } => {
                 tokio::spawn(async move {
                     let decide = |wanted| join::decide(&services.cell, &services.identity, wanted);

@@ -23,7 +23,7 @@ use rustls::{
 
 use super::{
     TlsError,
-    subject::{self, BadSubject, Subject},
+    subject::{self, BadSubject, Subject, Who},
 };
 
 fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, Error> {
@@ -194,7 +194,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// A member's view of who connects to it: a member, or a stranger without any certificate.
+/// A member's view of who connects to it: a member, a principal, or a stranger without any certificate.
 #[derive(Debug)]
 pub(super) struct Clients {
     chain: Arc<dyn ClientCertVerifier>,
@@ -232,7 +232,7 @@ impl ClientCertVerifier for Clients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, &[], now)?;
-        Subject::read(end_entity, &self.cell).map_err(refused)?;
+        Who::read(end_entity, &self.cell).map_err(refused)?;
         Ok(verified)
     }
 

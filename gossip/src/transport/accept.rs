@@ -5,16 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use placement::ids::{CellId, NodeId};
+use placement::ids::{CellId, NodeId, Principal};
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Closed, Event, Lane, Refused, Stream, Transport, binding, limit::Limit};
-use crate::tls::{ALPN, ALPN_JOIN, BadSubject, Subject};
+use crate::tls::{ALPN, ALPN_JOIN, BadSubject, Subject, Who};
 
 /// Handshakes under way at once. Beyond, an address must first show that it is not made up (QUIC's Retry).
 const HANDSHAKES: usize = 64;
+/// Of one principal's connection at once.
+const REQUESTS: u32 = 64;
 /// For a handshake, and for a new stream's first byte.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,10 +45,16 @@ pub(super) async fn all(transport: Transport) {
             let shaken = handshake(&transport.shared.cell, incoming, attempt).await;
             drop(permit);
             match shaken {
-                Ok((connection, Some(node))) => {
+                Ok((connection, Some(Who::Node(subject)))) if transport.is_revoked(subject.node) => {
+                    turn_away(&connection);
+                    let why = Refused::Removed(subject.node);
+                    transport.tell(Event::Refused { from, why }).await;
+                }
+                Ok((connection, Some(Who::Node(Subject { node, .. })))) => {
                     transport.shared.links.add(node, connection.clone(), false);
                     member(transport, node, connection).await;
                 }
+                Ok((connection, Some(Who::Principal(who)))) => principal(transport, who, connection).await,
                 Ok((connection, None)) => stranger(&transport, connection).await,
                 Err(why) => transport.tell(Event::Refused { from, why }).await,
             }
@@ -54,18 +62,18 @@ pub(super) async fn all(transport: Transport) {
     }
 }
 
-/// Who is it: a member, or a stranger on the protocol for joining (none)?
+/// Who is it: a member, a principal, or a stranger on the protocol for joining (none)?
 async fn handshake(
     cell: &CellId,
     incoming: Incoming,
     attempt: impl FnOnce() -> Result<(), Duration>,
-) -> Result<(Connection, Option<NodeId>), Refused> {
+) -> Result<(Connection, Option<Who>), Refused> {
     let timed_out = |_| Refused::Handshake(quinn::ConnectionError::TimedOut);
     let connecting = incoming.accept().map_err(Refused::Handshake)?;
     let connection = timeout(PATIENCE, connecting).await.map_err(timed_out)?.map_err(Refused::Handshake)?;
     let close = |code: Closed, why: &str| connection.close(VarInt::from_u32(code as u32), why.as_bytes());
-    match (protocol(&connection).as_deref(), subject(&connection, cell)) {
-        (Some(ALPN), Some(Ok(subject))) => Ok((connection, Some(subject.node))),
+    match (protocol(&connection).as_deref(), who(&connection, cell)) {
+        (Some(ALPN), Some(Ok(who))) => Ok((connection, Some(who))),
         (Some(ALPN), Some(Err(why))) => {
             close(Closed::NotAMember, &why.to_string());
             Err(Refused::Subject(why))
@@ -92,15 +100,26 @@ fn protocol(connection: &Connection) -> Option<Vec<u8>> {
 }
 
 /// Whom the other side's certificate is about; none if it has shown none. rustls has checked it.
-pub(super) fn subject(connection: &Connection, cell: &CellId) -> Option<Result<Subject, BadSubject>> {
+pub(super) fn who(connection: &Connection, cell: &CellId) -> Option<Result<Who, BadSubject>> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    chain.first().map(|certificate| Subject::read(certificate, cell))
+    chain.first().map(|certificate| Who::read(certificate, cell))
 }
 
-/// Serves a member's connection, whoever dialled it, until it ends.
+/// A removed node learns that it is one.
+pub(super) fn turn_away(connection: &Connection) {
+    let why = b"this node was removed from the cell: to join again, give its agent an empty data directory";
+    connection.close(VarInt::from_u32(Closed::Removed as u32), why);
+}
+
+/// Serves a member's connection, whoever dialled it, until it ends or the member is one no more.
 pub(super) async fn member(transport: Transport, node: NodeId, connection: Connection) {
+    let mut revoked = transport.shared.revoked.subscribe();
+    let removed = async { drop(revoked.wait_for(|nodes| nodes.contains(&node)).await) };
+    tokio::pin!(removed);
     loop {
         tokio::select! {
+            biased;
+            () = &mut removed => return turn_away(&connection),
             datagram = connection.read_datagram() => match datagram {
                 Ok(bytes) => transport.tell(Event::Datagram { from: node, bytes }).await,
                 Err(_) => return,
@@ -123,6 +142,26 @@ pub(super) async fn member(transport: Transport, node: NodeId, connection: Conne
                 Err(_) => return,
             },
         }
+    }
+}
+
+/// Serves a principal's connection: requests, and nothing else.
+async fn principal(transport: Transport, who: Principal, connection: Connection) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(REQUESTS));
+    let from = connection.remote_address();
+    while let Ok((send, recv)) = connection.accept_bi().await {
+        let (transport, who) = (transport.clone(), who.clone());
+        tokio::spawn(async move {
+            let event = match first_byte(send, recv).await {
+                Ok((Lane::Request, stream)) => Event::Request { from: who, stream },
+                Ok((lane, stream)) => {
+                    stream.refuse();
+                    Event::Refused { from, why: Refused::Lane(lane as u8) }
+                }
+                Err(why) => Event::Refused { from, why },
+            };
+            transport.tell(event).await;
+        });
     }
 }
 

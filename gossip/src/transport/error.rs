@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use placement::ids::NodeId;
 use quinn::{ConnectionError, crypto::rustls::NoInitialCipherSuite};
 
 use crate::tls::{BadSubject, TlsError};
@@ -13,6 +14,8 @@ pub enum Refused {
     Handshake(ConnectionError),
     #[error("it has no certificate of this cell")]
     NotAMember,
+    #[error("node {0} was removed from this cell")]
+    Removed(NodeId),
     #[error("it tries to join too often; the next attempt in {0:?}")]
     TooOften(Duration),
     #[error(transparent)]
@@ -34,6 +37,8 @@ pub enum ConnectError {
     Lost { to: String, source: ConnectionError },
     #[error("{to}: {source}")]
     Subject { to: String, source: BadSubject },
+    #[error("{to} was removed from this cell")]
+    Removed { to: String },
     #[error("this node stops")]
     Stopped,
     #[error("the stream to {to} broke before its first byte")]
