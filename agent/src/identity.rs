@@ -23,8 +23,10 @@ use crate::dir::{DataDir, DirError, read_json, remove, write_json};
 pub enum IdentityError {
     #[error(transparent)]
     Dir(#[from] DirError),
-    #[error("cannot make a key or certificate: {0}")]
+    #[error("a key or certificate of this node: {0}")]
     Make(#[source] TlsError),
+    #[error("this is not the authority of this node's cell")]
+    OtherAuthority,
     #[error(
         "{file} of {dir} cannot be used: {source}. Restore identity.json and authority.json of one node from a copy, or \
          start with a new directory"
@@ -227,7 +229,7 @@ impl Identity {
         };
         let credentials = made.credentials().map_err(IdentityError::Make)?;
         if credentials.cell != *cell {
-            return Err(IdentityError::Make(TlsError::OtherAuthority));
+            return Err(IdentityError::OtherAuthority);
         }
         // One that is left of an earlier founding would be taken for this cell's.
         made.authority(dir)?;

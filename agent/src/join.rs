@@ -1,6 +1,8 @@
-//! How a node gets into a cell, and back into it: the newcomer's side. `admit` is the cell's.
+//! How a node gets into a cell, and back into it: the newcomer's side. `admit` is the cell's, `asked` what its nodes ask
+//! each other about it.
 
 mod admit;
+mod asked;
 
 use std::{
     net::SocketAddr,
@@ -17,6 +19,7 @@ use gossip::{
 use placement::{ids::CellId, ledger::Refusal};
 
 pub use admit::{admit, decide, renew};
+pub use asked::{asked, knocked};
 
 use crate::{
     dir::DataDir,

@@ -2,6 +2,7 @@
 
 mod api;
 pub mod cell;
+pub mod certificates;
 pub mod clock;
 pub mod config;
 pub mod core;

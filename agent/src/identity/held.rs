@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use gossip::tls::{Authority, AuthorityKey, Credentials, TlsError};
+use gossip::tls::{Authority, AuthorityKey, Credentials};
 
 use super::{AUTHORITY, Identity, IdentityError};
 use crate::dir::{DataDir, read_json, remove, write_json};
@@ -58,7 +58,7 @@ impl Held {
         let mut state = self.state();
         let authority = key.open(&state.identity.cell_name).map_err(IdentityError::Make)?;
         if *authority.cell() != state.identity.cell {
-            return Err(IdentityError::Make(TlsError::OtherAuthority));
+            return Err(IdentityError::OtherAuthority);
         }
         write_json(&self.dir.join(AUTHORITY), key, 0o600)?;
         state.authority = Some(Arc::new(authority));

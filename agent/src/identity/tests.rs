@@ -102,7 +102,7 @@ fn the_authority_comes_and_goes_with_the_vote() {
     assert_eq!(Identity::open(&dir, None, None).unwrap(), node);
     // Another cell's, of the same name.
     let other = AuthorityKey::found("covey").unwrap();
-    assert!(matches!(held.keep_authority(&other), Err(IdentityError::Make(TlsError::OtherAuthority))));
+    assert!(matches!(held.keep_authority(&other), Err(IdentityError::OtherAuthority)));
     assert!(held.authority().is_none() && held.authority_key().unwrap().is_none());
     held.keep_authority(&key).unwrap();
     assert_eq!(held.authority().unwrap().cell(), &node.cell);

@@ -158,11 +158,11 @@ async fn propose(ledger: &LedgerHandle, command: Command) -> Result<Access, Refu
 }
 
 /// Where some of the members are, this node's neighbours first.
-fn members(cell: &Cell) -> Vec<SocketAddr> {
+pub(super) fn members(cell: &Cell) -> Vec<SocketAddr> {
     cell.peers.members().values().map(|peer| peer.addr).take(MEMBERS).collect()
 }
 
-fn later(why: impl std::fmt::Display) -> Refusal {
+pub(super) fn later(why: impl std::fmt::Display) -> Refusal {
     let message = format_args!("the cell cannot take a decision now: {why}");
     Refusal::new(NO_QUORUM, message, Some("nothing is lost: try again in a moment"))
 }
