@@ -138,9 +138,8 @@ async fn renewed(cell: &Cell, held: &Held, identity: &Identity) -> Result<String
         match cell.peers.ask(node, &question).await {
             Ok(Told::Renewed { certificate }) => return Ok(certificate),
             Ok(_) => failed = CertificateError::Confused(node),
-            Err(AskError::Refused { refusal, .. }) if refusal.code != join::NO_QUORUM => {
-                return Err(CertificateError::Refused(refusal));
-            }
+            // A copy of the ledger that is behind may not know the node yet: others are asked too.
+            Err(AskError::Refused { refusal, .. }) => failed = CertificateError::Refused(refusal),
             Err(error) => failed = error.into(),
         }
     }

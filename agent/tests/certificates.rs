@@ -105,8 +105,7 @@ async fn two(age: Duration) -> (Node, Node) {
         certificate: authority.issue(key.public(), "n2", SystemTime::now() - age).unwrap(),
         authority: authority.certificate().to_string(),
         cell: "home".into(),
-        generation: 1,
-        admitted: 3,
+        promise: Activation { cell: 1, index: 3 },
         members: vec![one.peer.addr],
     };
     let second = Identity::joined(&dir, &key, "n2", authority.cell(), new).unwrap();
