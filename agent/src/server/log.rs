@@ -47,15 +47,19 @@ pub(super) async fn here(
     loop {
         // Asked before the reading: what was written until the end is then read too.
         let over = !follow || over(services, task).await;
-        let newer = match follow {
-            true => runs(services, task).await?.into_iter().find(|(run, _)| *run > reader.run),
-            false => None,
-        };
+        let mut newer = None;
+        if follow {
+            let runs = runs(services, task).await?;
+            reader.find_again(&runs);
+            newer = runs.into_iter().find(|(run, _)| *run > reader.run);
+        }
         while reader.send_some(out).await? {
             *place = Some(reader.place());
         }
         match newer {
             Some((run, dir)) => reader.go_on(run, dir),
+            // Put aside between the look and the reading: read there.
+            None if over && reader.find_again(&runs(services, task).await?) => {}
             None if over => return Ok(true),
             None => sleep(LOOK_AGAIN).await,
         }
@@ -115,6 +119,12 @@ impl Reader {
 
     fn at_start(run: RunId, dir: PathBuf) -> Reader {
         Reader { run, dir, from: [segments::From::Offset(0); 2] }
+    }
+
+    /// The log of a run that has ended is put aside. Returns whether this one was.
+    fn find_again(&mut self, runs: &[(RunId, PathBuf)]) -> bool {
+        let elsewhere = runs.iter().find(|(run, dir)| *run == self.run && *dir != self.dir);
+        elsewhere.map(|(_, dir)| self.dir.clone_from(dir)).is_some()
     }
 
     /// How far it has got.

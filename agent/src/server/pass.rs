@@ -81,7 +81,16 @@ pub(super) async fn insist<F: Future<Output = Result<Value, Unpassed>>>(
     passed: &Passed,
     here: impl Fn() -> F,
 ) -> Result<Value, Refusal> {
-    let deadline = Instant::now() + PATIENCE;
+    insist_for(PATIENCE, cell, passed, here).await
+}
+
+async fn insist_for<F: Future<Output = Result<Value, Unpassed>>>(
+    patience: Duration,
+    cell: &Cell,
+    passed: &Passed,
+    here: impl Fn() -> F,
+) -> Result<Value, Refusal> {
+    let deadline = Instant::now() + patience;
     let mut tried = Tried::default();
     // Whom the last one named who does not place himself.
     let mut named = None;
@@ -160,3 +169,6 @@ impl Tried {
         super::no_quorum(format!("no placer has answered within {} s ({why})", PATIENCE.as_secs()))
     }
 }
+
+#[cfg(test)]
+mod tests;
