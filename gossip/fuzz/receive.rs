@@ -12,7 +12,11 @@ use gossip::{
     membership::{Input, Membership, Output},
     peer::Peer,
     token::Token,
-    wire::{Exchange, FromAgent, Hello, Reply, Request, ToAgent, Welcome},
+    wire::{
+        Exchange, FromAgent, Hello, Reply, Request, ToAgent, Welcome,
+        ask::{Question, Told},
+        join::{Join, Joined},
+    },
 };
 use placement::ids::NodeId;
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,6 +29,10 @@ pub(crate) fn receive(bytes: &[u8]) {
     frames::<ToAgent>(bytes);
     frames::<FromAgent>(bytes);
     frames::<Exchange>(bytes);
+    frames::<Question>(bytes);
+    frames::<Told>(bytes);
+    frames::<Join>(bytes);
+    frames::<Joined>(bytes);
     datagram(bytes);
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(token) = text.parse::<Token>()
