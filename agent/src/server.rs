@@ -25,6 +25,7 @@ use std::{
 
 use gossip::{
     frame::{self, FrameError},
+    transport::Stream,
     wire::{
         Call, PROTOCOL, Reply, Request,
         ask::{Passed, To},
@@ -32,7 +33,7 @@ use gossip::{
 };
 use placement::{
     ids::{NodeId, Principal},
-    ledger::{ROOT, Refusal, RequestStamp},
+    ledger::{ROOT, Refusal, RequestStamp, Role},
 };
 use serde_json::Value;
 use tokio::{
@@ -168,23 +169,44 @@ async fn answer(stream: UnixStream, services: &Services) -> Result<(), FrameErro
     if peer.uid() != 0 {
         return refuse(peer.uid(), &mut read, &mut out).await;
     }
-    client(read, out, Principal(ROOT.into()), services).await
+    client(read, out, Client { principal: Principal(ROOT.into()), local: true }, services).await
 }
 
-/// Serves one request of `principal`, of whom whoever calls this has made sure.
-pub(crate) async fn client(
-    mut read: impl AsyncRead + Unpin,
-    mut out: Out,
+/// Serves one request that came over the network, of `principal` by its certificate.
+pub(crate) async fn remote(
+    stream: Stream,
     principal: Principal,
     services: &Services,
 ) -> Result<(), FrameError> {
+    let Stream { outgoing, incoming } = stream;
+    client(incoming, Out::new(outgoing), Client { principal, local: false }, services).await
+}
+
+/// Who asks, as the kernel or a certificate says.
+struct Client {
+    principal: Principal,
+    /// On this machine.
+    local: bool,
+}
+
+async fn client(
+    mut read: impl AsyncRead + Unpin,
+    mut out: Out,
+    client: Client,
+    services: &Services,
+) -> Result<(), FrameError> {
+    let Client { principal, local } = client;
     let request = match frame::read::<Request>(&mut read).await {
         Ok(Some(request)) => Request { principal: Some(principal), ..request },
         Ok(None) => return Ok(()),
         Err(FrameError::Broken(error)) => return Err(FrameError::Broken(error)),
         Err(error) => return finish(&mut out, Err(invalid(error.to_string()).into())).await,
     };
-    let result = match admit(&request) {
+    let admitted = admit(&request).and_then(|stamp| {
+        image_admitted(&request.call, &stamp, local, services)?;
+        Ok(stamp)
+    });
+    let result = match admitted {
         Ok(stamp) => tokio::select! {
             result = call(request, stamp, services, &mut out) => result,
             () = gone(&mut read) => return Ok(()),
@@ -222,6 +244,30 @@ fn admit(request: &Request) -> Result<RequestStamp, Refusal> {
     let principal = request.principal.clone();
     let principal = principal.ok_or_else(|| invalid("the request does not say who asks".to_string()))?;
     Ok(RequestStamp { principal, id: request.id.clone() })
+}
+
+/// Images are not in the ledger, so that this is decided here: a file is read on behalf of whoever is on the machine, and
+/// what all jobs use is removed by admins.
+fn image_admitted(
+    call: &Call,
+    stamp: &RequestStamp,
+    local: bool,
+    services: &Services,
+) -> Result<(), Refusal> {
+    let denied = |message: String, hint: &str| Refusal::new("denied", message, Some(hint));
+    match call {
+        Call::ImageLoad { .. } if !local => Err(denied(
+            "an image is loaded from a file of the node's own machine".to_string(),
+            "give the command there, as root",
+        )),
+        Call::ImageRm { .. } if services.ledger.state().role(&stamp.principal) != Some(Role::Admin) => {
+            Err(denied(
+                format!("`{}` is no admin: others may use the image", stamp.principal.0),
+                "ask an admin, or root on any node",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn finish(out: &mut Out, result: Result<(), Stopped>) -> Result<(), FrameError> {

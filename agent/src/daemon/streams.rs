@@ -29,7 +29,15 @@ pub(super) async fn serve(mut arrived: mpsc::Receiver<Event>, services: Arc<Serv
         let services = services.clone();
         match event {
             Event::Stream { from, lane, stream } => drop(tokio::spawn(answer(from, lane, stream, services))),
-            Event::Request { from, .. } => tracing::debug!("{} asks for something", from.0),
+            Event::Request { from, stream } => {
+                tokio::spawn(async move {
+                    let name = from.0.clone();
+                    if let Err(error) = server::remote(stream, from, &services).await {
+                        // The client went away: nobody is left to tell.
+                        tracing::debug!("a request of {name}: {error}");
+                    }
+                });
+            }
             Event::Joining { from, stream, binding } => {
                 tokio::spawn(async move {
                     let decide = |wanted| join::decide(&services.cell, &services.identity, wanted);

@@ -9,7 +9,7 @@ use gossip::wire::{
 };
 use placement::{
     ids::NodeId,
-    ledger::{Ledger, Refusal},
+    ledger::{Entry, Ledger, Refusal},
     view::Standing,
 };
 use serde_json::Value;
@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     Services, invalid,
     pass::{Unpassed, another, pass},
-    read::{Read, Rows, Seen},
+    read::{Read, Seen},
 };
 use crate::{
     clock,
@@ -161,9 +161,49 @@ async fn of_all(services: &Services, read: &Read) -> Result<Value, Refusal> {
             Ok(Err(error)) => tracing::debug!("a part of a stale answer: {error}"),
         }
     }
+    let ledger = newest(services, ledger, &parts).await;
     let mut seen = view_of(services, ledger.clone(), true);
     seen.voters.extend(parts.iter().filter(|part| part.voter).map(|part| part.node.id));
     let core = PlaceCore::gathered(ledger, parts, seen.now);
-    let rows: Rows = read.look(&core);
+    let rows = read.look(&core);
     read.show(rows, &seen)
+}
+
+/// The newest ledger that one of them has: what was acknowledged through a placer that is dead now is read too.
+async fn newest(services: &Services, ledger: Arc<Ledger>, parts: &[OwnPart]) -> Arc<Ledger> {
+    let Some(newest) = parts.iter().max_by_key(|part| part.applied) else { return ledger };
+    if newest.applied <= ledger.applied {
+        return ledger;
+    }
+    let question = Question::Pull { after: ledger.applied, wait_ms: 0 };
+    let pulled = async {
+        let mut answers = services.cell.peers.begin(newest.node.id, &question).await.ok()?;
+        let mut whole = String::new();
+        loop {
+            match answers.next().await.ok()? {
+                Told::Entries { first, entries } => return grown(&ledger, first, &entries),
+                Told::Part { text, last } => {
+                    whole.push_str(&text);
+                    if last {
+                        return serde_json::from_str(&whole).ok().map(Arc::new);
+                    }
+                }
+                _ => return None,
+            }
+        }
+    };
+    // Else this node's own does.
+    timeout(PARTS, pulled).await.ok().flatten().unwrap_or(ledger)
+}
+
+/// The ledger with more entries, the first of which has the index `first`.
+fn grown(ledger: &Arc<Ledger>, first: u64, entries: &[Value]) -> Option<Arc<Ledger>> {
+    let mut grown = Ledger::clone(ledger);
+    for (index, text) in (first..).zip(entries) {
+        if index == grown.applied + 1 {
+            let entry: Entry = serde_json::from_value(text.clone()).ok()?;
+            grown.apply(index, &entry);
+        }
+    }
+    Some(Arc::new(grown))
 }
