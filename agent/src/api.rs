@@ -44,6 +44,8 @@ pub(crate) struct About<'a> {
     pub(crate) alive: bool,
     /// No placer was asked: a node that said nothing is not gone for that.
     pub(crate) stale: bool,
+    /// It is to be rid of its tasks.
+    pub(crate) draining: bool,
     /// Where membership sees it, or saw it last.
     pub(crate) addr: Option<&'a str>,
 }
@@ -65,7 +67,11 @@ pub(crate) fn node(row: &NodeRow, about: &About<'_>) -> Value {
         "name": row.name,
         "addr": addr,
         "state": state,
-        "admin": "active",
+        "admin": match about.draining {
+            false => "active",
+            true if row.tasks > 0 => "draining",
+            true => "drained",
+        },
         "placer": about.placer,
         "voter": about.voter,
         "labels": row.labels,

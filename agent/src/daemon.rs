@@ -31,7 +31,7 @@ use placement::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc::unbounded_channel,
+    sync::{Notify, mpsc::unbounded_channel},
     task::spawn_blocking,
 };
 
@@ -174,6 +174,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
 
     let (cell_name, members) = (identity.cell_name.clone(), company::path(&dir));
     let who = Held::new(&dir, identity)?;
+    let left = Arc::new(Notify::new());
     let services = Services {
         node: node.clone(),
         placer: placer_handle.clone(),
@@ -184,6 +185,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         images: images.clone(),
         bundles: ground.bundles.clone(),
         logs: ground.logs.clone(),
+        left: left.clone(),
     };
     let services = Arc::new(services);
     tokio::spawn(NodeLoop::new(core, store, runner, journal.clone()).run(first, from_all));
@@ -206,15 +208,21 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     }
     ready(Ready { node: info, cell: cell_name, socket: config.socket.clone(), warnings });
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let gone = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        () = left.notified() => true,
+    };
     serving.abort();
     let _ = fs::remove_file(&config.socket);
-    journal.node("agent_stopped", "told to end; containers go on".to_string());
+    let why = if gone { "this node has left the cell" } else { "told to end; containers go on" };
+    journal.node("agent_stopped", why.to_string());
     ledger.shutdown().await;
-    if config.dev {
+    if gone {
+        let _ = spawn_blocking(move || driver.leave()).await;
+        let _ = spawn_blocking(move || ground.end_all(DEV_GRACE)).await;
+        dir.forget_cell()?;
+    } else if config.dev {
         let _ = spawn_blocking(move || ground.end_all(DEV_GRACE)).await;
     } else if ground.tree.list().is_empty()
         && let Err(error) = ground.tree.clear()

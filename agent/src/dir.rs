@@ -48,6 +48,17 @@ pub struct Format {
     pub written_by: String,
 }
 
+/// What makes the directory a node's of one cell. The identity goes first: without it, what is left over is of no use.
+const OF_THE_CELL: [&str; 7] = [
+    "identity.json",
+    "authority.json",
+    "joining.json",
+    "members.json",
+    "ledger.redb",
+    "copy.redb",
+    "agent.redb",
+];
+
 /// A data directory that is ours until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -77,6 +88,11 @@ impl DataDir {
 
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Forgets the cell that its node has left: the next agent here is a new node. Images stay.
+    pub(crate) fn forget_cell(&self) -> Result<(), DirError> {
+        OF_THE_CELL.iter().try_for_each(|name| remove(&self.path.join(name)))
     }
 }
 

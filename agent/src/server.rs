@@ -7,6 +7,7 @@ mod doctor;
 mod events;
 mod follow;
 mod image;
+mod leave;
 mod log;
 mod look;
 mod member;
@@ -39,6 +40,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{UnixListener, UnixStream, unix::OwnedReadHalf},
+    sync::Notify,
     time::timeout,
 };
 
@@ -65,6 +67,8 @@ pub(crate) struct Services {
     pub(crate) bundles: PathBuf,
     /// Of runs that are over.
     pub(crate) logs: PathBuf,
+    /// Told when this node has left the cell: its agent ends, and with it what still runs here.
+    pub(crate) left: Arc<Notify>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -308,6 +312,7 @@ async fn call(
         Call::ImageLoad { path, name } => image::load(services, path, name, out).await,
         Call::ImageLs => out.item(image::list(services).await?).await,
         Call::ImageRm { reference } => out.item(image::remove(services, reference).await?).await,
+        Call::Leave { deadline_ms } => leave::leave(services, &passed.request, deadline_ms, out).await,
         Call::Doctor => out.item(doctor::doctor(services).await).await,
         change => {
             let here = || change::decide(services, &stamp, &change, passed.images.as_ref());

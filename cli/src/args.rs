@@ -50,9 +50,21 @@ pub(crate) struct Global {
     /// The agent's socket; default: $COVEY_SOCKET, else /run/covey/agent.sock
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    /// Ask this node instead, with the credentials of `covey login`
+    #[arg(long, global = true, value_name = "HOST:PORT", value_parser = node_to_ask)]
+    pub(crate) node: Option<String>,
     /// Print one JSON document (with -f one a line) and nothing else on stdout
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+fn node_to_ask(text: &str) -> Result<String, String> {
+    text.parse().map(|node: HostPort| node.to_string())
+}
+
+/// A node to ask, or (without a port) one that is asked about: `--node` is both for `events`.
+fn node_or_name(text: &str) -> Result<String, String> {
+    if text.contains(':') { node_to_ask(text) } else { Ok(text.to_owned()) }
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,11 +148,31 @@ pub(crate) enum Verb {
     #[command(after_help = "Example: covey doctor")]
     Doctor,
     Label(cell::Label),
+    /// Move a node's tasks to other nodes, and give it no new ones
+    ///
+    /// One task of each job moves at a time, and only if there is room for it elsewhere. The command returns when that has
+    /// begun; `covey nodes` shows when the node is drained.
+    #[command(after_help = "Example: covey drain n2")]
+    Drain {
+        #[arg(value_name = "NODE")]
+        name: String,
+    },
+    /// Let a drained node take tasks again
+    #[command(after_help = "Example: covey undrain n2")]
+    Undrain {
+        #[arg(value_name = "NODE")]
+        name: String,
+    },
+    Leave(cell::Leave),
     /// Forget nodes
     #[command(subcommand)]
     Node(cell::Node),
     Cell(cell::Cell),
     Token(cell::Token),
+    Login(cell::Login),
+    /// List the cells that one has logged in to, and choose the one to talk to
+    #[command(subcommand)]
+    Context(cell::Context),
     /// Load, list and remove images
     #[command(subcommand)]
     Image(Image),
@@ -262,9 +294,9 @@ pub(crate) struct Events {
     /// Of this job only: NAME or OWNER/NAME
     #[arg(long, value_name = "JOB", value_parser = crate::names::job)]
     pub(crate) job: Option<JobName>,
-    /// Of this node only
-    #[arg(long, value_name = "NAME")]
-    pub(crate) node: Option<String>,
+    /// Of this node only; HOST:PORT: ask this node
+    #[arg(long, value_name = "NAME|HOST:PORT", value_parser = node_or_name)]
+    pub(crate) node: Vec<String>,
     /// Since then: an age (10m) or a time (2026-05-04T12:00:00Z)
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Since>,

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 mod cell;
 mod change;
+mod context;
 mod dev;
 mod doctor;
 mod events;
@@ -20,27 +21,47 @@ use ::agent::config::SOCKET;
 use gossip::wire::Call;
 
 use crate::{
-    args::{self, Cli, Verb},
+    args::{self, Cli, Global, Verb},
     failure::Failure,
     output::Out,
-    session::Session,
+    session::{Session, Way},
 };
 
 /// Does what the command line asks for.
 pub(crate) fn run(cli: Cli, out: &mut Out) -> Result<(), Failure> {
-    let socket = socket(cli.global.socket);
-    let verb = match cli.verb {
-        Verb::Agent(args) => return agent::agent(args, socket),
-        Verb::Dev => return dev::dev(socket, out),
-        verb => verb,
+    let Global { socket: given, node, .. } = cli.global;
+    let node = node_to_ask(node, &cli.verb);
+    let named = given.is_some();
+    let socket = socket(given);
+    match cli.verb {
+        Verb::Agent(args) => agent::agent(args, socket),
+        Verb::Dev => dev::dev(socket, out),
+        Verb::Login(args) => block_on(context::login(args, node, out))?,
+        Verb::Context(args::cell::Context::Ls) => context::list(out),
+        Verb::Context(args::cell::Context::Use { name }) => context::choose(&name, out),
+        verb => {
+            let local = || Way::Socket(socket.unwrap_or_else(|| PathBuf::from(SOCKET)));
+            // Who names a socket means it.
+            let way = if named && node.is_none() { local() } else { context::way(node.as_deref(), local)? };
+            let session = Session::new(way)?;
+            block_on(ask(verb, &session, out))?
+        }
+    }
+}
+
+/// One thread: starting more would take longer than most requests.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|source| Failure::System { what: "start the event loop", source })?.block_on(work))
+}
+
+/// The node that `--node` says to ask: for `events` it may as well be the name of one that is asked about.
+fn node_to_ask(given: Option<String>, verb: &Verb) -> Option<String> {
+    let others = match verb {
+        Verb::Events(args) => args.node.as_slice(),
+        _ => &[],
     };
-    let session = Session::new(socket.unwrap_or_else(|| PathBuf::from(SOCKET)))?;
-    // One thread: starting more would take longer than most requests.
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Failure::System { what: "start the event loop", source })?
-        .block_on(ask(verb, &session, out))
+    given.iter().chain(others).find(|node| node.contains(':')).cloned()
 }
 
 /// The socket, if the command line or the environment names one.
@@ -51,7 +72,7 @@ fn socket(given: Option<PathBuf>) -> Option<PathBuf> {
 async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure> {
     match verb {
         // They are no clients, and were started before.
-        Verb::Agent(_) | Verb::Dev => Ok(()),
+        Verb::Agent(_) | Verb::Dev | Verb::Login(_) | Verb::Context(_) => Ok(()),
         Verb::Run(args) => run::run(args, session, out).await,
         Verb::Logs(args) => logs::logs(args, session, out).await,
         Verb::Events(args) => events::events(args, session, out).await,
@@ -74,7 +95,10 @@ async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure
             change::change(call, &what, &what, session, out).await
         }
         Verb::Label(args) => node::label(args, session, out).await,
-        Verb::Node(args::cell::Node::Rm { node }) => node::remove(node, session, out).await,
+        Verb::Drain { name } => node::drain(name, true, session, out).await,
+        Verb::Undrain { name } => node::drain(name, false, session, out).await,
+        Verb::Leave(args) => node::leave(args, session, out).await,
+        Verb::Node(args::cell::Node::Rm { name }) => node::remove(name, session, out).await,
         Verb::Doctor => doctor::doctor(session, out).await,
         Verb::Cell(args) => cell::cell(args.verb, session, out).await,
         Verb::Token(args) => token::token(args, session, out).await,
@@ -102,12 +126,18 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Why { target } => format!("say why {target} does not run"),
         Verb::Events(_) => "show events".into(),
         Verb::Nodes => "list nodes".into(),
-        Verb::Label(args) => format!("label node {}", args.node),
-        Verb::Node(args::cell::Node::Rm { node }) => format!("forget node {node}"),
+        Verb::Label(args) => format!("label node {}", args.name),
+        Verb::Drain { name } => format!("drain node {name}"),
+        Verb::Undrain { name } => format!("let node {name} take tasks again"),
+        Verb::Leave(_) => "leave the cell".into(),
+        Verb::Node(args::cell::Node::Rm { name }) => format!("forget node {name}"),
         Verb::Cell(args::cell::Cell { verb: None }) => "show the cell".into(),
         Verb::Cell(_) => "change the cell's settings".into(),
         Verb::Doctor => "examine the cell".into(),
         Verb::Token(_) => "make a token".into(),
+        Verb::Login(_) => "log in".into(),
+        Verb::Context(args::cell::Context::Ls) => "list contexts".into(),
+        Verb::Context(args::cell::Context::Use { name }) => format!("use context {name}"),
         Verb::Image(args) => image::doing(args),
     }
 }

@@ -10,7 +10,14 @@ use gossip::{client::ClientError, frame::FrameError};
 use placement::ledger::Refusal;
 use serde_json::{Value, json};
 
-use crate::{commands::agent::ConfigError, jobfile::JobFileError, output::shown};
+use crate::{
+    commands::agent::ConfigError,
+    context::ContextError,
+    jobfile::JobFileError,
+    output::shown,
+    session::{Tried, Unsent, Way},
+    token::TokenError,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -26,11 +33,25 @@ pub(crate) enum Failure {
     /// The first attempt to reach an agent failed.
     #[error("{}", connect(socket, source))]
     Connect { socket: PathBuf, source: io::Error },
+    /// No node of the cell takes the request.
+    #[error("no node of the cell answers: {0}")]
+    Nobody(Tried),
     /// The agent was there, and then no more.
-    #[error("the agent on {} broke the connection ({source}) and did not come back within {waited_s} s", socket.display())]
-    Lost { socket: PathBuf, source: ClientError, waited_s: u64 },
-    #[error("the agent on {} answered what this covey does not understand: {what}", socket.display())]
-    Garbled { socket: PathBuf, what: String },
+    #[error("{place} broke the connection ({why}) and did not come back within {waited_s} s")]
+    Lost { place: String, why: String, waited_s: u64 },
+    #[error("{place} answered what this covey does not understand: {what}")]
+    Garbled { place: String, what: String },
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("cannot make a key: {source}")]
+    Key { source: gossip::tls::TlsError },
+    #[error("to talk to {0} takes credentials, and there are none yet")]
+    NoCredentials(String),
+    /// It is about the node itself, and the request would have gone to another machine.
+    #[error("{0}")]
+    Elsewhere(&'static str),
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("cannot write the output: {0}")]
@@ -60,26 +81,35 @@ fn connect(socket: &std::path::Path, source: &io::Error) -> String {
 
 impl Failure {
     /// Sorts a client's errors by what a user can do about them.
-    pub(crate) fn of(socket: &std::path::Path, why: ClientError) -> Self {
-        let socket = socket.to_owned();
-        match why {
-            ClientError::Refused(refusal) => Failure::Refused(refusal),
-            ClientError::Connect { source, .. } => Failure::Connect { socket, source },
-            ClientError::Frame(FrameError::Garbled(why)) => {
-                Failure::Garbled { socket, what: why.to_string() }
+    pub(crate) fn of(way: &Way, why: Unsent) -> Self {
+        let place = way.to_string();
+        let why = match why {
+            Unsent::Client(why) => why,
+            Unsent::Nobody(tried) => return Failure::Nobody(tried),
+        };
+        match (way, why) {
+            (_, ClientError::Refused(refusal)) => Failure::Refused(refusal),
+            (Way::Socket(socket), ClientError::Connect { source, .. }) => {
+                Failure::Connect { socket: socket.clone(), source }
             }
-            ClientError::Frame(why @ FrameError::TooLong(_)) => {
-                Failure::Garbled { socket, what: why.to_string() }
+            (_, ClientError::Frame(FrameError::Garbled(why))) => {
+                Failure::Garbled { place, what: why.to_string() }
             }
-            source => Failure::Lost { socket, source, waited_s: 0 },
+            (_, ClientError::Frame(why @ FrameError::TooLong(_))) => {
+                Failure::Garbled { place, what: why.to_string() }
+            }
+            (_, why) => Failure::Lost { place, why: why.to_string(), waited_s: 0 },
         }
     }
 
     fn code(&self) -> &str {
         match self {
             Failure::Arguments(_) | Failure::JobFile(_) | Failure::Config(_) => "invalid",
+            Failure::Context(_) | Failure::Token(_) | Failure::Elsewhere(_) => "invalid",
+            Failure::NoCredentials(_) => "denied",
+            Failure::Key { .. } => "io",
             Failure::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => "denied",
-            Failure::Connect { .. } | Failure::Lost { .. } => "no_agent",
+            Failure::Connect { .. } | Failure::Lost { .. } | Failure::Nobody(_) => "no_agent",
             Failure::Agent(_) => "agent",
             Failure::Garbled { .. } => "protocol",
             Failure::Refused(refusal) => &refusal.code,
@@ -102,6 +132,16 @@ impl Failure {
                 ErrorKind::PermissionDenied => Some("the local socket is for root: try it with sudo".into()),
                 _ => None,
             },
+            Failure::Nobody(_) => Some(
+                "do these addresses still hold? `covey context ls` shows them, and --node HOST:PORT names another node"
+                    .into(),
+            ),
+            Failure::NoCredentials(node) => Some(format!(
+                "`covey token --role user --name NAME` on a node prints a token, and `covey login --node {node} --token \
+                 TOKEN` takes it"
+            )),
+            Failure::Elsewhere(_) => Some("run it there, on the node's own socket: covey context use local".into()),
+            Failure::Context(_) | Failure::Token(_) | Failure::Key { .. } => None,
             Failure::Lost { .. } => Some("see what its log says; once it runs again, repeat the command".into()),
             Failure::Garbled { .. } => Some("is the agent of another version? `covey nodes` shows it".into()),
             Failure::Unsettled { hint, .. } | Failure::Interrupted { hint, .. } => Some(hint.clone()),

@@ -3,6 +3,7 @@
 mod address;
 mod args;
 mod commands;
+mod context;
 mod failure;
 pub mod jobfile;
 mod names;
@@ -53,7 +54,8 @@ fn end(out: &mut Out, doing: &str, done: Result<(), Failure>) -> ExitCode {
             } else if !out.json() {
                 eprintln!("{}", why.explain(doing));
             }
-            ExitCode::FAILURE
+            // Wrong arguments are told apart from what failed.
+            if matches!(why, Failure::Arguments(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

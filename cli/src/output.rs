@@ -1,6 +1,7 @@
 //! What commands print: documents for programs, tables and sentences for people.
 
 mod cell;
+mod context;
 mod doctor;
 mod event;
 mod image;
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     cell::cell,
+    context::contexts,
     doctor::doctor,
     event::event_line,
     image::images,

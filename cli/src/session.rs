@@ -1,32 +1,37 @@
-//! Requests to the agent, over restarts of the agent.
+//! Requests to an agent, over restarts of the agent and deaths of nodes.
+
+mod way;
 
 use std::{
     cell::Cell,
     fs::File,
-    io::{ErrorKind, Read},
+    io::{self, ErrorKind, Read},
     ops::ControlFlow,
-    path::PathBuf,
     time::Duration,
 };
 
 use gossip::{
-    client::{self, ClientError},
+    client::{Answer, ClientError},
     frame::FrameError,
     wire::{Call, PROTOCOL, Reply, Request},
 };
 use placement::ids::RequestId;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::failure::Failure;
+
+pub(crate) use self::way::{Remote, Tried, Unsent, Way};
 
 /// An agent that broke the connection is given so long to come back: a restart takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
+/// A node that has said nothing for so long is as good as dead: it would have said that no placer answers.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// Where requests go.
 pub(crate) struct Session {
-    socket: PathBuf,
+    way: Way,
     /// 128 random bits: no two requests ever share an id.
     next: Cell<u128>,
 }
@@ -40,8 +45,13 @@ pub(crate) trait Reader {
 }
 
 impl Session {
-    pub(crate) fn new(socket: PathBuf) -> Result<Self, Failure> {
-        Ok(Session { socket, next: Cell::new(u128::from_be_bytes(random()?)) })
+    pub(crate) fn new(way: Way) -> Result<Self, Failure> {
+        Ok(Session { way, next: Cell::new(u128::from_be_bytes(random()?)) })
+    }
+
+    /// Whether the agent runs on this machine, and sees its files.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.way, Way::Socket(_))
     }
 
     /// Asks for one document.
@@ -61,7 +71,7 @@ impl Session {
         loop {
             match self.attempt(&request, &mut outage, &mut progress).await {
                 Ok(document) => return Ok(document),
-                Err(why) => outage.wait_out(self, why).await?,
+                Err(why) => outage.wait_out(&self.way, why).await?,
             }
         }
     }
@@ -71,12 +81,12 @@ impl Session {
         request: &Request,
         outage: &mut Outage,
         progress: &mut impl FnMut(&str, u64, u64),
-    ) -> Result<Value, ClientError> {
-        let mut answer = client::send(&self.socket, request).await?;
+    ) -> Result<Value, Unsent> {
+        let mut answer = self.way.send(request).await?;
         outage.reached = true;
         let mut document = Value::Null;
         loop {
-            match answer.next().await? {
+            match self.next(&mut answer).await? {
                 Some(Reply::Item(value)) => document = value,
                 Some(Reply::Progress { what, done, total }) => progress(&what, done, total),
                 Some(_) => {}
@@ -85,17 +95,26 @@ impl Session {
         }
     }
 
+    /// The next part of an answer that does not make one wait.
+    async fn next(&self, answer: &mut Answer) -> Result<Option<Reply>, Unsent> {
+        if self.is_local() {
+            return Ok(answer.next().await?);
+        }
+        let silent = || FrameError::Broken(io::Error::from(ErrorKind::TimedOut));
+        Ok(timeout(SILENCE, answer.next()).await.map_err(|_| ClientError::from(silent()))??)
+    }
+
     /// Reads an answer of many parts to its end, or until the reader has enough. If the connection breaks, the reader
     /// says how to go on.
     pub(crate) async fn follow(&self, reader: &mut impl Reader) -> Result<(), Failure> {
         let mut outage = Outage::default();
         loop {
-            let why = match client::send(&self.socket, &self.request(reader.call())).await {
+            let why = match self.way.send(&self.request(reader.call())).await {
                 Err(why) => why,
                 Ok(mut answer) => loop {
                     outage.reached = true;
                     match answer.next().await {
-                        Err(why) => break why,
+                        Err(why) => break why.into(),
                         Ok(None) => return Ok(()),
                         Ok(Some(part)) => {
                             outage.since = None;
@@ -106,7 +125,7 @@ impl Session {
                     }
                 },
             };
-            outage.wait_out(self, why).await?;
+            outage.wait_out(&self.way, why).await?;
         }
     }
 
@@ -135,30 +154,25 @@ struct Outage {
 
 impl Outage {
     /// Returns when it is worth another attempt; fails if none is.
-    async fn wait_out(&mut self, session: &Session, why: ClientError) -> Result<(), Failure> {
-        let passing = match &why {
-            ClientError::Closed | ClientError::Frame(FrameError::Broken(_)) => true,
-            // Between two agents there is no socket, or nobody behind it.
-            ClientError::Connect { source, .. } => {
-                self.reached && matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    async fn wait_out(&mut self, way: &Way, why: Unsent) -> Result<(), Failure> {
+        if !why.is_passing(self.reached) {
+            return Err(Failure::of(way, why));
+        }
+        let first = self.since.is_none();
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= PATIENCE {
+            let place = way.to_string();
+            return Err(Failure::Lost { place, why: why.to_string(), waited_s: PATIENCE.as_secs() });
+        }
+        if first {
+            match way {
+                Way::Socket(_) => eprintln!("covey: the agent went away; waiting for it to come back"),
+                Way::Cell(_) => eprintln!("covey: {way} went away; asking another"),
             }
-            _ => false,
-        };
-        if !passing {
-            return Err(Failure::of(&session.socket, why));
         }
         self.reached = true;
-        let since = *self.since.get_or_insert_with(|| {
-            eprintln!("covey: the agent went away; waiting for it to come back");
-            Instant::now()
-        });
-        if since.elapsed() >= PATIENCE {
-            return Err(Failure::Lost {
-                socket: session.socket.clone(),
-                source: why,
-                waited_s: PATIENCE.as_secs(),
-            });
-        }
+        // To no other node twice in a row.
+        way.failed();
         sleep(PAUSE).await;
         Ok(())
     }

@@ -19,6 +19,8 @@ use serde_json::Value;
 fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
     command.args(args).env("COVEY_SOCKET", dir.join("agent.sock")).stdin(Stdio::null());
+    // Nobody's own contexts.
+    command.env("XDG_CONFIG_HOME", dir.join("config"));
     command
 }
 

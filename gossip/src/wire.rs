@@ -147,6 +147,21 @@ pub enum Call {
     /// Forgets a node that is gone, for good. Answered by an `Item` `{id, name, changed}`.
     NodeRemove {
         node: String,
+        /// It says so itself, drained: then it may be here still.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        leaves: bool,
+    },
+    /// The node's tasks move to other nodes, and it gets no new ones; or, off, it is as any other again. Answered by an
+    /// `Item` `{id, name, draining, changed}` when that is committed, not when they have moved.
+    Drain {
+        node: String,
+        on: bool,
+    },
+    /// The node that is asked leaves the cell: it is drained, gives its vote back and is forgotten, and its agent ends.
+    /// After the deadline, tasks that found no other place are ended with it. `Progress` frames, then an `Item`
+    /// `{id, name, ended}`.
+    Leave {
+        deadline_ms: Option<u64>,
     },
 }
 

@@ -92,7 +92,10 @@ fn requests() -> Vec<Request> {
             node: "n1".into(),
             labels: [("rack".to_owned(), Some("r1".to_owned())), ("disk".to_owned(), None)].into(),
         },
-        Call::NodeRemove { node: "n2".into() },
+        Call::NodeRemove { node: "n2".into(), leaves: false },
+        Call::NodeRemove { node: "n2".into(), leaves: true },
+        Call::Drain { node: "n2".into(), on: true },
+        Call::Leave { deadline_ms: Some(60_000) },
     ];
     let request = |call| Request {
         protocol: PROTOCOL.into(),

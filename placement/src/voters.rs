@@ -134,6 +134,23 @@ pub fn next_step(
     ((replaced || dead_weight) && majority(&rest)).then_some(VoterStep::Demote(*leave))
 }
 
+/// The next step of a leader that is about to leave, towards somebody else who votes and can lead; none if there is one,
+/// or it has to catch up first. `nodes`: without the leader.
+pub fn successor(seats: &Seats, nodes: &BTreeMap<NodeId, Candidate>) -> Option<VoterStep> {
+    if !seats.leaving.is_empty() {
+        return Some(VoterStep::Finish);
+    }
+    let alive = |id: &NodeId| *id != seats.leader && nodes.get(id).is_some_and(|node| node.alive);
+    if seats.voters.iter().any(alive) {
+        return None;
+    }
+    let learner = seats.learners.iter().find(|(id, _)| alive(id));
+    match learner {
+        Some((id, caught_up)) => caught_up.then_some(VoterStep::Promote(*id)),
+        None => nodes.keys().copied().find(|id| alive(id)).map(VoterStep::Learn),
+    }
+}
+
 /// Who should vote: a pure function of what is seen, and of who votes already, since a change for its own sake is none.
 pub fn wanted(
     seats: &Seats,

@@ -7,7 +7,7 @@ use gossip::wire::ask::Question;
 use placement::{
     ids::NodeId,
     ledger::Ledger,
-    voters::{Patience, VoterStep, next_step},
+    voters::{Patience, VoterStep, next_step, successor},
 };
 use tokio::time::sleep;
 
@@ -33,11 +33,17 @@ pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Jo
         let told = placer.racks().await;
         let (ledger, alive) = (cell.state(), cell.peers.alive());
         let _ = company.look(ledger.roster.keys().copied(), &alive, now);
-        let nodes = company.candidates(|node| rack(&ledger, &told, node));
+        let mut nodes = company.candidates(|node| rack(&ledger, &told, node));
+        // Whoever is being drained may be about to leave.
+        let drained = |id: &NodeId| ledger.roster.get(id).is_some_and(|member| member.draining);
+        nodes.retain(|id, _| !drained(id));
+        let leaves = drained(&cell.me());
         drop(ledger);
-        if let Some(seats) = cell.ledger.seats()
-            && let Some(step) = next_step(&seats, &nodes, Patience::default(), now)
-        {
+        let step = cell.ledger.seats().and_then(|seats| match leaves {
+            true => successor(&seats, &nodes),
+            false => next_step(&seats, &nodes, Patience::default(), now),
+        });
+        if let Some(step) = step {
             match entrust(&cell, &who, step).await {
                 Ok(()) => take(&cell, &journal, step).await,
                 Err(error) => tracing::debug!("the authority was not handed over: {error}"),

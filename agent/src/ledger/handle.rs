@@ -206,6 +206,14 @@ impl LedgerHandle {
         take(&core.ok_or(StepError::Closed)?, step).await
     }
 
+    /// Gives up leading, and does not ask to lead, while `on`: another voter is elected, if there is one.
+    pub fn stand_down(&self, on: bool) {
+        if let Some(core) = self.core.borrow().as_ref() {
+            core.runtime_config().elect(!on);
+            core.runtime_config().heartbeat(!on);
+        }
+    }
+
     /// Answers what another voter asked by its [`Ask`]; from whom it came has to be sure already.
     pub async fn answer(&self, call: &[u8]) -> Result<Vec<u8>, CallError> {
         let core = self.core.borrow().clone();

@@ -50,7 +50,8 @@ pub(super) async fn decide(
             cell::token(services, stamp, wanted).await
         }
         Call::Label { node, labels } => member::label(services, stamp, node, labels.clone()).await,
-        Call::NodeRemove { node } => member::remove(services, stamp, node).await,
+        Call::NodeRemove { node, leaves } => member::remove(services, stamp, node, *leaves).await,
+        Call::Drain { node, on } => member::drain(services, stamp, node, *on).await,
         _ => Err(invalid("the placer does not decide about this".to_string()).into()),
     }
 }

@@ -43,8 +43,34 @@ pub(super) async fn label(
     Ok(json!({"id": id, "name": name, "labels": member.map(|member| &member.labels), "changed": changed}))
 }
 
+/// `covey drain NODE`, and back.
+pub(super) async fn drain(
+    services: &Services,
+    stamp: &RequestStamp,
+    node: &str,
+    on: bool,
+) -> Result<Value, Unpassed> {
+    let id = find(&services.ledger.state(), node)?;
+    let (_, changed) = propose(services, stamp, Command::Drain { node: id, on }).await?;
+    let name = services.cell.name(id);
+    if changed {
+        let by = &stamp.principal.0;
+        let (kind, text) = match on {
+            true => ("drain", format!("{by} has {name} drained: its tasks move to other nodes")),
+            false => ("undrain", format!("{by} lets {name} take tasks again")),
+        };
+        services.journal.node(kind, text);
+    }
+    Ok(json!({"id": id, "name": name, "draining": on, "changed": changed}))
+}
+
 /// `covey node rm NAME`. To be decided by the placer: who is gone for it runs nothing that counts.
-pub(super) async fn remove(services: &Services, stamp: &RequestStamp, node: &str) -> Result<Value, Unpassed> {
+pub(super) async fn remove(
+    services: &Services,
+    stamp: &RequestStamp,
+    node: &str,
+    leaves: bool,
+) -> Result<Value, Unpassed> {
     let id = match find(&services.ledger.state(), node) {
         Ok(id) => id,
         // The same request again, after it was done.
@@ -54,7 +80,13 @@ pub(super) async fn remove(services: &Services, stamp: &RequestStamp, node: &str
         Err(refusal) => return Err(refusal.into()),
     };
     let rows = services.placer.read(|core| core.nodes()).await.unwrap_or_default();
-    if let Some(row) = rows.iter().find(|row| row.id == id && row.standing != Standing::Gone) {
+    let draining = services.ledger.state().roster.get(&id).is_some_and(|member| member.draining);
+    // None: this node does not place, which `propose` says.
+    let row = rows.iter().find(|row| row.id == id);
+    if row.is_none() && services.ledger.role().borrow().is_leader() {
+        return Err(Unpassed::Broken("it has just begun to place, and does not know yet who is here".into()));
+    }
+    if let Some(row) = row.filter(|row| row.standing != Standing::Gone && !(leaves && draining)) {
         return Err(Refusal::new(
             "conflict",
             format_args!("node {} is not gone: only one that is dead can be forgotten", row.name),

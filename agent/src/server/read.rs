@@ -162,6 +162,7 @@ fn node(row: &NodeRow, seen: &Seen) -> Value {
         voter: seen.voters.contains(&row.id),
         alive: seen.alive.contains(&row.id),
         stale: seen.stale,
+        draining: seen.ledger.roster.get(&row.id).is_some_and(|member| member.draining),
         addr: seen.addresses.get(&row.id).map(String::as_str),
     };
     api::node(row, &about)

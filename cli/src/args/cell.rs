@@ -42,6 +42,47 @@ impl Token {
     }
 }
 
+/// Log in to a cell, by a token
+///
+/// Stores credentials for it as a context, and uses that from now on: every verb then talks to any of the cell's nodes.
+/// The key is made here and never leaves this machine.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  covey token --role user --name ann           as root on a node: prints a token\n  covey \
+                  login --node n1:7411 --token @token       here\n  covey context use local                      back \
+                  to this machine's own agent"
+)]
+pub(crate) struct Login {
+    /// The token, or @FILE to read it from; default: $COVEY_TOKEN
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// What to call the context; default: as the cell is called
+    #[arg(long, value_name = "NAME", value_parser = context)]
+    pub(crate) context: Option<String>,
+}
+
+fn context(text: &str) -> Result<String, String> {
+    if placement::job::name::is_label(text) && text != crate::context::LOCAL {
+        Ok(text.to_owned())
+    } else {
+        Err("the name of a context is a small letter, then small letters, digits and -, and not `local`"
+            .into())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Context {
+    /// List the cells that one has logged in to
+    #[command(after_help = "Example: covey context ls")]
+    Ls,
+    /// Choose the cell to talk to; `local` is this machine's own agent
+    #[command(after_help = "Examples:\n  covey context use lab\n  covey context use local")]
+    Use {
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
 fn role(text: &str) -> Result<Role, String> {
     match text {
         "node" => Ok(Role::Node),
@@ -66,8 +107,9 @@ fn user(text: &str) -> Result<String, String> {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  covey label n1 rack=r1 disk=ssd\n  covey label n1 disk-")]
 pub(crate) struct Label {
+    // Not `node`: that is the option of all verbs.
     #[arg(value_name = "NODE")]
-    pub(crate) node: String,
+    pub(crate) name: String,
     #[arg(value_name = "KEY=VALUE|KEY-", required = true)]
     pub(crate) labels: Vec<LabelChange>,
 }
@@ -81,8 +123,24 @@ pub(crate) enum Node {
     #[command(after_help = "Example: covey node rm n3")]
     Rm {
         #[arg(value_name = "NODE")]
-        node: String,
+        name: String,
     },
+}
+
+/// Take this node out of its cell
+///
+/// Its tasks move to other nodes, one of each job at a time; its vote goes to another node; the others forget it and its
+/// agent ends. The data directory keeps its images, and the next agent there is a new node, that may join this cell or
+/// another. Asked of the node itself, on its own socket.
+///
+/// It waits until everything has moved. With --deadline, what has found no place by then is ended with the node. If it is
+/// interrupted, the node stays drained: `covey undrain` lets it take tasks again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  covey leave\n  covey leave --deadline 5m")]
+pub(crate) struct Leave {
+    /// End what has not moved by then
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) deadline: Option<Patience>,
 }
 
 /// Show the cell: its name and id, who votes, its settings; or change those

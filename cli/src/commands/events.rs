@@ -14,11 +14,12 @@ use crate::{
 
 pub(super) async fn events(args: args::Events, session: &Session, out: &mut Out) -> Result<(), Failure> {
     let since_ms = args.since.map(|since| since.0);
+    let node = args.node.into_iter().find(|node| !node.contains(':'));
     if args.follow {
-        let (job, node) = (args.job, args.node);
+        let job = args.job;
         return session.follow(&mut Follower { job, node, since_ms, seen: BTreeMap::new(), out }).await;
     }
-    let call = Call::Events { job: args.job, node: args.node, since_ms, follow: false };
+    let call = Call::Events { job: args.job, node, since_ms, follow: false };
     let list = session.ask(call).await?;
     out.either(&list, |list| {
         let lines: Vec<_> = list["items"].as_array().into_iter().flatten().map(event_line).collect();

@@ -22,6 +22,9 @@ pub(super) fn doing(args: &Image) -> String {
 
 pub(super) async fn image(args: Image, session: &Session, out: &mut Out) -> Result<(), Failure> {
     match args {
+        Image::Load { .. } if !session.is_local() => {
+            Err(Failure::Elsewhere("an image is loaded from a file by the node that has the file"))
+        }
         Image::Load { file, name } => {
             // The agent reads it, from another working directory.
             let path = path::absolute(&file)

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use gossip::wire::{Call, JobName};
 
+use super::context;
 use crate::{
     failure::Failure,
     names::{Target, TaskName},
@@ -31,7 +32,11 @@ pub(super) async fn task(task: TaskName, session: &Session, out: &mut Out) -> Re
 }
 
 pub(super) async fn nodes(session: &Session, out: &mut Out) -> Result<(), Failure> {
-    out.either(&session.ask(Call::Nodes).await?, output::nodes)
+    let list = session.ask(Call::Nodes).await?;
+    if !session.is_local() {
+        context::learn(&list);
+    }
+    out.either(&list, output::nodes)
 }
 
 pub(super) async fn why(target: Target, session: &Session, out: &mut Out) -> Result<(), Failure> {

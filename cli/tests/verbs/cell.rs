@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use gossip::{token::Token, wire::Call};
+use gossip::{
+    token::Token,
+    wire::{Call, Reply},
+};
 use placement::ledger::Role;
 use serde_json::json;
 
-use crate::fake::{Fake, end, item, refuse};
+use crate::fake::{Fake, Step, end, item, refuse};
 
 fn made() -> serde_json::Value {
     json!({"cell": "ab".repeat(32), "cell_name": "lab", "role": "node", "name": null, "uses": 100,
@@ -71,7 +74,28 @@ fn a_node_that_is_alive_is_not_forgotten() {
         "covey: cannot forget node n2: node n2 is not gone\n  hint: `covey leave` on it makes it leave\n";
     assert_eq!(done.err, said);
     assert_eq!(fake.covey(&["node", "rm", "n2"]).out, "n2 is forgotten: its key is never let in again\n");
-    assert_eq!(fake.calls()[1], Call::NodeRemove { node: "n2".into() });
+    assert_eq!(fake.calls()[1], Call::NodeRemove { node: "n2".into(), leaves: false });
+}
+
+#[test]
+fn a_node_is_drained_and_leaves() {
+    let progress =
+        |done| Step::Say(Reply::Progress { what: "tasks have moved to other nodes".into(), done, total: 2 });
+    let fake = Fake::new(move |_, call| match call {
+        Call::Drain { on, .. } => {
+            vec![item(json!({"name": "n2", "draining": on, "changed": on})), end()]
+        }
+        _ => vec![progress(0), progress(1), item(json!({"name": "n1", "ended": 1})), end()],
+    });
+    assert_eq!(fake.covey(&["drain", "n2"]).out, "n2 is drained: its tasks move to other nodes\n");
+    assert_eq!(fake.covey(&["undrain", "n2"]).out, "n2 was not drained\n");
+    let done = fake.covey(&["leave", "--deadline", "1m"]);
+    let said =
+        "n1 has left the cell, and its agent ends; 1 of its tasks found no other place and are ended\n";
+    assert_eq!(done.out, said);
+    assert!(done.err.ends_with("tasks have moved to other nodes: 1 of 2\n"), "{done:?}");
+    let drain = |on| Call::Drain { node: "n2".into(), on };
+    assert_eq!(fake.calls(), [drain(true), drain(false), Call::Leave { deadline_ms: Some(60_000) }]);
 }
 
 #[test]

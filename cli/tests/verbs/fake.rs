@@ -62,6 +62,11 @@ impl Fake {
         self.dir.path().join("agent.sock")
     }
 
+    /// Where contexts are.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.path().join("config")
+    }
+
     /// A file beside the socket.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.dir.path().join(name);
@@ -72,6 +77,8 @@ impl Fake {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
         command.args(args).env("COVEY_SOCKET", self.socket()).stdin(Stdio::null());
+        // Nobody's own contexts.
+        command.env("XDG_CONFIG_HOME", self.config());
         command
     }
 

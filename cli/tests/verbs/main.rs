@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cell;
+mod context;
 mod fake;
 mod follow;
 mod run;

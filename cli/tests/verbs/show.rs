@@ -81,7 +81,7 @@ fn wrong_arguments_end_with_2_and_the_form() {
         (&["run", "f", "--timeout", "3s"], "--wait"),
         (&["run", "f", "--wait", "--timeout", "soon"], "500ms, 30s, 2m"),
         (&["events", "--since", "tomorrow"], "an age"),
-        (&["drain", "n1"], "unrecognized subcommand"),
+        (&["dance", "n1"], "unrecognized subcommand"),
     ];
     for (args, wanted) in cases {
         let done = fake.covey(args);
@@ -112,9 +112,9 @@ fn help_teaches() {
     assert!(verbs.len() >= 13, "{verbs:?}");
     for verb in verbs {
         let help = fake.covey(&[verb, "--help"]).out;
-        assert!(help.contains("Example") || ["image", "node"].contains(&verb), "{verb}: {help}");
+        assert!(help.contains("Example") || ["image", "node", "context"].contains(&verb), "{verb}: {help}");
     }
-    for verb in ["image load", "image ls", "image rm", "node rm", "cell set"] {
+    for verb in ["image load", "image ls", "image rm", "node rm", "cell set", "context ls", "context use"] {
         let args: Vec<_> = verb.split(' ').chain(["--help"]).collect();
         assert!(fake.covey(&args).out.contains("Example"), "{verb}");
     }
