@@ -201,3 +201,49 @@ fn settled_document(settled: Option<&Settled>) -> Value {
         None => json!({"state": "not_yet", "reason": "no placer acts"}),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use placement::ids::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_what_the_placer_and_membership_say_together() {
+        use Standing::*;
+        // What the placer or its absence shows, whether membership sees it, whether no placer was asked, and the word.
+        let cases = [
+            (Live, true, false, "alive"),
+            (Live, false, false, "suspect"),
+            (Away, true, false, "alive"),
+            (Away, false, false, "suspect"),
+            (Unheard, true, false, "alive"),
+            (Unheard, false, false, "suspect"),
+            (Gone, true, false, "gone"),
+            (Gone, false, false, "gone"),
+            (Live, true, true, "alive"),
+            (Live, false, true, "suspect"),
+            // It was asked and said nothing.
+            (Unheard, true, true, "suspect"),
+            (Unheard, false, true, "gone"),
+        ];
+        for (standing, alive, stale, word) in cases {
+            let row = NodeRow {
+                id: NodeId(1),
+                name: "n1".into(),
+                standing,
+                suspect: false,
+                info: None,
+                labels: Default::default(),
+                limits: Resources::default(),
+                reserved: Resources::default(),
+                usage: Resources::default(),
+                tasks: 0,
+            };
+            let about = About { alive, stale, addr: Some("10.0.0.1:7411"), ..About::default() };
+            let document = node(&row, &about);
+            assert_eq!(document["state"], word, "{standing:?} {alive} {stale}");
+            assert_eq!(document["addr"], "10.0.0.1:7411");
+        }
+    }
+}

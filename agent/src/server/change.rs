@@ -1,6 +1,6 @@
 //! Requests that change something: each becomes one ledger entry, acknowledged when it is committed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use gossip::wire::{Call, JobName, ReadVersion};
 use placement::{
@@ -9,6 +9,7 @@ use placement::{
     ledger::{Answer, Command, Entry, Expect, Refusal, RequestStamp},
 };
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{Services, cell, invalid, member, pass::Unpassed};
 use crate::{
@@ -23,6 +24,7 @@ pub(super) async fn decide(
     call: &Call,
     images: Option<&BTreeMap<String, String>>,
 ) -> Result<Value, Unpassed> {
+    leads(services).await?;
     match call {
         Call::Run { document, owner, create, read } => {
             let wish = Wish { owner: owner.as_ref(), create: *create, read: *read };
@@ -54,6 +56,22 @@ pub(super) async fn decide(
         Call::Drain { node, on } => member::drain(services, stamp, node, *on).await,
         _ => Err(invalid("the placer does not decide about this".to_string()).into()),
     }
+}
+
+/// A leader that has not acted yet may not have applied all that its predecessors committed.
+const BEGIN: Duration = Duration::from_secs(1);
+
+/// Whoever does not lead does not know what there is, nor who may change it.
+async fn leads(services: &Services) -> Result<(), Unpassed> {
+    let me = services.cell.me();
+    if let Role::Follower { leader } = *services.ledger.role().borrow() {
+        return Err(Unpassed::NotPlacer(leader.filter(|node| *node != me)));
+    }
+    let mut acting = services.cell.acting();
+    let acts = acting.wait_for(|acting| acting.is_some_and(|acting| acting.node == me));
+    // Else the ledger tells why not.
+    let _ = timeout(BEGIN, async { drop(acts.await) }).await;
+    Ok(())
 }
 
 /// For a `Run`: what its images are, as the node that took it finds out.
@@ -145,10 +163,6 @@ pub(super) async fn propose(
     stamp: &RequestStamp,
     command: Command,
 ) -> Result<Done, Unpassed> {
-    // Whoever does not lead does not know the newest grants.
-    if let Role::Follower { leader } = *services.ledger.role().borrow() {
-        return Err(Unpassed::NotPlacer(leader.filter(|node| *node != services.cell.me())));
-    }
     if let Err(refusal) = services.ledger.state().may(&stamp.principal, &command) {
         services.journal.node("denied", format!("{}: {refusal}", stamp.principal.0));
         return Err(refusal.into());

@@ -193,8 +193,21 @@ struct Following<'a> {
     heard: mpsc::Receiver<(NodeId, Heard)>,
     /// Those that are asked now.
     nodes: BTreeMap<NodeId, AbortHandle>,
-    /// The last of each node that was passed on.
-    last: BTreeMap<NodeId, u64>,
+    passed_on: PassedOn,
+}
+
+/// The last event of each node that was passed on: a node that broke off tells its past again.
+#[derive(Debug, Default)]
+struct PassedOn(BTreeMap<NodeId, u64>);
+
+impl PassedOn {
+    fn is_news(&mut self, node: NodeId, event: &EventRecord) -> bool {
+        let news = self.0.get(&node).is_none_or(|last| event.seq > *last);
+        if news {
+            self.0.insert(node, event.seq);
+        }
+        news
+    }
 }
 
 impl Drop for Following<'_> {
@@ -211,8 +224,8 @@ impl<'a> Following<'a> {
         only: Option<NodeId>,
     ) -> Following<'a> {
         let (tell, heard) = mpsc::channel(BACKLOG);
-        let (nodes, last) = (BTreeMap::new(), BTreeMap::new());
-        Following { services, passed, filter, only, tell, heard, nodes, last }
+        let (nodes, passed_on) = (BTreeMap::new(), PassedOn::default());
+        Following { services, passed, filter, only, tell, heard, nodes, passed_on }
     }
 
     async fn run(mut self, out: &mut Out) -> Result<(), Stopped> {
@@ -275,7 +288,6 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// What was passed on already, before the node broke off, is not passed on again.
     async fn pass_on(
         &mut self,
         node: NodeId,
@@ -283,8 +295,7 @@ impl<'a> Following<'a> {
         out: &mut Out,
     ) -> Result<(), Stopped> {
         for event in events {
-            if self.last.get(&node).is_none_or(|last| event.seq > *last) {
-                self.last.insert(node, event.seq);
+            if self.passed_on.is_news(node, &event) {
                 out.item(json!(event)).await?;
             }
         }
@@ -350,4 +361,45 @@ async fn follow_other(
         _ => Heard::Over,
     };
     let _ = tell.send((node, last)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn event(time: &str, node: &str, seq: u64) -> EventRecord {
+        let event = json!({"time": time, "node": node, "seq": seq, "kind": "started", "text": "", "job": "web",
+            "owner": "ann"});
+        serde_json::from_value(event).unwrap()
+    }
+
+    #[test]
+    fn events_go_by_time_then_node_then_number() {
+        let mut events = vec![event("2", "b", 1), event("1", "b", 9), event("2", "a", 7), event("2", "a", 5)];
+        sort(&mut events);
+        let order: Vec<_> = events.iter().map(|e| (e.node.as_str(), e.seq)).collect();
+        assert_eq!(order, [("b", 9), ("a", 5), ("a", 7), ("b", 1)]);
+    }
+
+    #[test]
+    fn what_a_node_tells_again_is_no_news() {
+        let mut passed_on = PassedOn::default();
+        let mut news = |node, seq| passed_on.is_news(NodeId(node), &event("1", "a", seq));
+        assert!(news(1, 0) && news(1, 5) && news(2, 0));
+        // It broke off, and begins again with its past.
+        assert!(!news(1, 0) && !news(1, 5) && news(1, 6));
+    }
+
+    #[test]
+    fn a_filter_takes_a_job_of_its_owner_since_a_time() {
+        let job = |owner: &str, name: &str| JobName { owner: Some(owner.into()), name: name.into() };
+        let filter = |job, since_ms| EventFilter { job, node: None, since_ms };
+        let event = event("1970-01-01T00:00:05.000Z", "a", 1);
+        assert!(filter(None, None).takes(&event));
+        assert!(filter(Some(job("ann", "web")), Some(5_000)).takes(&event));
+        assert!(!filter(Some(job("bob", "web")), None).takes(&event));
+        assert!(!filter(Some(job("ann", "db")), None).takes(&event));
+        assert!(!filter(None, Some(6_000)).takes(&event));
+    }
 }

@@ -229,3 +229,27 @@ pub(super) async fn runs(services: &Services, task: TaskKey) -> Told {
         Err(refusal) => Told::Refused(refusal),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gossip::wire::LogStream::{self, Stderr, Stdout};
+
+    use super::*;
+
+    #[test]
+    fn a_reader_goes_on_behind_what_it_was_sent() {
+        let mut place = None;
+        let mut sent = |run: &str, stream: LogStream, offset, text: &str, bytes: &[u8]| {
+            let (run, text, bytes) = (run.to_string(), text.to_string(), bytes.to_vec());
+            advance(&mut place, &Reply::Log { run, stream, offset, text, bytes, lost: 0 });
+            place.clone()
+        };
+        let at = |run: &str, stdout, stderr| Some(LogPlace { run: run.into(), stdout, stderr });
+        assert_eq!(sent("a", Stdout, 10, "abc", &[]), at("a", 13, 0));
+        // Bytes that are no text are longer or shorter than their rendering.
+        assert_eq!(sent("a", Stderr, 0, "\u{fffd}", &[0xff]), at("a", 13, 1));
+        assert_eq!(sent("b", Stderr, 0, "x", &[]), at("b", 0, 1));
+        advance(&mut place, &Reply::End);
+        assert_eq!(place, at("b", 0, 1));
+    }
+}

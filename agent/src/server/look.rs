@@ -33,7 +33,7 @@ const BEGIN: Duration = Duration::from_millis(200);
 /// The placer's own waiting: to have seen what its ledger has applied, and the nodes that are alive.
 const CATCH_UP: Duration = Duration::from_millis(100);
 /// For the nodes' own parts.
-const PARTS: Duration = Duration::from_millis(300);
+const PARTS: Duration = Duration::from_millis(400);
 
 /// The answer to a client of this node. Who changed something and then looks sees the change.
 pub(super) async fn look(services: &Services, passed: &Passed, read: &Read) -> Result<Value, Refusal> {
@@ -206,4 +206,27 @@ fn grown(ledger: &Arc<Ledger>, first: u64, entries: &[Value]) -> Option<Arc<Ledg
         }
     }
     Some(Arc::new(grown))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use placement::{ids::CellId, ledger::Command};
+
+    use super::*;
+
+    #[test]
+    fn a_ledger_grows_by_what_it_lacks() {
+        let entry = |command| serde_json::to_value(Entry { request: None, at_ms: 0, command }).unwrap();
+        let admit = |id: u64| entry(Command::Admit { node: NodeId(id), name: format!("n{id}") });
+        let found =
+            entry(Command::Found { cell: CellId("ab".repeat(32)), name: "home".into(), generation: 1 });
+        let one = grown(&Arc::default(), 1, &[found.clone(), admit(1)]).unwrap();
+        // From the first on, though it has that one.
+        let two = grown(&one, 1, &[found, admit(1), admit(2)]).unwrap();
+        assert_eq!((two.applied, two.roster.len()), (3, 2));
+        // What is not next does not fit.
+        assert_eq!(grown(&one, 4, &[admit(4)]).unwrap().applied, 2);
+        assert!(grown(&one, 3, &[Value::Null]).is_none());
+    }
 }

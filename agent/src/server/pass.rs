@@ -119,6 +119,11 @@ async fn insist_for<F: Future<Output = Result<Value, Unpassed>>>(
                 named = other.filter(|other| *other != node);
             }
             tried.note(cell.name(node), &failed);
+            let alone = node == cell.me() && cell.ledger.voters().iter().all(|voter| *voter == node);
+            if let (Unpassed::Broken(why), true) = (&failed, alone) {
+                // Nobody else will ever do it.
+                return Err(super::no_quorum(why.clone()));
+            }
         }
         if Instant::now() >= deadline {
             return Err(tried.no_quorum());
