@@ -38,7 +38,7 @@ use tokio::{
 use self::{inbox::NodeHandle, node::NodeLoop, placer::PlacerLoop};
 use crate::{
     cell::Cell,
-    clock,
+    certificates, clock,
     config::Config,
     core::{self, Core},
     dir::{DataDir, DirError},
@@ -144,6 +144,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let (mut driver, addr) = driver(&config, &dir, &identity, held.life)?;
     let (news, arrived) = driver.hear();
     let peers = Peers::new(identity.node, driver.transport.clone(), driver.members.clone());
+    peers.remember(identity.node, addr);
     let ledger =
         LedgerHandle::open_among(&dir.join("ledger.redb"), identity.node, ways::ask(peers.clone())).await?;
     found(&ledger, &dir, &identity, held.promise).await?;
@@ -194,6 +195,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(voters::let_go(cell.clone(), who.clone()));
     tokio::spawn(copy::keep(cell.clone(), kept));
     tokio::spawn(company::note(news, cell.clone(), journal.clone()));
+    tokio::spawn(company::follow(cell.clone(), journal.clone()));
+    tokio::spawn(certificates::keep(cell.clone(), who.clone(), |why| tracing::warn!("{why}")));
     tokio::spawn(company::keep(cell, members));
     tokio::spawn(images::keep(images.clone()));
     tokio::spawn(images::report(images, node.clone()));

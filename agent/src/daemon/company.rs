@@ -53,6 +53,32 @@ pub(super) async fn note(mut news: mpsc::Receiver<News>, cell: Cell, journal: Jo
     }
 }
 
+/// Follows the roster: who was removed is cut off, and who is not here is sought where he was.
+pub(super) async fn follow(cell: Cell, journal: Journal) {
+    let mut applied = cell.ledger.applied();
+    let mut told = false;
+    loop {
+        let state = cell.state();
+        cell.peers.transport().revoke(state.removed.clone());
+        for (node, member) in state.roster.iter().filter(|(node, _)| !cell.peers.is_alive(**node)) {
+            if let Some(addr) = member.addr.as_deref().and_then(|text| text.parse().ok())
+                && cell.peers.address(*node).is_none()
+            {
+                cell.peers.remember(*node, addr);
+            }
+        }
+        if state.removed.contains(&cell.me()) && !std::mem::replace(&mut told, true) {
+            let text = "this node was removed from its cell: start its agent with an empty data directory to join again";
+            tracing::error!("{text}");
+            journal.node("removed", text.to_string());
+        }
+        drop(state);
+        if applied.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Writes down where the others are, whenever that has changed.
 pub(super) async fn keep(cell: Cell, path: PathBuf) {
     let mut members = cell.peers.watch();

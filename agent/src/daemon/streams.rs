@@ -1,23 +1,17 @@
 //! What other nodes and strangers bring to this node: each stream to the part that answers it.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gossip::{
     transport::{Event, Lane, Stream},
-    wire::{
-        ask::{Question, Told},
-        join::{Wanted, Whom},
-    },
+    wire::ask::{Question, Told},
 };
-use placement::{ids::NodeId, ledger::Refusal};
+use placement::ids::NodeId;
 use tokio::sync::mpsc;
 
 use super::{copy, line::Line, ways};
 use crate::{
-    cell::{Acting, Cell},
+    cell::Acting,
     images, join,
     server::{self, Services},
     session::{self, AgentEnd},
@@ -40,8 +34,8 @@ pub(super) async fn serve(mut arrived: mpsc::Receiver<Event>, services: Arc<Serv
             }
             Event::Joining { from, stream, binding } => {
                 tokio::spawn(async move {
-                    let decide = |wanted| join::decide(&services.cell, &services.identity, wanted);
-                    if let Err(error) = gossip::join::answer(stream, binding, decide).await {
+                    let (cell, held) = (&services.cell, &services.identity);
+                    if let Err(error) = join::knocked(cell, held, stream, binding).await {
                         tracing::debug!("{from} wanted to join: {error}");
                     }
                 });
@@ -102,54 +96,19 @@ async fn asked(from: NodeId, mut stream: Stream, services: &Services) {
     };
     match question {
         Question::Pull { after, wait_ms } => copy::answer(stream, &services.cell, after, wait_ms).await,
-        Question::Authority(key) => {
-            let told = match services.identity.keep_authority(&key) {
-                Ok(()) => Told::Done,
-                Err(error) => denied(format!("the authority is not kept here: {error}")),
-            };
-            tell(stream, told).await;
-        }
-        // It was passed on once; whoever passed it asks the right one when he knows who that is.
-        Question::Join(wanted) if !matters(&services.cell, &wanted) => {
-            let text = "this node is not the placer".to_string();
-            tell(stream, Told::Refused(Refusal { code: join::NO_QUORUM.into(), message: text, hint: None }))
-                .await;
-        }
-        Question::Join(wanted) => {
-            let joined = join::decide(&services.cell, &services.identity, *wanted).await;
-            tell(stream, Told::Joined(Box::new(joined))).await;
-        }
-        Question::Renew { public_key } if public_key.node() != from => {
-            tell(stream, denied(format!("node {from} asks for another's certificate"))).await;
-        }
-        Question::Renew { public_key } => {
-            let told = match services.identity.authority() {
-                None => denied("this node does not vote, so it makes no certificates".into()),
-                Some(authority) => {
-                    match join::renew(&services.cell.state(), &authority, &public_key, SystemTime::now()) {
-                        Ok(certificate) => Told::Renewed { certificate },
-                        Err(refusal) => Told::Refused(refusal),
-                    }
-                }
-            };
-            tell(stream, told).await;
-        }
         Question::Image(question) => images::answer(question, stream, &services.images).await,
-        question => match server::told(&question, services).await {
-            Some(told) => tell(stream, told).await,
-            // Dropped: the other side hears that nobody answers.
-            None => tracing::debug!("node {from} asks what nobody answers"),
-        },
+        question => {
+            let told = match join::asked(&services.cell, &services.identity, from, &question).await {
+                Some(told) => Some(told),
+                None => server::told(&question, services).await,
+            };
+            match told {
+                Some(told) => tell(stream, told).await,
+                // Dropped: the other side hears that nobody answers.
+                None => tracing::debug!("node {from} asks what nobody answers"),
+            }
+        }
     }
-}
-
-/// Whether this node can decide about it: the placer can; a voter, if a member only wants its certificate anew.
-fn matters(cell: &Cell, wanted: &Wanted) -> bool {
-    cell.ledger.role().borrow().is_leader() || wanted.whom == Whom::Returning
-}
-
-fn denied(message: String) -> Told {
-    Told::Refused(Refusal { code: "denied".into(), message, hint: None })
 }
 
 /// The whole answer.

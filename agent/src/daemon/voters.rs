@@ -3,17 +3,21 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use gossip::wire::ask::Question;
 use placement::{
     ids::NodeId,
-    ledger::Ledger,
+    ledger::{Command, Entry, Ledger},
     voters::{Patience, VoterStep, next_step, successor},
 };
 use tokio::time::sleep;
 
 use super::placer::PlacerHandle;
 use crate::{
-    cell::Cell, clock, core::place::company::Company, identity::Held, journal::Journal, peers::AskError,
+    cell::Cell,
+    certificates::{CertificateError, hand_authority},
+    clock,
+    core::place::company::Company,
+    identity::Held,
+    journal::Journal,
 };
 
 /// Between two looks: far below the patience of the choice.
@@ -49,6 +53,7 @@ pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Jo
                 Err(error) => tracing::debug!("the authority was not handed over: {error}"),
             }
         }
+        note_addresses(&cell).await;
         sleep(LOOK).await;
     }
 }
@@ -74,13 +79,28 @@ pub(super) async fn let_go(cell: Cell, who: Held) {
 }
 
 /// Whoever is to vote holds the cell's authority before: any voter may have to lead, and admit others.
-async fn entrust(cell: &Cell, who: &Held, step: VoterStep) -> Result<(), AskError> {
-    if let VoterStep::Learn(node) = step
-        && let Ok(Some(key)) = who.authority_key()
-    {
-        cell.peers.ask(node, &Question::Authority(Box::new(key))).await?;
+async fn entrust(cell: &Cell, who: &Held, step: VoterStep) -> Result<(), CertificateError> {
+    match step {
+        VoterStep::Learn(node) => hand_authority(cell, who, node).await,
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// The ledger remembers where each node was last: for those that are off.
+async fn note_addresses(cell: &Cell) {
+    let state = cell.state();
+    let moved = state.roster.iter().filter_map(|(node, member)| {
+        let addr = cell.peers.address(*node).filter(|_| cell.peers.is_alive(*node))?.to_string();
+        (member.addr.as_ref() != Some(&addr)).then_some((*node, addr))
+    });
+    let moved: Vec<(NodeId, String)> = moved.collect();
+    drop(state);
+    for (node, addr) in moved {
+        let entry =
+            Entry { request: None, at_ms: clock::now().wall_ms, command: Command::Address { node, addr } };
+        // Tried again at the next look.
+        let _ = cell.ledger.propose(&entry).await;
+    }
 }
 
 async fn take(cell: &Cell, journal: &Journal, step: VoterStep) {
