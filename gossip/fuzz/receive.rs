@@ -14,7 +14,7 @@ use gossip::{
     token::Token,
     wire::{
         Exchange, FromAgent, Hello, Reply, Request, ToAgent, Welcome,
-        ask::{Question, Told},
+        ask::{Passed, Question, Told},
         join::{Join, Joined},
     },
 };
@@ -30,6 +30,7 @@ pub(crate) fn receive(bytes: &[u8]) {
     frames::<FromAgent>(bytes);
     frames::<Exchange>(bytes);
     frames::<Question>(bytes);
+    frames::<Passed>(bytes);
     frames::<Told>(bytes);
     frames::<Join>(bytes);
     frames::<Joined>(bytes);
