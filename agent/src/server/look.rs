@@ -1,7 +1,7 @@
 //! Where a reader's answer comes from: this node if it places; else the placer, if it answers soon; else all nodes, each
 //! for its own part.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use gossip::wire::{
     Reply,
@@ -15,12 +15,12 @@ use placement::{
 use serde_json::Value;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
     Services, invalid,
-    pass::{Unpassed, another, pass},
+    pass::{AGAIN, Unpassed, another, pass},
     read::{Read, Seen},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     core::place::{self, PlaceCore},
 };
 
-/// A placer that has not begun to answer by then is not waited for.
+/// A placer that has not begun to answer by then is not waited for alone.
 const BEGIN: Duration = Duration::from_millis(200);
 /// The placer's own waiting: to have seen what its ledger has applied, and the nodes that are alive.
 const CATCH_UP: Duration = Duration::from_millis(100);
@@ -37,23 +37,29 @@ const PARTS: Duration = Duration::from_millis(400);
 
 /// The answer to a client of this node. Who changed something and then looks sees the change.
 pub(super) async fn look(services: &Services, passed: &Passed, read: &Read) -> Result<Value, Refusal> {
-    match of_placer(services, passed, read).await {
-        Some(answer) => answer,
-        None => of_all(services, read).await,
+    let mut fresh = pin!(of_placer(services, passed, read));
+    tokio::select! {
+        answer = &mut fresh => return answer,
+        () = sleep(BEGIN) => {}
+    }
+    // A placer that is only slow may still be faster than all others together.
+    tokio::select! {
+        biased;
+        answer = &mut fresh => answer,
+        answer = of_all(services, read) => answer,
     }
 }
 
-/// The placer's answer; none if it does not begin to answer in time.
-async fn of_placer(services: &Services, passed: &Passed, read: &Read) -> Option<Result<Value, Refusal>> {
+/// The answer of whoever places, when somebody does.
+async fn of_placer(services: &Services, passed: &Passed, read: &Read) -> Result<Value, Refusal> {
     let cell = &services.cell;
-    let until = Instant::now() + BEGIN;
     let mut named = None;
     loop {
         let known = cell.placer();
         let node = named.take().or(known);
         let attempt = async {
             match node {
-                Some(node) if node == cell.me() => here(services, read, until).await,
+                Some(node) if node == cell.me() => as_placer(services, read).await,
                 Some(node) => match pass(cell, node, passed).await?.next().await? {
                     Some(Reply::Item(document)) => Ok(document),
                     _ => Err(Unpassed::Broken("it ended its answer before it was whole".into())),
@@ -63,19 +69,18 @@ async fn of_placer(services: &Services, passed: &Passed, read: &Read) -> Option<
         };
         let failed = tokio::select! {
             answer = attempt => match answer {
-                Ok(document) => return Some(Ok(document)),
-                Err(Unpassed::Refused(refusal)) => return Some(Err(refusal)),
+                Ok(document) => return Ok(document),
+                Err(Unpassed::Refused(refusal)) => return Err(refusal),
                 Err(failed) => failed,
             },
             () = another(cell, known, node) => continue,
-            () = sleep_until(until) => return None,
         };
         match failed {
             Unpassed::NotPlacer(Some(other)) if Some(other) != node => named = Some(other),
-            // It is away. Perhaps another one comes in time.
+            // It is away, or has not begun to act. Perhaps another one comes.
             _ => tokio::select! {
                 () = another(cell, known, node) => {}
-                () = sleep_until(until) => return None,
+                () = sleep(AGAIN) => {}
             },
         }
     }
@@ -83,12 +88,7 @@ async fn of_placer(services: &Services, passed: &Passed, read: &Read) -> Option<
 
 /// This node's answer, if it places.
 pub(super) async fn as_placer(services: &Services, read: &Read) -> Result<Value, Unpassed> {
-    here(services, read, Instant::now() + CATCH_UP).await
-}
-
-async fn here(services: &Services, read: &Read, until: Instant) -> Result<Value, Unpassed> {
     let applied = services.ledger.state().applied;
-    let until = until.min(Instant::now() + CATCH_UP);
     let caught_up = async {
         let mut changed = services.placer.changed();
         loop {
@@ -107,7 +107,7 @@ async fn here(services: &Services, read: &Read, until: Instant) -> Result<Value,
             }
         }
     };
-    let _ = timeout(until.saturating_duration_since(Instant::now()), caught_up).await;
+    let _ = timeout(CATCH_UP, caught_up).await;
     let question = read.clone();
     let seen = services.placer.read(move |core| core.activation().map(|_| question.look(core)));
     let seen = seen.await.ok_or_else(|| invalid("the agent is ending".to_string()))?;
