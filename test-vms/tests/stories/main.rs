@@ -7,6 +7,7 @@ mod agent_killed;
 mod all_off_and_on;
 mod bad_token;
 mod form;
+mod image;
 mod node_crashed;
 mod one_way;
 mod placer_crashed;
