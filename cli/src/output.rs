@@ -24,7 +24,7 @@ pub(crate) use self::{
     context::contexts,
     doctor::doctor,
     event::event_line,
-    image::images,
+    image::{images, removed},
     job::{job, jobs, version},
     node::nodes,
     task::{task, tasks},

@@ -89,7 +89,8 @@ pub(super) async fn list(services: &Services) -> Result<Value, Refusal> {
             document(&row.name, &nodes.into_iter().collect::<Vec<_>>())
         })
         .collect();
-    Ok(api::answer(clock::now(), !all.missing.is_empty(), &all.missing, items))
+    // No placer is asked: who is missing is all that there is to say.
+    Ok(api::answer(clock::now(), false, &all.missing, items))
 }
 
 /// `covey image rm`: the name goes, everywhere; content too unless another name, a task or a job uses it.

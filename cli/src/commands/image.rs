@@ -47,7 +47,7 @@ pub(super) async fn image(args: Image, session: &Session, out: &mut Out) -> Resu
         Image::Ls => out.either(&session.ask(Call::ImageLs).await?, output::images),
         Image::Rm { reference } => {
             let done = session.ask(Call::ImageRm { reference: reference.clone() }).await?;
-            out.either(&done, |_| format!("{} is removed", shown(&reference)))
+            out.either(&done, |done| output::removed(done, &reference))
         }
     }
 }

@@ -84,7 +84,8 @@ fn what_people_see() {
     let mut of_node = event.clone();
     of_node["job"] = Value::Null;
     of_node["kind"] = json!("capacity_changed");
-    let image = json!({"reference": "hello:1", "digest": format!("sha256:{}", "0123456789abcdef".repeat(4)), "size_bytes": 5_242_880});
+    let image = json!({"reference": "hello:1", "digest": format!("sha256:{}", "0123456789abcdef".repeat(4)), "size_bytes": 5_242_880, "nodes": ["h1", "h2"],
+                       "trouble": ["h3: the disk is full"]});
     let blocked = json!({"job": "web", "owner": "root", "index": 10, "state": "pending",
                          "obstacles": [{"text": "it wants 16 cores, and 0.25 are free", "nodes": ["n1", "n2"]},
                                        {"text": "its image is not here", "nodes": []}],

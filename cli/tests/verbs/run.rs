@@ -171,6 +171,6 @@ fn an_image_is_loaded_by_its_whole_path() {
     let done = Done::of(
         fake.command(&["image", "load", "app.tar", "--name", "app:2"]).current_dir("/tmp").output().unwrap(),
     );
-    assert_eq!(done.out, "REFERENCE  DIGEST           SIZE\napp:2      abababababab  1.0 MiB\n");
+    assert_eq!(done.out, "REFERENCE  DIGEST           SIZE  NODES\napp:2      abababababab  1.0 MiB  -\n");
     assert_eq!(fake.calls(), [Call::ImageLoad { path: "/tmp/app.tar".into(), name: Some("app:2".into()) }]);
 }
