@@ -28,7 +28,7 @@ help:
 	  'make sim SEEDS=N          the seeded simulations of make test, with so many seeds' \
 	  'make soak MINUTES=N       faults on a real host for so long'
 
-BENCHES := start submit agent-kills cycles memory
+BENCHES := start submit agent-kills cycles memory cell-up cell-submit cell-crash cell-placer placer-kills death-50 swim
 
 build:
 	$(needs) build
@@ -57,7 +57,7 @@ demo: build
 
 bench: build
 	$(needs) bench
-	@cargo build --release --locked --quiet --package test-vms --bin covey-bench
+	@cargo build --release --locked --quiet --package test-vms --package gossip --bin covey-bench --example figures
 	@$(AS_ROOT) env COVEY=$(COVEY) $(BUILT)/covey-bench $(NAME) $(if $(COUNT),--count $(COUNT))
 
 # The seeded drivers of `make test`, longer: the ledger's voters, the node's core, a cell of cores under one placer after

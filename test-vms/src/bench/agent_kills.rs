@@ -8,6 +8,7 @@ use serde_json::Value;
 use test_vms::node::Node;
 use test_vms::{Error, Result};
 
+use crate::dice::Dice;
 use crate::figures::{millis, show_holds};
 use crate::memory::many;
 
@@ -115,17 +116,4 @@ fn ticks(node: &Node, index: usize) -> Result<std::result::Result<u64, String>> 
         last = number;
     }
     Ok(if last == 0 { Err("no ticks at all".to_owned()) } else { Ok(last) })
-}
-
-/// Moments to kill at: the same in every run (splitmix64, Steele et al. 2014).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
 }

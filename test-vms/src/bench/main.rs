@@ -1,8 +1,11 @@
 //! `make bench`: what covey takes, beside what others take, measured alternately in the same run.
 
 mod agent_kills;
+mod cell;
 mod cycles;
+mod dice;
 mod figures;
+mod members;
 mod memory;
 mod peers;
 mod start;
@@ -10,17 +13,26 @@ mod submit;
 
 use std::process::ExitCode;
 
-use test_vms::Result;
+use test_vms::lab::Result;
 
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 5] = [
-    ("start", "agent start to first task running", 20, start::run),
-    ("submit", "submit to running, one task, image present", 50, submit::run),
-    ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, agent_kills::run),
-    ("cycles", "start/stop cycles, and what they leave over", 1000, cycles::run),
-    ("memory", "VmRSS of the agent, idle and with 50 tasks", 1, memory::run),
+const BENCHES: [Bench; 12] = [
+    ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
+    ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
+    ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
+        Ok(agent_kills::run(count)?)
+    }),
+    ("cycles", "start/stop cycles, and what they leave over", 1000, |count| Ok(cycles::run(count)?)),
+    ("memory", "VmRSS of the agent, idle and with 50 tasks", 1, |count| Ok(memory::run(count)?)),
+    ("cell-up", "five hosts and one cell of them, from nothing", 5, cell::up::run),
+    ("cell-submit", "submit to all running and healthy, five hosts, image on all", 10, cell::submit::run),
+    ("cell-crash", "a host of five loses power, to its tasks running elsewhere", 5, cell::crash::run),
+    ("cell-placer", "the placer loses power, to the next submission accepted", 5, cell::placer::run),
+    ("placer-kills", "kills of the placer while clients on all nodes submit", 200, cell::kills::run),
+    ("death-50", "a death among 50 members, to all others knowing", 10, members::death),
+    ("swim", "what membership costs each node", 1, members::steady),
 ];
 
 fn main() -> ExitCode {

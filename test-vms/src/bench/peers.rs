@@ -21,7 +21,7 @@ pub(crate) fn quiet(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command to its end; what it wrote to stdout.
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().map_err(|why| Error::Missing(format!("cannot run {command:?}: {why}")))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
