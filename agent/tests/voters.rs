@@ -58,7 +58,8 @@ fn set(ids: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
 
 /// Follows `next_step` until so many vote; tells who leads then. On a busy machine that may change.
 async fn follow(ledgers: &BTreeMap<u64, LedgerHandle>, wanted: usize) -> u64 {
-    let node = |id| Candidate { rack: String::new(), alive: ledgers.contains_key(&id), since_ms: 0 };
+    let node =
+        |id| Candidate { rack: String::new(), alive: ledgers.contains_key(&id), drained: false, since_ms: 0 };
     let nodes = (1..=3).map(|id| (NodeId(id), node(id))).collect();
     loop {
         for (id, ledger) in ledgers {

@@ -21,7 +21,9 @@ pub struct Candidate {
     /// Where it stands: what fails together has the same. All without a label stand together.
     pub rack: String,
     pub alive: bool,
-    /// Since when it is so, by the leader's monotonic clock, in milliseconds.
+    /// It is being drained, and so may be about to leave: it keeps no vote, and gets none.
+    pub drained: bool,
+    /// Since when it is so (alive or not), by the leader's monotonic clock, in milliseconds.
     pub since_ms: u64,
 }
 
@@ -135,12 +137,13 @@ pub fn next_step(
 }
 
 /// The next step of a leader that is about to leave, towards somebody else who votes and can lead; none if there is one,
-/// or it has to catch up first. `nodes`: without the leader.
+/// or it has to catch up first.
 pub fn successor(seats: &Seats, nodes: &BTreeMap<NodeId, Candidate>) -> Option<VoterStep> {
     if !seats.leaving.is_empty() {
         return Some(VoterStep::Finish);
     }
-    let alive = |id: &NodeId| *id != seats.leader && nodes.get(id).is_some_and(|node| node.alive);
+    let alive =
+        |id: &NodeId| *id != seats.leader && nodes.get(id).is_some_and(|node| node.alive && !node.drained);
     if seats.voters.iter().any(alive) {
         return None;
     }
@@ -160,6 +163,9 @@ pub fn wanted(
 ) -> BTreeSet<NodeId> {
     let counts = |id: &NodeId, node: &Candidate| {
         let since = now_ms.saturating_sub(node.since_ms);
+        if node.drained {
+            return false;
+        }
         match (node.alive, seats.voters.contains(id)) {
             (true, true) => true,
             (true, false) => since >= patience.alive_ms || seats.learners.contains_key(id),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
     ids::NodeId,
-    voters::{Candidate, Patience, Seats, VoterStep, next_step, size, wanted},
+    voters::{Candidate, Patience, Seats, VoterStep, next_step, size, successor, wanted},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -97,7 +97,7 @@ fn world() -> impl Strategy<Value = World> {
             // One that has left the roster stays away.
             if part != 5 || id == leader {
                 let rack = ["", "r1", "r2", "r3"][rack].into();
-                nodes.insert(id, Candidate { rack, alive, since_ms });
+                nodes.insert(id, Candidate { rack, alive, drained: false, since_ms });
             }
             match part {
                 0 | 1 | 5 if id != leader && seats.voters.len() < 5 => drop(seats.voters.insert(id)),
@@ -153,7 +153,7 @@ proptest! {
             world.now_ms += later;
             let (now, leader) = (world.now_ms, world.seats.leader);
             if let Some(node) = world.nodes.get_mut(&NodeId(node)).filter(|_| NodeId(node) != leader) {
-                *node = Candidate { alive: !node.alive, since_ms: now, rack: node.rack.clone() };
+                *node = Candidate { alive: !node.alive, since_ms: now, ..node.clone() };
             }
             if caught_up {
                 world.seats.learners.values_mut().for_each(|up| *up = true);
@@ -176,7 +176,7 @@ proptest! {
 
 /// `count` nodes, alive for long, of which node 1 votes.
 fn fresh(count: u64) -> World {
-    let node = || Candidate { rack: String::new(), alive: true, since_ms: 0 };
+    let node = || Candidate { rack: String::new(), alive: true, drained: false, since_ms: 0 };
     World {
         seats: Seats {
             leader: NodeId(1),
@@ -222,6 +222,34 @@ fn growth_stops_at_no_even_number() {
     assert_eq!(world.step(), Some(VoterStep::Promote(NodeId(2))));
     world.apply(VoterStep::Promote(NodeId(2)));
     assert_eq!(world.step(), Some(VoterStep::Promote(NodeId(3))));
+}
+
+#[test]
+fn whoever_is_drained_gives_its_vote_to_another() {
+    let mut world = fresh(4);
+    world.settle();
+    assert_eq!(world.seats.voters.len(), 3);
+    let drained = *world.seats.voters.last().unwrap();
+    world.nodes.get_mut(&drained).unwrap().drained = true;
+    world.settle();
+    assert!(world.seats.voters.len() == 3 && !world.seats.voters.contains(&drained), "{:?}", world.seats);
+
+    // The leader of two cannot go before the other votes.
+    let mut world = fresh(2);
+    world.nodes.get_mut(&NodeId(1)).unwrap().drained = true;
+    for step in [VoterStep::Learn(NodeId(2)), VoterStep::Promote(NodeId(2))] {
+        assert_eq!(successor(&world.seats, &world.nodes), Some(step));
+        world.apply(step);
+        for caught_up in world.seats.learners.values_mut() {
+            *caught_up = true;
+        }
+    }
+    assert_eq!(successor(&world.seats, &world.nodes), None);
+    // It was elected: what it takes to be rid of the former leader is there.
+    world.seats.leader = NodeId(2);
+    assert_eq!(world.step(), Some(VoterStep::Demote(NodeId(1))));
+    world.nodes.get_mut(&NodeId(1)).unwrap().alive = false;
+    assert_eq!(world.step(), None, "a majority of two is two");
 }
 
 #[test]

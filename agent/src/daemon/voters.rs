@@ -37,15 +37,14 @@ pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Jo
         let told = placer.racks().await;
         let (ledger, alive) = (cell.state(), cell.peers.alive());
         let _ = company.look(ledger.roster.keys().copied(), &alive, now);
-        let mut nodes = company.candidates(|node| rack(&ledger, &told, node));
-        // Whoever is being drained may be about to leave.
-        let drained = |id: &NodeId| ledger.roster.get(id).is_some_and(|member| member.draining);
-        nodes.retain(|id, _| !drained(id));
-        let leaves = drained(&cell.me());
+        let drained = |id| ledger.roster.get(&id).is_some_and(|member| member.draining);
+        let nodes = company.candidates(|node| rack(&ledger, &told, node), drained);
+        let leaves = drained(cell.me());
         drop(ledger);
         let step = cell.ledger.seats().and_then(|seats| match leaves {
-            true => successor(&seats, &nodes),
-            false => next_step(&seats, &nodes, Patience::default(), now),
+            // With two voters, the other is the successor: it is not taken back.
+            true if seats.voters.len() <= 2 => successor(&seats, &nodes),
+            _ => next_step(&seats, &nodes, Patience::default(), now),
         });
         if let Some(step) = step {
             match entrust(&cell, &who, step).await {

@@ -63,7 +63,12 @@ async fn mind(raft: Raft<Sim>, id: NodeId, net: Net, roster: Roster, steps: Arc<
         let now_ms = now() / 1_000_000;
         for (node, rack) in roster.lock().unwrap().clone() {
             let reached = node == id || net.reaches(id, node);
-            let known = known.entry(node).or_insert(Candidate { rack, alive: reached, since_ms: now_ms });
+            let known = known.entry(node).or_insert(Candidate {
+                rack,
+                alive: reached,
+                drained: false,
+                since_ms: now_ms,
+            });
             let doubt = doubts.entry(node).or_default();
             *doubt = if known.alive == reached { 0 } else { *doubt + 1 };
             // A false verdict, now and then.

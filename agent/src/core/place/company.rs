@@ -60,10 +60,22 @@ impl Company {
         self.seen.iter().filter_map(|(id, known)| verdict(*id, *known)).collect()
     }
 
-    /// For `placement::voters::next_step`. `rack`: a node's label, empty if it has none.
-    pub fn candidates(&self, rack: impl Fn(NodeId) -> String) -> BTreeMap<NodeId, Candidate> {
+    /// For `placement::voters::next_step`. `rack`: a node's label, empty if it has none; `drained`: as the ledger says.
+    pub fn candidates(
+        &self,
+        rack: impl Fn(NodeId) -> String,
+        drained: impl Fn(NodeId) -> bool,
+    ) -> BTreeMap<NodeId, Candidate> {
         let candidate = |(id, known): (&NodeId, &Verdict)| {
-            (*id, Candidate { rack: rack(*id), alive: known.alive, since_ms: known.since_ms })
+            (
+                *id,
+                Candidate {
+                    rack: rack(*id),
+                    alive: known.alive,
+                    drained: drained(*id),
+                    since_ms: known.since_ms,
+                },
+            )
         };
         self.seen.iter().map(candidate).collect()
     }
@@ -94,8 +106,8 @@ mod tests {
         assert_eq!(company.look([ONE, TWO], &one, 30), [PlaceEvent::MemberGone(TWO)]);
         assert_eq!(company.look([ONE, TWO], &one, 40), []);
         assert_eq!(company.verdicts(), [PlaceEvent::MemberAlive(ONE), PlaceEvent::MemberGone(TWO)]);
-        let candidates = company.candidates(|id| format!("rack{}", id.0));
-        let two = Candidate { rack: "rack2".into(), alive: false, since_ms: 30 };
+        let candidates = company.candidates(|id| format!("rack{}", id.0), |_| false);
+        let two = Candidate { rack: "rack2".into(), alive: false, drained: false, since_ms: 30 };
         assert_eq!((candidates[&ONE].since_ms, &candidates[&TWO]), (10, &two));
         // Who has not been here yet is not dead.
         assert_eq!(company.look([ONE, TWO, NodeId(3)], &one, 45), []);
