@@ -27,6 +27,11 @@ A short tour:
   covey scale web 5               more of it
   covey stop web                  end it
 
+More machines, each like any other:
+  covey token > token                           on one: lets others in
+  covey agent --data DIR --join n1:7411 --token @token     on another
+  covey nodes, covey doctor                     who is here, and what is wrong
+
 A smallest job file:
   name = \"web\"
   task = { image = \"hello:1\", ports = [\"http\"] }";

@@ -44,7 +44,13 @@ pub(crate) fn run(cli: Cli, out: &mut Out) -> Result<(), Failure> {
             // Who names a socket means it.
             let way = if named && node.is_none() { local() } else { context::way(node.as_deref(), local)? };
             let session = Session::new(way)?;
-            block_on(ask(verb, &session, out))?
+            let before = session.nodes();
+            let done = block_on(ask(verb, &session, out))?;
+            if session.nodes() != before && node.is_none() {
+                // The next command does not begin with the dead.
+                context::prefer(&before, &session.nodes());
+            }
+            done
         }
     }
 }

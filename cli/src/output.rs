@@ -15,6 +15,7 @@ mod why;
 use std::{
     borrow::Cow,
     io::{self, Write},
+    sync::OnceLock,
 };
 
 use serde_json::Value;
@@ -32,6 +33,14 @@ pub(crate) use self::{
     why::why,
 };
 use crate::failure::Failure;
+
+/// Whose jobs go by their bare names: root's on the local socket, else those of whoever has logged in.
+static ONESELF: OnceLock<String> = OnceLock::new();
+
+/// Says who reads, once and before anything is shown.
+pub(crate) fn show_to(principal: &str) {
+    let _ = ONESELF.set(principal.to_owned());
+}
 
 /// Standard output. Colours reach terminals only, and none if `NO_COLOR` is set.
 pub(crate) struct Out {
@@ -123,8 +132,9 @@ fn field(document: &Value, name: &str) -> String {
 /// `JOB` or `JOB/INDEX` of a document that names one; with the owner if it is not oneself.
 fn whose(document: &Value, name: &str) -> String {
     let job = field(document, name);
-    let owner = document["owner"].as_str().unwrap_or("root");
-    let job = if owner == "root" { job } else { format!("{}/{job}", shown(owner)) };
+    let me = ONESELF.get().map_or("root", String::as_str);
+    let owner = document["owner"].as_str().unwrap_or(me);
+    let job = if owner == me { job } else { format!("{}/{job}", shown(owner)) };
     match document["index"].as_u64() {
         Some(index) => format!("{job}/{index}"),
         None => job,

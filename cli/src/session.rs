@@ -54,6 +54,11 @@ impl Session {
         matches!(self.way, Way::Socket(_))
     }
 
+    /// The nodes that it asks, the one that answered last first; none if it asks this machine's agent.
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        self.way.nodes()
+    }
+
     /// Asks for one document.
     pub(crate) async fn ask(&self, call: Call) -> Result<Value, Failure> {
         self.ask_with_progress(call, |_, _, _| ()).await

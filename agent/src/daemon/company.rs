@@ -13,6 +13,8 @@ use crate::{
 
 /// Many come at once: the file is written once for all.
 const GATHER: Duration = Duration::from_millis(500);
+/// A node that leaves is still told that it is forgotten.
+const GOOD_BYE: Duration = Duration::from_secs(1);
 /// Addresses that are kept.
 const KEPT: usize = 1_000;
 
@@ -57,9 +59,18 @@ pub(super) async fn note(mut news: mpsc::Receiver<News>, cell: Cell, journal: Jo
 pub(super) async fn follow(cell: Cell, journal: Journal) {
     let mut applied = cell.ledger.applied();
     let mut told = false;
+    let mut cut_off = cell.state().removed.clone();
+    cell.peers.transport().revoke(cut_off.clone());
     loop {
         let state = cell.state();
-        cell.peers.transport().revoke(state.removed.clone());
+        if state.removed != cut_off {
+            cut_off.clone_from(&state.removed);
+            let (transport, removed) = (cell.peers.transport().clone(), state.removed.clone());
+            tokio::spawn(async move {
+                sleep(GOOD_BYE).await;
+                transport.revoke(removed);
+            });
+        }
         for (node, member) in state.roster.iter().filter(|(node, _)| !cell.peers.is_alive(**node)) {
             if let Some(addr) = member.addr.as_deref().and_then(|text| text.parse().ok())
                 && cell.peers.address(*node).is_none()

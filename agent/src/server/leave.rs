@@ -18,6 +18,8 @@ use crate::ledger::Role;
 
 /// Between two looks at what is left here.
 const LOOK: Duration = Duration::from_millis(100);
+/// Tasks that have not moved for so long have nowhere to go.
+const STUCK: Duration = Duration::from_secs(30);
 /// For another node to take over what this one does for the ledger.
 const HAND_OVER: Duration = Duration::from_secs(20);
 
@@ -83,15 +85,21 @@ async fn emptied(services: &Services, patience: Option<Duration>, out: &mut Out)
     let begun = Instant::now();
     let mut most = 0;
     let mut said = None;
+    let mut moved = begun;
     loop {
         let held = |report: &placement::task::Report| report.state.holds_resources();
         let count = services.node.read(move |core| core.reports().into_iter().filter(held).count());
         let left = count.await.unwrap_or(0);
         most = most.max(left);
-        if said.replace(left) != Some(left) {
+        let stuck = moved.elapsed() >= STUCK;
+        if said.replace(left) != Some(left) || stuck {
+            moved = Instant::now();
             let (done, total) = (most.saturating_sub(left) as u64, most as u64);
-            out.send(&Reply::Progress { what: "tasks have moved to other nodes".into(), done, total })
-                .await?;
+            let what = match stuck {
+                false => "tasks have moved to other nodes",
+                true => "tasks have moved; is there room elsewhere? covey why JOB says",
+            };
+            out.send(&Reply::Progress { what: what.into(), done, total }).await?;
         }
         if left == 0 || patience.is_some_and(|patience| begun.elapsed() >= patience) {
             return Ok(left);

@@ -42,6 +42,7 @@ pub(super) fn way(node: Option<&str>, socket: impl FnOnce() -> Way) -> Result<Wa
     };
     let context = shelf.load(&name)?;
     let me = context.credentials(&name)?;
+    output::show_to(&me.principal.0);
     let nodes = node.map_or(context.nodes, |node| vec![node.to_owned()]);
     Ok(Way::Cell(Box::new(Remote::new(me, nodes))))
 }
@@ -174,8 +175,24 @@ pub(super) fn choose(name: &str, out: &mut Out) -> Result<(), Failure> {
     })
 }
 
-/// Keeps where the nodes are now, as they said themselves.
-pub(super) fn learn(nodes: &serde_json::Value) {
+/// Keeps the order in which nodes answered, if nobody has changed them meanwhile.
+pub(super) fn prefer(before: &[String], now: &[String]) {
+    let update = || -> Result<(), ContextError> {
+        let shelf = Shelf::open()?;
+        let Some(name) = shelf.current()? else { return Ok(()) };
+        let context = shelf.load(&name)?;
+        if context.nodes != before {
+            return Ok(());
+        }
+        shelf.save(&name, &Context { nodes: now.to_vec(), ..context })
+    };
+    if let Err(why) = update() {
+        tracing::debug!("the order of the nodes is not kept: {why}");
+    }
+}
+
+/// Keeps where the nodes are now, as they said themselves. `answered`: the one that said so.
+pub(super) fn learn(nodes: &serde_json::Value, answered: Option<String>) {
     let alive = nodes["items"].as_array().into_iter().flatten().filter(|node| node["state"] == "alive");
     let addresses: Vec<String> = alive
         .filter_map(|node| node["addr"].as_str()?.parse::<SocketAddr>().ok())
@@ -186,6 +203,7 @@ pub(super) fn learn(nodes: &serde_json::Value) {
         let Some(name) = shelf.current()? else { return Ok(()) };
         let mut context = shelf.load(&name)?;
         let mut known: Vec<String> = addresses.clone();
+        known.sort_by_key(|addr| Some(addr) != answered.as_ref());
         // Names that people gave may outlive addresses.
         known.extend(context.nodes.iter().filter(|node| node.parse::<SocketAddr>().is_err()).cloned());
         if addresses.is_empty() || known == context.nodes {

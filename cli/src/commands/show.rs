@@ -34,7 +34,7 @@ pub(super) async fn task(task: TaskName, session: &Session, out: &mut Out) -> Re
 pub(super) async fn nodes(session: &Session, out: &mut Out) -> Result<(), Failure> {
     let list = session.ask(Call::Nodes).await?;
     if !session.is_local() {
-        context::learn(&list);
+        context::learn(&list, session.nodes().into_iter().next());
     }
     out.either(&list, output::nodes)
 }

@@ -75,6 +75,14 @@ impl Way {
         }
     }
 
+    /// The nodes, the one that answered last first.
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        match self {
+            Way::Socket(_) => Vec::new(),
+            Way::Cell(remote) => remote.nodes.borrow().clone(),
+        }
+    }
+
     /// The node that was asked last did not answer: others come first now.
     pub(crate) fn failed(&self) {
         if let Way::Cell(remote) = self {
