@@ -114,7 +114,11 @@ impl Link {
                     self.dead_ms.map(|at| at.max(self.heard_ms).saturating_add(config.lost_after_ms));
                 Some(silent(self.heard_ms).min(verdict.unwrap_or(u64::MAX)))
             }
-            (Some(_), Standing::Live) => self.offered_ms.map(silent),
+            (Some(_), Standing::Live) => {
+                // One that was opened to the dead, who came back and died again, may never end by itself.
+                let quiet = self.dead_ms.map(|at| silent(at.max(self.heard_ms)));
+                self.offered_ms.map(silent).into_iter().chain(quiet).min()
+            }
             (Some(_), _) => Some(silent(self.heard_ms)),
         }
     }
