@@ -60,13 +60,13 @@ bench: build
 	@cargo build --release --locked --quiet --package test-vms --package gossip --bin covey-bench --example figures
 	@$(AS_ROOT) env COVEY=$(COVEY) $(BUILT)/covey-bench $(NAME) $(if $(COUNT),--count $(COUNT))
 
-# The seeded drivers of `make test`, longer: the ledger's voters, the node's core, a cell of cores under one placer after
-# another. A failing seed is printed; SEED=n with `make test` or here plays it alone.
+# The seeded drivers of `make test`, longer: the whole cell in virtual time, and parts of it: the ledger's voters, the
+# node's core, a cell of cores under one placer after another. A failing seed is printed; SEED=n with `make test` or here plays it alone.
 SEEDS ?= 2000
 sim:
 	$(needs) build
 	@SEEDS=$(SEEDS) cargo nextest run --release --locked --package agent --profile long \
-	  -E 'test(=random::random) or test(=cell::random_cell) or test(=sim::raft::nothing_acknowledged_is_lost_and_the_ledger_comes_back) or test(=sim::voters::voters_follow_the_nodes_and_nothing_is_lost)'
+	  -E 'test(=random::random) or test(=cell::random_cell) or test(=sim::raft::nothing_acknowledged_is_lost_and_the_ledger_comes_back) or test(=sim::voters::voters_follow_the_nodes_and_nothing_is_lost) or test(=sim::whole::whole_cell)'
 
 # Faults on a real host for so long: agents killed under tasks, tasks started and stopped.
 MINUTES ?= 10

@@ -2,7 +2,8 @@
 //! poll by poll.
 //!
 //! `runtime` is the executor and knows nothing of covey; `disk`, `net` and `cell` put ledgers of several nodes on it;
-//! `raft` runs them through crashes and splits, `voters` through nodes that come and go.
+//! `raft` runs them through crashes and splits, `voters` through nodes that come and go, and `whole` puts all the rest of
+//! the cell round them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cell;
@@ -12,3 +13,4 @@ mod raft;
 mod runtime;
 mod seeded;
 mod voters;
+mod whole;

@@ -44,6 +44,11 @@ pub(crate) struct Cell {
 impl Cell {
     /// Of nodes 1 to `size`, which all vote.
     pub(crate) async fn new(size: u64) -> Cell {
+        Cell::of(size, size).await
+    }
+
+    /// Of nodes 1 to `size`; the first `voters` of them vote.
+    pub(crate) async fn of(size: u64, voters: u64) -> Cell {
         let config = Config {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(10),
             max_in_snapshot_log_to_keep: 3,
@@ -64,8 +69,8 @@ impl Cell {
             seated: BTreeMap::new(),
         };
         cell.start_all().await;
-        let all: BTreeMap<_, _> = cell.ids().into_iter().map(|id| (id, EmptyNode {})).collect();
-        cell.raft(NodeId(1)).unwrap().initialize(all).await.unwrap();
+        let first: BTreeMap<_, _> = (1..=voters).map(|id| (NodeId(id), EmptyNode {})).collect();
+        cell.raft(NodeId(1)).unwrap().initialize(first).await.unwrap();
         cell
     }
 
@@ -85,6 +90,11 @@ impl Cell {
 
     pub(crate) fn ledger(&self, id: NodeId) -> Arc<Ledger> {
         self.nodes[&id].view.ledger()
+    }
+
+    /// What the node shows of its ledger, since its last start.
+    pub(crate) fn view(&self, id: NodeId) -> Arc<View> {
+        self.nodes[&id].view.clone()
     }
 
     pub(crate) fn fill(&self, id: NodeId, full: bool) {
@@ -128,11 +138,16 @@ impl Cell {
 
     /// Does what the keeper does: a core that stopped is taken away, to be started again.
     pub(crate) fn reap(&mut self) {
-        for id in self.ids() {
-            if self.raft(id).is_some_and(|raft| raft.metrics().borrow().running_state.is_err()) {
-                self.crash(id);
-            }
+        for id in self.stopped() {
+            self.crash(id);
         }
+    }
+
+    /// Whose core has stopped.
+    pub(crate) fn stopped(&self) -> Vec<NodeId> {
+        let stopped =
+            |id: &NodeId| self.raft(*id).is_some_and(|raft| raft.metrics().borrow().running_state.is_err());
+        self.ids().into_iter().filter(stopped).collect()
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -186,6 +201,20 @@ impl Cell {
     /// The group of a node that lives, for what runs beside its ledger.
     pub(crate) fn group(&self, id: NodeId) -> Option<Group> {
         self.nodes[&id].live.as_ref().map(|(group, _)| *group)
+    }
+
+    /// All sets of voters of which a majority may be needed now: those of the newest seats that were in force, and newer
+    /// ones that somebody who lives knows of.
+    pub(crate) fn electorates(&self) -> Vec<BTreeSet<NodeId>> {
+        let in_force = self.seated.last_key_value();
+        let newer = self.ids().into_iter().filter_map(|id| {
+            let metrics = self.raft(id)?.metrics();
+            let members = metrics.borrow().membership_config.clone();
+            let index = members.log_id().map(|at| at.index);
+            (index > in_force.map(|(at, _)| *at)).then(|| members.membership().clone())
+        });
+        let all = in_force.map(|(_, members)| members.clone()).into_iter().chain(newer);
+        all.flat_map(|members| members.get_joint_config().clone()).collect()
     }
 
     /// Changes of parts that were seen.

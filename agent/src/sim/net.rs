@@ -70,12 +70,34 @@ impl Net {
         self.0.lock().unwrap().cuts.clear();
     }
 
-    /// Whether a message came through, after the time that it took.
-    async fn carry(&self, from: NodeId, to: NodeId) -> bool {
+    /// How long the next message takes.
+    pub(crate) fn delay() -> Duration {
         let slow = happens(10);
-        sleep(Duration::from_micros(draw_from(if slow { 20_000..400_000 } else { 50..3_000 }))).await;
+        Duration::from_micros(draw_from(if slow { 20_000..400_000 } else { 50..3_000 }))
+    }
+
+    /// Whether a message that arrives now does so.
+    pub(crate) fn passes(&self, from: NodeId, to: NodeId) -> bool {
         let state = self.0.lock().unwrap();
         !state.cuts.contains(&(from, to)) && !happens(state.loss)
+    }
+
+    /// Whether the way between them is cut, in either direction.
+    pub(crate) fn apart(&self, one: NodeId, other: NodeId) -> bool {
+        let cuts = &self.0.lock().unwrap().cuts;
+        cuts.contains(&(one, other)) || cuts.contains(&(other, one))
+    }
+
+    /// Whether one hears the other, and not the other way round.
+    pub(crate) fn half_cut(&self, one: NodeId, other: NodeId) -> bool {
+        let cuts = &self.0.lock().unwrap().cuts;
+        cuts.contains(&(one, other)) != cuts.contains(&(other, one))
+    }
+
+    /// Whether a message came through, after the time that it took.
+    pub(crate) async fn carry(&self, from: NodeId, to: NodeId) -> bool {
+        sleep(Net::delay()).await;
+        self.passes(from, to)
     }
 
     fn live(&self, node: NodeId) -> Option<Raft<Sim>> {
@@ -127,8 +149,6 @@ impl Net {
 
     /// Whether each would hear the other now.
     pub(crate) fn reaches(&self, one: NodeId, other: NodeId) -> bool {
-        let state = self.0.lock().unwrap();
-        let cut = state.cuts.contains(&(one, other)) || state.cuts.contains(&(other, one));
-        !cut && state.live.contains_key(&other)
+        !self.apart(one, other) && self.0.lock().unwrap().live.contains_key(&other)
     }
 }

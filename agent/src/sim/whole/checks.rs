@@ -1,0 +1,110 @@
+//! What must hold after each event; one check a file. The first failure of a run is kept, with the check's name.
+
+pub(super) mod acked;
+mod copies;
+mod finished;
+mod generations;
+mod offers;
+mod placers;
+mod room;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gossip::wire::Order;
+use placement::{
+    ids::{Activation, NodeId},
+    ledger::Ledger,
+    view::View,
+};
+
+use super::machine::Machine;
+
+#[derive(Default)]
+pub(super) struct Checks {
+    failed: Option<String>,
+    pub(super) acked: acked::Acked,
+    pub(super) copies: copies::Copies,
+    pub(super) finished: finished::Finished,
+    pub(super) generations: generations::Generations,
+    placers: placers::Placers,
+    /// Up to which index ledgers were looked at: all have the same at the same.
+    applied: u64,
+}
+
+/// What was wrong, if anything.
+type Verdict = Result<(), String>;
+
+impl Checks {
+    pub(super) fn failed(&self) -> Option<&String> {
+        self.failed.as_ref()
+    }
+
+    pub(super) fn fail(&mut self, check: &'static str, text: String) {
+        self.failed.get_or_insert_with(|| format!("{check}: {text}"));
+    }
+
+    fn hold(&mut self, check: &'static str, verdict: Verdict) {
+        if let Err(text) = verdict {
+            self.fail(check, text);
+        }
+    }
+
+    /// A node has applied entries.
+    pub(super) fn ledger(&mut self, ledger: &Ledger) {
+        if ledger.applied > self.applied {
+            self.applied = ledger.applied;
+            self.finished.ledger(ledger);
+            let verdict = self.acked.ledger(ledger);
+            self.hold("acked", verdict);
+        }
+    }
+
+    /// Something changed on a machine.
+    pub(super) fn machine(&mut self, id: NodeId, machine: &Machine) {
+        let verdict = room::enough(id, machine);
+        self.hold("room", verdict);
+        let verdict = self.copies.on(id, machine);
+        self.hold("copies", verdict);
+    }
+
+    pub(super) fn starts(&mut self, id: NodeId, run: crate::event::RunId) {
+        let verdict = self.finished.starts(id, run);
+        self.hold("finished", verdict);
+    }
+
+    pub(super) fn writes(&mut self, id: NodeId, changes: &[crate::event::Change]) {
+        let verdict = self.generations.written(id, changes);
+        self.hold("generations", verdict);
+    }
+
+    pub(super) fn begins(&mut self, id: NodeId, activation: Activation, ledger: &Ledger) {
+        let verdict = self.placers.begins(id, activation);
+        self.hold("placers", verdict);
+        let verdict = self.acked.all_in(ledger);
+        self.hold("acked", verdict);
+    }
+
+    pub(super) fn sends(&mut self, id: NodeId, acts: Option<Activation>, order: &Order, ledger: &Ledger) {
+        let verdict = self.placers.sends(id, acts);
+        self.hold("placers", verdict);
+        if let Order::Offer(offer) = order {
+            let verdict = self.generations.offered(offer, ledger);
+            self.hold("generations", verdict);
+        }
+    }
+
+    pub(super) fn offers(&mut self, view: &View) {
+        let verdict = offers::one_each(view);
+        self.hold("offers", verdict);
+    }
+
+    /// Whom the placer of this activation has given up by now. Whether that is news.
+    pub(super) fn gone(&mut self, activation: Option<Activation>, gone: BTreeSet<NodeId>) -> bool {
+        self.copies.gone(activation, gone, self.generations.newest())
+    }
+
+    /// Where each index runs.
+    pub(super) fn running(&self) -> BTreeMap<copies::Name, Vec<(NodeId, crate::event::RunId)>> {
+        self.copies.running()
+    }
+}

@@ -1,0 +1,126 @@
+//! Containers: started, signalled and removed for the agent, and what they do by themselves.
+
+use std::time::Duration;
+
+use placement::{ids::NodeId, job::Kind};
+
+use super::{
+    machine::{Run, Stage},
+    world::World,
+};
+use crate::{
+    event::{Ended, Event, RunEvent, RunId, Signal, StartRun},
+    sim::runtime::{Group, draw_from, happens, now},
+};
+
+fn millis(range: std::ops::Range<u64>) -> Duration {
+    Duration::from_micros(draw_from(range.start * 1_000..range.end * 1_000))
+}
+
+impl World {
+    pub(super) fn start(&mut self, id: NodeId, start: StartRun) {
+        let Some(power) = self.power(id) else { return };
+        let machine = self.machines.get_mut(&id).unwrap();
+        let record = machine.store.records.get(&start.run.key);
+        let written = record.filter(|r| r.generation == start.run.generation && r.run >= start.run.run);
+        let Some(record) = written else {
+            let text = format!("n{} starts {} of which nothing is on disk (19)", id.0, start.run);
+            return self.checks.fail("flushed", text);
+        };
+        let (run, batch) = (start.run, record.spec.kind == Kind::Batch);
+        let container = Run {
+            job: record.spec.job.clone(),
+            batch,
+            limit: start.limit,
+            stage: Stage::Starting,
+            removing: false,
+        };
+        machine.runs.insert(run, container);
+        if batch {
+            self.checks.starts(id, run);
+        }
+        self.look_at(id);
+        self.later(power, millis(1..120), move |w| w.started(id, run));
+    }
+
+    fn power(&self, id: NodeId) -> Option<Group> {
+        self.machines.get(&id)?.power
+    }
+
+    fn run(&mut self, id: NodeId, run: RunId) -> Option<&mut Run> {
+        self.machines.get_mut(&id)?.runs.get_mut(&run)
+    }
+
+    fn started(&mut self, id: NodeId, run: RunId) {
+        let (calm, wall_ms) = (self.calm, self.machines[&id].now().wall_ms);
+        let Some(power) = self.power(id) else { return };
+        let Some(this) = self.run(id, run).filter(|r| r.stage == Stage::Starting) else { return };
+        if !calm && happens(30) {
+            self.machines.get_mut(&id).unwrap().runs.remove(&run);
+            return self.news(id, run, RunEvent::StartFailed { why: "luck".into(), transient: true });
+        }
+        this.stage = Stage::Running { since_ms: wall_ms };
+        let batch = this.batch;
+        self.news(id, run, RunEvent::Started { pid: 100 });
+        if batch {
+            let code = i32::from(!calm && happens(450));
+            self.later(power, millis(20..1_500), move |w| w.ended(id, run, Some(code), None));
+        } else if !calm && happens(40) {
+            self.later(power, millis(20..3_000), move |w| w.ended(id, run, Some(1), None));
+        }
+    }
+
+    /// It may have got too far.
+    pub(super) fn abandon(&mut self, id: NodeId, run: RunId) {
+        if happens(500) && self.run(id, run).is_some_and(|run| run.stage == Stage::Starting) {
+            self.machines.get_mut(&id).unwrap().runs.remove(&run);
+            self.news(id, run, RunEvent::StartFailed { why: "called off".into(), transient: true });
+        }
+    }
+
+    fn ended(&mut self, id: NodeId, run: RunId, code: Option<i32>, signal: Option<i32>) {
+        let at_ms = self.machines[&id].now().wall_ms;
+        let Some(this) = self.run(id, run) else { return };
+        if !matches!(this.stage, Stage::Running { .. }) || this.removing {
+            return;
+        }
+        let ended = Ended { code, signal, oom: false, shim_lost: false, at_ms };
+        this.stage = Stage::Ended(ended.clone());
+        self.news(id, run, RunEvent::Exited(ended));
+    }
+
+    pub(super) fn signal(&mut self, id: NodeId, run: RunId, signal: Signal) {
+        let Some(power) = self.power(id) else { return };
+        match signal {
+            // Who does not listen.
+            Signal::Term if happens(100) => {}
+            Signal::Term => {
+                let code = if happens(500) { Some(0) } else { Some(1) };
+                self.later(power, millis(1..100), move |w| w.ended(id, run, code, None));
+            }
+            Signal::Kill => self.later(power, millis(1..10), move |w| w.ended(id, run, None, Some(9))),
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: NodeId, run: RunId) {
+        let Some(group) = self.agents.get(&id).map(|agent| agent.group) else { return };
+        if let Some(run) = self.run(id, run) {
+            run.removing = true;
+        }
+        self.later(group, millis(1..40), move |w| {
+            w.machines.get_mut(&id).unwrap().runs.remove(&run);
+            w.news(id, run, RunEvent::Removed);
+        });
+    }
+
+    /// The agent hears of it, if it lives as long as that takes: in order.
+    fn news(&mut self, id: NodeId, run: RunId, what: RunEvent) {
+        self.say(|_| format!("n{} {run} {what:?}", id.0));
+        let Some(group) = self.agents.get(&id).map(|agent| agent.group) else { return };
+        let machine = self.machines.get_mut(&id).unwrap();
+        let at = machine.news_at.max(now() / 1_000 + draw_from(10..5_000));
+        machine.news_at = at;
+        let after = Duration::from_nanos((at * 1_000).saturating_sub(now()));
+        self.later(group, after, move |w| w.core(id, Event::Run { run, what }));
+    }
+}
