@@ -8,6 +8,7 @@ mod all_off_and_on;
 mod bad_token;
 mod form;
 mod image;
+mod leave;
 mod node_crashed;
 mod one_way;
 mod placer_crashed;
