@@ -18,10 +18,11 @@ use tempfile::TempDir;
 use test_vms::lab::{Lab, Plan, Result, Times};
 use test_vms::{Error, binary};
 
+use crate::figures::Series;
+use crate::peers::Swarm;
+
 /// As many as all figures of a cell have.
 pub(crate) const HOSTS: u32 = 5;
-/// What the figures of others were measured with.
-pub(crate) const SWARM: &str = "Docker Swarm";
 /// Many times what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at what nobody announces.
@@ -82,10 +83,10 @@ impl Cell {
         })
     }
 
-    /// A file with a service of so many small tasks.
+    /// A file with a service of so many tasks, each with 0.1 CPUs and 128 MiB at most.
     pub(crate) fn job(&self, name: &str, tasks: usize) -> Result<PathBuf> {
         let text = format!(
-            "name = \"{name}\"\ncount = {tasks}\n[task]\nimage = \"hello:1\"\ncpu = \"20m\"\nmemory = \"16MiB\"\n\
+            "name = \"{name}\"\ncount = {tasks}\n[task]\nimage = \"hello:1\"\n\
              ports = [\"http\"]\ncommand = [\"/hello\", \"--listen\", \":${{PORT_http}}\"]\n\
              health = {{ http = \"/healthz\", port = \"http\" }}\n"
         );
@@ -120,6 +121,19 @@ impl Cell {
                 .collect();
             if live.is_empty() { Ok(()) } else { Err(format!("{live:?}")) }
         })
+    }
+}
+
+/// Docker Swarm on as many hosts, where it can be had.
+pub(crate) fn swarm() -> Option<Swarm> {
+    Swarm::up(HOSTS).map_err(|why| println!("  docker swarm: not measured here ({why})")).ok()
+}
+
+/// For Swarm's samples, with a figure from elsewhere where there can be none.
+pub(crate) fn swarm_series(swarm: Option<&Swarm>, known: Duration) -> Series {
+    match swarm {
+        Some(swarm) => Series::new(swarm.name.clone()),
+        None => Series::given("docker swarm", known),
     }
 }
 

@@ -51,6 +51,10 @@ fn main() -> ExitCode {
         }
         let count = count.unwrap_or(usual);
         println!("\n== {name}: {what} (× {count})");
+        // Whoever reads the figures should know what else the machine did.
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+        println!("  (load {} on {cpus} CPUs before)", load.split(' ').next().unwrap_or("?"));
         match run(count) {
             Ok(true) => {}
             Ok(false) => missed.push(name),

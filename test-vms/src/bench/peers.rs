@@ -2,9 +2,11 @@
 
 mod docker;
 mod runtime;
+mod swarm;
 
 pub(crate) use docker::Docker;
 pub(crate) use runtime::Runtime;
+pub(crate) use swarm::Swarm;
 
 use std::process::{Command, Stdio};
 

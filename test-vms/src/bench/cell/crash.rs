@@ -8,7 +8,7 @@ use serde_json::Value;
 use test_vms::Error;
 use test_vms::lab::Result;
 
-use super::{Cell, HOSTS, LOOK, PATIENCE, SWARM};
+use super::{Cell, HOSTS, LOOK, PATIENCE, swarm, swarm_series};
 use crate::figures::{Series, show};
 
 const GOAL: Duration = Duration::from_secs(4);
@@ -17,27 +17,38 @@ const TASKS: usize = 50;
 
 pub(crate) fn run(count: usize) -> Result<bool> {
     let (cell, _) = Cell::up()?;
-    let mut all =
-        [Series::new("covey, not the placer".to_owned()), Series::new("covey, the placer".to_owned())];
+    let mut swarm = swarm();
+    let mut all = ["not the placer", "the placer"]
+        .map(|which| [Series::new(format!("covey, {which}")), swarm_series(swarm.as_ref(), SWARM_TAKES)]);
     for round in 0..count {
-        for (which, series) in all.iter_mut().enumerate() {
+        for (which, [covey, docker]) in all.iter_mut().enumerate() {
+            let pick = |leader: &str, others: &[&str]| match which {
+                0 => others[round % others.len()].to_owned(),
+                _ => leader.to_owned(),
+            };
             cell.run("h1", "web", TASKS)?;
             let placer = cell.placer("h1")?;
-            let others = cell.others(&placer);
-            let victim = if which == 1 { placer.clone() } else { others[round % others.len()].to_owned() };
-            series.push(once(&cell, &victim, &placer)?);
+            let victim = pick(&placer, &cell.others(&placer));
+            covey.push(once(&cell, &victim, &placer)?);
             cell.boot(&victim, None)?;
             cell.whole()?;
             cell.stop("h1", "web")?;
+
+            if let Some(swarm) = &mut swarm {
+                swarm.run("h1", "web", TASKS)?;
+                let leader = swarm.leader()?;
+                let victim = pick(&leader, &swarm.others(&leader));
+                docker.push(swarm.lose(&victim, &leader, "web", TASKS)?);
+                swarm.back(&victim)?;
+                swarm.remove("h1", "web")?;
+            }
         }
     }
-    let [node, placer] = all;
     println!(
         "  (power off has returned → all {TASKS} run on the other hosts, polled every {} ms)",
         LOOK.as_millis()
     );
-    let swarm = || Series::given(SWARM, SWARM_TAKES);
-    Ok(show(&[node, swarm()], GOAL) & show(&[placer, swarm()], GOAL))
+    Ok(all.iter().fold(true, |met, series| met & show(series, GOAL)))
 }
 
 fn once(cell: &Cell, victim: &str, placer: &str) -> Result<Duration> {

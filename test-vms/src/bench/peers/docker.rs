@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -17,7 +17,12 @@ use test_vms::{Error, Result, binary};
 use super::output;
 
 /// Named as covey's.
-const IMAGE: &str = "hello:1";
+pub(super) const IMAGE: &str = "hello:1";
+/// What the image runs.
+pub(super) const ENTRYPOINT: &str = r#"ENTRYPOINT ["/hello"]"#;
+/// The name under which the packages are kept.
+pub(super) const SET: &str = "docker-1";
+pub(super) const PACKAGES: &[&str] = &["docker.io"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running engine with the image `hello:1`.
@@ -31,7 +36,7 @@ pub(crate) struct Docker {
 
 impl Docker {
     pub(crate) fn start() -> Result<Self> {
-        let unpacked = Unpacked::get("docker-1", &[], &["docker.io"])?;
+        let unpacked = Unpacked::get(SET, &[], PACKAGES)?;
         let scratch = tempfile::Builder::new().prefix("covey-docker-").tempdir();
         let scratch = scratch.map_err(|why| Error::Missing(format!("cannot make a directory: {why}")))?;
         let at = |name: &str| scratch.path().join(name);
@@ -74,16 +79,9 @@ impl Docker {
         Ok(())
     }
 
-    /// The same single file that is covey's `hello:1`.
     fn load(&self) -> Result<()> {
-        let tree = self.scratch.path().join("image");
-        let failed = |why| Error::Missing(format!("cannot make docker's image: {why}"));
-        fs::create_dir(&tree).map_err(failed)?;
-        fs::copy(binary::covey()?, tree.join("hello")).map_err(failed)?;
-        let archive = self.scratch.path().join("image.tar");
-        output(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg("hello"))?;
-        let entry = r#"ENTRYPOINT ["/hello"]"#;
-        output(self.client().args(["import", "-c", entry]).arg(&archive).arg(IMAGE)).map(drop)
+        let archive = archive(self.scratch.path())?;
+        output(self.client().args(["import", "-c", ENTRYPOINT]).arg(&archive).arg(IMAGE)).map(drop)
     }
 
     fn client(&self) -> Command {
@@ -112,6 +110,17 @@ impl Docker {
                 .and_then(|pid| pid.trim().parse().ok());
         std::iter::once(self.daemon.id()).chain(containerd).collect()
     }
+}
+
+/// The same single file that is covey's `hello:1`, as an archive in `scratch`.
+pub(super) fn archive(scratch: &Path) -> Result<PathBuf> {
+    let tree = scratch.join("image");
+    let failed = |why| Error::Missing(format!("cannot make docker's image: {why}"));
+    fs::create_dir(&tree).map_err(failed)?;
+    fs::copy(binary::covey()?, tree.join("hello")).map_err(failed)?;
+    let archive = scratch.join("image.tar");
+    output(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg("hello"))?;
+    Ok(archive)
 }
 
 impl Drop for Docker {
