@@ -192,6 +192,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(NodeLoop::new(core, store, runner, journal.clone()).run(first, from_all));
     tokio::spawn(placer.run());
     tokio::spawn(voters::run(cell.clone(), placer_handle, who.clone(), journal.clone()));
+    tokio::spawn(voters::stand(cell.clone()));
     tokio::spawn(voters::let_go(cell.clone(), who.clone()));
     tokio::spawn(copy::keep(cell.clone(), kept));
     tokio::spawn(company::note(news, cell.clone(), journal.clone()));

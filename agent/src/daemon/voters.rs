@@ -57,6 +57,20 @@ pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Jo
     }
 }
 
+/// Asks for votes only while it sees a majority of the voters. Whoever is heard and hears nobody would otherwise unseat
+/// every leader; at a start nobody is seen for a moment, and nobody leads.
+pub(super) async fn stand(cell: Cell) {
+    loop {
+        let (voters, alive) = (cell.ledger.voters(), cell.peers.alive());
+        let here = voters.iter().filter(|node| alive.contains(node)).count();
+        let draining = cell.state().roster.get(&cell.me()).is_some_and(|member| member.draining);
+        if !draining {
+            cell.ledger.stand(voters.is_empty() || here * 2 > voters.len());
+        }
+        sleep(LOOK / 2).await;
+    }
+}
+
 /// Between two looks whether this node votes no more.
 const LET_GO: Duration = Duration::from_secs(10);
 

@@ -11,8 +11,8 @@ use placement::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
-    Ask, Batch, CallError, Copy, CopyError, Daemon, DiskError, File, Since, StepError, View, alone, answer,
-    config,
+    Ask, Batch, CallError, Copy, CopyError, Daemon, DiskError, File, Since, StepError, Unreached, View,
+    alone, answer, config,
     keeper::{Keeper, Pulse, Request},
     network::Ways,
     seats, take,
@@ -113,7 +113,8 @@ impl LedgerHandle {
         let pulse = Arc::<Pulse>::default();
         let (role, roles) = watch::channel(Role::Follower { leader: None });
         let (stop, stopped) = watch::channel(false);
-        let keeper = Keeper::start(file, node, config, view.clone(), pulse.clone(), role, Ways(ask)).await?;
+        let ways = Ways(unless_unheard(ask, pulse.clone()));
+        let keeper = Keeper::start(file, node, config, view.clone(), pulse.clone(), role, ways).await?;
         let core = keeper.core();
         tokio::spawn(keeper.run(queue, stopped));
         let (stop, stepping) = (Arc::new(stop), Arc::new(Semaphore::new(1)));
@@ -216,8 +217,17 @@ impl LedgerHandle {
 
     /// Answers what another voter asked by its [`Ask`]; from whom it came has to be sure already.
     pub async fn answer(&self, call: &[u8]) -> Result<Vec<u8>, CallError> {
+        self.pulse.called();
         let core = self.core.borrow().clone();
         answer(&core.ok_or(CallError::Closed)?, call).await
+    }
+
+    /// Asks to lead, when nobody does, only while `on`: a voter that hears no majority could not lead, and by asking would
+    /// keep others from it.
+    pub fn stand(&self, on: bool) {
+        if let Some(core) = self.core.borrow().as_ref() {
+            core.runtime_config().elect(on);
+        }
     }
 
     /// Ends what is under way, closes the file and waits for both. Proposals that wait are refused.
@@ -225,6 +235,17 @@ impl LedgerHandle {
         self.stop.send_replace(true);
         self.requests.closed().await;
     }
+}
+
+/// What a leader that hears nobody has to say does not get out.
+fn unless_unheard(ask: Ask, pulse: Arc<Pulse>) -> Ask {
+    Arc::new(move |node, call| {
+        if pulse.unheard() {
+            let why = "this node hears no majority, and lets the others elect another leader".into();
+            return Box::pin(std::future::ready(Err(Unreached { node, why })));
+        }
+        ask(node, call)
+    })
 }
 
 fn encode(entry: &Entry) -> Result<Batch, ProposeError> {

@@ -242,7 +242,8 @@ fn follow(
 ) -> JoinHandle<()> {
     let mut metrics = raft.metrics();
     let tell = move |metrics: &Metrics| {
-        pulse.beat(metrics.millis_since_quorum_ack.unwrap_or(0), sole_voter(metrics));
+        let leads = metrics.state == ServerState::Leader;
+        pulse.beat(metrics.millis_since_quorum_ack.unwrap_or(0), sole_voter(metrics), leads);
         let new = match metrics.state {
             ServerState::Leader => Role::Leader { term: metrics.current_term, start },
             _ => Role::Follower { leader: metrics.current_leader },
@@ -329,12 +330,31 @@ fn answer(waiting: Waiting, committed: Result<Vec<Answer>, ProposeError>) {
 pub(super) struct Pulse {
     acked_ms: AtomicU64,
     alone: AtomicBool,
+    leads: AtomicBool,
+    /// When another voter last called.
+    called_ms: AtomicU64,
 }
 
+/// A leader that hears nobody may be heard all the same, and would keep its followers for ever: Raft has no word for it.
+/// After so long it falls silent, so that they elect another.
+const UNHEARD_MS: u64 = 1_000;
+
 impl Pulse {
-    fn beat(&self, millis_ago: u64, alone: bool) {
+    fn beat(&self, millis_ago: u64, alone: bool, leads: bool) {
+        self.leads.store(leads, Ordering::Relaxed);
         self.acked_ms.store(now_ms().saturating_sub(millis_ago), Ordering::Relaxed);
         self.alone.store(alone, Ordering::Relaxed);
+    }
+
+    /// Another voter called: it is heard.
+    pub(super) fn called(&self) {
+        self.called_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether this node leads and should say nothing, since neither an answer nor a call has come for too long.
+    pub(super) fn unheard(&self) -> bool {
+        let called = now_ms().saturating_sub(self.called_ms.load(Ordering::Relaxed));
+        self.leads.load(Ordering::Relaxed) && self.age() >= UNHEARD_MS && called >= UNHEARD_MS
     }
 
     /// Milliseconds since.
