@@ -60,7 +60,7 @@ fn alone(services: &Services, name: &str) -> Result<(), Refusal> {
         ));
     }
     if !cell.state().roster.keys().any(|id| *id != cell.me() && cell.peers.is_alive(*id)) {
-        let message = format_args!("none of the other {others} nodes is here");
+        let message = format_args!("no other node of its cell is here");
         return Err(Refusal::new(
             "no_quorum",
             message,
