@@ -21,7 +21,7 @@ help:
 	@printf '%s\n' \
 	  'make build                target/release/covey (the agent and the command line, one static binary) and covey-lab' \
 	  'make test                 installs what is missing and runs every test' \
-	  'make demo                 one node: jobs, a killed container, a killed agent, logs, why (under a minute)' \
+	  'make demo                 three nodes on this machine: jobs, a container, an agent and a machine killed, why (a minute)' \
 	  'make bench [NAME=] [COUNT=]   each figure beside its peer'"'"'s; NAME runs one: $(BENCHES)' \
 	  'make fuzz [SECONDS=60]    runs each fuzz target for a while (needs cargo-fuzz and a nightly toolchain)' \
 	  'make fmt, make lint       formats; checks format and lints' \
@@ -53,7 +53,7 @@ test: build
 
 demo: build
 	$(needs) demo
-	@$(AS_ROOT) env COVEY=$(COVEY) test-vms/demo/one-node
+	@$(AS_ROOT) env COVEY=$(COVEY) test-vms/demo/three-nodes
 
 bench: build
 	$(needs) bench

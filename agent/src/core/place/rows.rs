@@ -73,6 +73,7 @@ impl PlaceCore {
         self.active.as_ref().map(|a| a.task_rows(Some(job))).unwrap_or_default()
     }
 
+    /// By name.
     pub fn nodes(&self) -> Vec<NodeRow> {
         let Some(active) = &self.active else { return Vec::new() };
         let row = |(id, node): (&NodeId, &placement::view::NodeView)| NodeRow {
@@ -87,7 +88,9 @@ impl PlaceCore {
             usage: node.usage.clone(),
             tasks: node.tasks.values().filter(|t| t.state.holds_resources()).count() as u32,
         };
-        active.view.nodes.iter().map(row).collect()
+        let mut rows: Vec<NodeRow> = active.view.nodes.iter().map(row).collect();
+        rows.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        rows
     }
 }
 

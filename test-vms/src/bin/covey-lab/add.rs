@@ -2,6 +2,6 @@ use test_vms::lab::{Lab, Result};
 
 pub(crate) fn add(lab: &Lab, host: &str) -> Result<()> {
     lab.add(host)?;
-    println!("{host} has joined {}", lab.name());
+    say!("{host} has joined {}", lab.name());
     Ok(())
 }

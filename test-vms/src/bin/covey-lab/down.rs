@@ -2,7 +2,7 @@ use test_vms::lab::{Lab, Result};
 
 pub(crate) fn down(name: &str) -> Result<()> {
     if !Lab::down(name)? {
-        println!("there was no lab `{name}`");
+        say!("there was no lab `{name}`");
     }
     Ok(())
 }

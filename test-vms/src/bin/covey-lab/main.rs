@@ -1,5 +1,13 @@
 //! `covey-lab`: hosts on one machine, for tests, demos and trying things by hand.
 
+/// Prints a line. A reader that has left, as of `covey-lab up | head -1`, is no reason to leave a lab half made.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod add;
 mod args;
 mod down;

@@ -19,26 +19,26 @@ pub(crate) fn status(lab: &Lab, json: bool) -> Result<()> {
                 })
             })
             .collect();
-        println!(
+        say!(
             "{}",
             json!({ "name": lab.name(), "binary": state.binary, "limits": state.limits, "cuts": state.cuts, "hosts": hosts })
         );
         return Ok(());
     }
-    println!("{:<6} {:<14} {:<5} {:<6} AGENT", "HOST", "ADDRESS", "RACK", "POWER");
+    say!("{:<6} {:<14} {:<5} {:<6} AGENT", "HOST", "ADDRESS", "RACK", "POWER");
     for (name, host, agent) in hosts {
         let power = if host.power { "on" } else { "off" };
         let agent = agent.map_or("-".to_owned(), |pid| format!("pid {pid}"));
-        println!("{name:<6} {:<14} {:<5} {power:<6} {agent}", host.addr.to_string(), host.rack);
+        say!("{name:<6} {:<14} {:<5} {power:<6} {agent}", host.addr.to_string(), host.rack);
     }
     for cut in &state.cuts {
-        println!("cut: nothing passes from {} to {}", cut.from.join(","), cut.to.join(","));
+        say!("cut: nothing passes from {} to {}", cut.from.join(","), cut.to.join(","));
     }
     for (host, percent) in &state.loss {
-        println!("loss: {percent} percent of what {host} sends and receives");
+        say!("loss: {percent} percent of what {host} sends and receives");
     }
     for (host, mbit) in &state.rate {
-        println!("rate: {host} sends and receives at most {mbit} Mbit/s");
+        say!("rate: {host} sends and receives at most {mbit} Mbit/s");
     }
     Ok(())
 }

@@ -15,14 +15,14 @@ pub(crate) fn up(name: &str, up: Up) -> Result<()> {
     let begun = Instant::now();
     let lab = Lab::raise(&plan)?;
     let hosts = begun.elapsed();
-    println!("{} hosts in {} ({})", up.hosts, seconds(hosts), lab.hosts()?.join(" "));
+    say!("{} hosts in {} ({})", up.hosts, seconds(hosts), lab.hosts()?.join(" "));
     if up.bare {
         return Ok(());
     }
     let times = lab.form()?;
-    println!("all alive everywhere, and a placer leads, after {}", seconds(hosts + times.alive));
-    println!("voters settled after {}", seconds(hosts + times.settled));
-    println!("try: covey-lab{} exec h1 -- covey nodes", option(name));
+    say!("all alive everywhere, and a placer leads, after {}", seconds(hosts + times.alive));
+    say!("voters settled after {}", seconds(hosts + times.settled));
+    say!("try: covey-lab{} exec h1 -- covey nodes", option(name));
     Ok(())
 }
 
