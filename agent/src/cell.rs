@@ -6,14 +6,18 @@ use placement::{
 };
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 use tokio::sync::watch;
 
 use crate::{
+    clock,
     ledger::{LedgerHandle, Role},
     peers::Peers,
 };
+
+/// A twin that has not shown itself for so long is gone: one that is started again and again shows itself often.
+const TWIN_MS: u64 = 60_000;
 
 /// Who acts as placer, and since which activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +32,13 @@ pub struct Cell {
     pub peers: Peers,
     pub ledger: LedgerHandle,
     acting: Arc<watch::Sender<Option<Acting>>>,
-    twin: Arc<AtomicBool>,
+    /// Monotonic: until when the last twin counts as one that runs.
+    twin_until: Arc<AtomicU64>,
 }
 
 impl Cell {
     pub fn new(peers: Peers, ledger: LedgerHandle) -> Cell {
-        Cell { peers, ledger, acting: Arc::new(watch::Sender::new(None)), twin: Arc::default() }
+        Cell { peers, ledger, acting: Arc::new(watch::Sender::new(None)), twin_until: Arc::default() }
     }
 
     pub fn me(&self) -> NodeId {
@@ -56,13 +61,14 @@ impl Cell {
         });
     }
 
-    /// Another process runs with this node's id. True for good: only a start with another directory ends it.
-    pub fn saw_twin(&self) {
-        self.twin.store(true, Ordering::Relaxed);
+    /// Another process runs with this node's key, or tried to. Whether that is news.
+    pub fn saw_twin(&self) -> bool {
+        let now = clock::now().mono_ms;
+        self.twin_until.swap(now + TWIN_MS, Ordering::Relaxed) <= now
     }
 
     pub fn has_twin(&self) -> bool {
-        self.twin.load(Ordering::Relaxed)
+        clock::now().mono_ms < self.twin_until.load(Ordering::Relaxed)
     }
 
     /// The newest placer that has shown itself here, each time there is another.

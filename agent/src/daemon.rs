@@ -7,6 +7,7 @@ mod line;
 pub mod node;
 pub mod placer;
 mod streams;
+mod twin;
 mod voters;
 mod ways;
 
@@ -31,7 +32,7 @@ use placement::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, mpsc::unbounded_channel},
+    sync::{Notify, mpsc::unbounded_channel, watch},
     task::spawn_blocking,
 };
 
@@ -61,12 +62,19 @@ use crate::{
 const PORTS: std::ops::RangeInclusive<u16> = 20_000..=31_999;
 /// The image that comes with covey, made of its own binary.
 const HELLO: &str = "hello:1";
+const RESTORED: &str = "the data directory is older than this machine remembers: it was put back from a copy. What its records \
+                        name starts only when the placer says so";
 /// How long containers of a throw-away cell have to end by themselves.
 const DEV_GRACE: Duration = Duration::from_secs(2);
 
 /// An agent that could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    #[error(
+        "the agent at {addr} has this node's key: {dir} is a copy of its data directory, or the other way round. Leave that \
+         one as it is, and start this one with an empty directory; or end that one first"
+    )]
+    Twin { dir: PathBuf, addr: SocketAddr },
     #[error("an agent makes containers, and so needs root: run it with sudo, or as a system service")]
     NotRoot,
     #[error(transparent)]
@@ -131,6 +139,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let mut warnings = limits::prepare();
     let dir = DataDir::open(&config.data)?;
     let identity = enter(&config, &dir).await?;
+    twin::refuse(&dir, &identity).await?;
     // Before anything is made that a refused start would leave behind: another agent may hold the socket.
     let listener = server::listen(&config.socket).await?;
     let (tree, problems) = Tree::open(&identity.node.to_string());
@@ -140,17 +149,28 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let node = NodeHandle::new(to_node);
     let teller = node.clone();
     let stored = Box::new(move |ticket, result| teller.tell(Event::Stored { ticket, result }));
-    let (store, held) = Store::open(&dir.join("agent.redb"), !config.dev, stored)?;
+    let life = twin::Life::of(&config, &identity);
+    let known = life.as_ref().map_or(0, twin::Life::known);
+    let (store, held) = Store::open(&dir.join("agent.redb"), !config.dev, known, stored)?;
+    if let Some(Err(error)) = life.map(|life| life.remember(held.life)) {
+        warnings.push(format!(
+            "{error}: a data directory that is put back from a copy will not be recognised as one"
+        ));
+    }
     let (mut driver, addr) = driver(&config, &dir, &identity, held.life)?;
     let (news, arrived) = driver.hear();
     let peers = Peers::new(identity.node, driver.transport.clone(), driver.members.clone());
     peers.remember(identity.node, addr);
+    twin::remember(&dir, addr)?;
     let ledger =
         LedgerHandle::open_among(&dir.join("ledger.redb"), identity.node, ways::ask(peers.clone())).await?;
     found(&ledger, &dir, &identity, held.promise).await?;
     let kept = ledger.copy(&dir.join("copy.redb")).await?;
     let cell = Cell::new(peers, ledger.clone());
     let journal = Journal::new(&identity.name, held.events, store.clone());
+    if held.restored {
+        warnings.push(RESTORED.to_string());
+    }
     for (key, why) in &held.quarantined {
         warnings.push(format!("the record of task {key} cannot be read and was put aside: {why}"));
     }
@@ -168,7 +188,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         promise,
         ports: PORTS,
         first_port: first_port(identity.node),
-        claims: false,
+        claims: held.restored,
     };
     let (core, first) = Core::restore(about, held.records, found, clock::now());
     let (placer, placer_handle) = PlacerLoop::new(cell.clone(), node.clone(), journal.clone());
@@ -176,6 +196,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let (cell_name, members) = (identity.cell_name.clone(), company::path(&dir));
     let who = Held::new(&dir, identity)?;
     let left = Arc::new(Notify::new());
+    let (twin, mut meets_twin) = watch::channel(None);
     let services = Services {
         node: node.clone(),
         placer: placer_handle.clone(),
@@ -195,7 +216,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(voters::stand(cell.clone()));
     tokio::spawn(voters::let_go(cell.clone(), who.clone()));
     tokio::spawn(copy::keep(cell.clone(), kept));
-    tokio::spawn(company::note(news, cell.clone(), journal.clone()));
+    tokio::spawn(company::note(news, cell.clone(), journal.clone(), twin));
     tokio::spawn(company::follow(cell.clone(), journal.clone()));
     tokio::spawn(certificates::keep(cell.clone(), who.clone(), |why| tracing::warn!("{why}")));
     tokio::spawn(company::keep(cell, members));
@@ -212,16 +233,28 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     }
     ready(Ready { node: info, cell: cell_name, socket: config.socket.clone(), warnings });
 
-    let gone = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
-        () = left.notified() => true,
-    };
+    let (mut gone, mut twin) = (false, None);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = left.notified() => gone = true,
+        Ok(met) = meets_twin.wait_for(Option::is_some) => twin = *met,
+    }
     serving.abort();
     let _ = fs::remove_file(&config.socket);
-    let why = if gone { "this node has left the cell" } else { "told to end; containers go on" };
+    let why = match twin {
+        _ if gone => "this node has left the cell",
+        Some(_) => "another agent with this node's key was here first; the containers here are ended",
+        None => "told to end; containers go on",
+    };
     journal.node("agent_stopped", why.to_string());
     ledger.shutdown().await;
+    if let Some(addr) = twin {
+        // The cell knows nothing of what runs here, and starts it elsewhere. The next start looks there first.
+        let _ = spawn_blocking(move || ground.end_all(DEV_GRACE)).await;
+        twin::remember(&dir, addr)?;
+        return Err(AgentError::Twin { dir: dir.path().to_path_buf(), addr });
+    }
     if gone {
         let _ = spawn_blocking(move || driver.leave()).await;
         let _ = spawn_blocking(move || ground.end_all(DEV_GRACE)).await;

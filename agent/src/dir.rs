@@ -49,11 +49,12 @@ pub struct Format {
 }
 
 /// What makes the directory a node's of one cell. The identity goes first: without it, what is left over is of no use.
-const OF_THE_CELL: [&str; 7] = [
+const OF_THE_CELL: [&str; 8] = [
     "identity.json",
     "authority.json",
     "joining.json",
     "members.json",
+    "address.json",
     "ledger.redb",
     "copy.redb",
     "agent.redb",

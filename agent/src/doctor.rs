@@ -273,9 +273,12 @@ fn one(facts: &Facts, node: &Examined, found: &mut Vec<Finding>) {
         found.push(finding(
             "twin",
             name(),
-            format!("another agent runs with the key of {}, from a copy of its data directory", node.name),
-            "each takes the other's place in turn, and what runs on either is started elsewhere too",
-            "end one of the two, and start it with an empty data directory",
+            format!(
+                "another agent with the key of {} shows itself, from a copy of its data directory",
+                node.name
+            ),
+            "the one that began later is turned away or ends, with what runs there; the node itself goes on",
+            "start the copy with an empty data directory; `covey events` says where it is",
         ));
     }
     if let Some(disk) = node.disk

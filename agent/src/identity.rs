@@ -39,6 +39,11 @@ pub enum IdentityError {
     NoCertificate { dir: String },
     #[error("{dir} belongs to the cell `{has}`, not `{wanted}`: leave out --cell, or use another directory")]
     OtherCell { dir: String, has: String, wanted: String },
+    #[error(
+        "{dir} belongs to the node `{has}`, not `{wanted}`: a node keeps the name by which its cell knows it. Leave out \
+         --name, or let the node leave and join anew"
+    )]
+    OtherName { dir: String, has: String, wanted: String },
     #[error("`{0}` cannot be a node's name: a letter, then letters, digits or '-', at most 63 (--name)")]
     Name(String),
     #[error("`{0}` cannot be a cell's name: a letter, then letters, digits or '-', at most 63 (--cell)")]
@@ -123,12 +128,14 @@ impl Identity {
             let (dir, has) = (shown(dir.path()), is.cell_name);
             return Err(IdentityError::OtherCell { dir, has, wanted: wanted.to_string() });
         }
-        if let Some(name) = name {
-            is.name = valid_name(name)?;
+        if let Some(name) = name
+            && valid_name(name)? != is.name
+        {
+            let (dir, has) = (shown(dir.path()), is.name);
+            return Err(IdentityError::OtherName { dir, has, wanted: name.to_string() });
         }
-        let renamed = was.as_ref().is_none_or(|was| was.name != is.name);
         match is.authority(dir)? {
-            Some(authority) if renamed || is.wants_renewal(dir, now)? => is.issue(&authority, now)?,
+            Some(authority) if is.wants_renewal(dir, now)? => is.issue(&authority, now)?,
             None if is.certificate.is_none() => {
                 return Err(IdentityError::NoCertificate { dir: shown(dir.path()) });
             }

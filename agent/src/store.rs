@@ -64,6 +64,8 @@ pub struct Held {
     pub promise: Activation,
     /// This start's number (PROTOCOL 22).
     pub life: u64,
+    /// The directory is older than the machine knows: it was put back from a copy (PROTOCOL 22).
+    pub restored: bool,
     pub events: Vec<EventRecord>,
     /// Keys whose records could not be read, and why; they are put aside, nothing else stops.
     pub quarantined: Vec<(String, String)>,
@@ -87,10 +89,12 @@ pub struct Store {
 pub type Stored = Box<dyn Fn(Ticket, Result<(), String>) + Send>;
 
 impl Store {
-    /// Opens or makes it, counts this start, and starts the thread. `durable`: off for throw-away cells.
-    pub fn open(path: &Path, durable: bool, stored: Stored) -> Result<(Store, Held), StoreError> {
+    /// Opens or makes it, counts this start, and starts the thread. `durable`: off for throw-away cells. `known`: the last
+    /// life that the machine knows of.
+    pub fn open(path: &Path, durable: bool, known: u64, stored: Stored) -> Result<(Store, Held), StoreError> {
         let db = open(path).map_err(|source| StoreError::Open { path: path.to_path_buf(), source })?;
-        let held = load(&db).map_err(|source| StoreError::Read { path: path.to_path_buf(), source })?;
+        let held =
+            load(&db, known).map_err(|source| StoreError::Read { path: path.to_path_buf(), source })?;
         let (jobs, inbox) = mpsc::channel();
         let mut writer = Writer { db: Some(db), path: path.to_path_buf(), durable, stored, unflushed: false };
         thread::Builder::new()
@@ -131,12 +135,13 @@ fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
     Database::builder().set_cache_size(CACHE_BYTES).create(path)
 }
 
-fn load(db: &Database) -> Result<Held, redb::Error> {
+fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
     let write = db.begin_write()?;
     let mut held = Held {
         records: Vec::new(),
         promise: Activation::default(),
         life: 0,
+        restored: false,
         events: Vec::new(),
         quarantined: Vec::new(),
     };
@@ -162,7 +167,8 @@ fn load(db: &Database) -> Result<Held, redb::Error> {
             held.promise = serde_json::from_slice(&bytes).unwrap_or_default();
         }
         let last: u64 = read(meta.get("life")?).and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(0);
-        held.life = last + 1;
+        held.restored = last < known;
+        held.life = last.max(known) + 1;
         meta.insert("life", held.life.to_string().as_bytes())?;
         for row in write.open_table(EVENTS)?.iter()?.rev().take(EVENTS_SHOWN) {
             held.events.extend(serde_json::from_slice::<EventRecord>(row?.1.value()).ok());
@@ -320,7 +326,7 @@ mod tests {
         let stored = Box::new(move |ticket, result| {
             let _ = tell.send((ticket, result));
         });
-        let (store, held) = Store::open(path, true, stored).unwrap();
+        let (store, held) = Store::open(path, true, 0, stored).unwrap();
         (store, held, told)
     }
 
@@ -359,6 +365,22 @@ mod tests {
         assert!(events[1].seq > last && events[1].time <= clock::rfc3339(clock::now().wall_ms));
         drop(journal);
         reopen(&path, store, told);
+    }
+
+    #[test]
+    fn a_directory_that_is_older_than_the_machine_remembers_is_told_from_its_own_next_start() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("agent.redb");
+        let lives = [(0, 1, false), (1, 2, false), (0, 3, false), (7, 8, true), (8, 9, false)];
+        for (known, life, restored) in lives {
+            let (told, gone) = mpsc::channel();
+            let stored = Box::new(move |ticket, result| drop(told.send((ticket, result))));
+            let (store, held) = Store::open(&path, true, known, stored).unwrap();
+            assert_eq!((held.life, held.restored), (life, restored));
+            drop(store);
+            // The thread has let the file go.
+            assert!(gone.recv().is_err());
+        }
     }
 
     #[test]

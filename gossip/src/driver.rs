@@ -60,8 +60,9 @@ pub enum News {
     Active,
     /// Alone, or just declared dead by the others.
     Idle,
-    /// Another process runs with this node's id, from a copy of its data directory.
-    Twin,
+    /// Another process runs with this node's key, from a copy of its data directory: where, and whether it was there
+    /// first. If not, it is about to hear of this one.
+    Twin { addr: SocketAddr, first: bool },
     /// A member sent what makes no sense.
     Garbled(Garbled),
 }
@@ -118,8 +119,9 @@ pub fn start(settings: Settings) -> Result<Driver, StartError> {
             let membership = Membership::new(me, settings.seed, Duration::ZERO);
             let _ = ready.send(Ok(transport.clone()));
             let (seen, heard) = mpsc::channel(16);
-            let shell = Shell { membership, transport, begun, news, members, arrived, seen };
-            shell.run(settings.greet, events, heard, ordered).await;
+            let (sought, found) = mpsc::unbounded_channel();
+            let shell = Shell { membership, transport, begun, news, members, arrived, seen, sought };
+            shell.run(settings.greet, events, heard, found, ordered).await;
         });
         // What is still under way belongs to a node that is no more.
         runtime.shutdown_background();
@@ -174,6 +176,8 @@ struct Shell {
     arrived: mpsc::Sender<Event>,
     /// From exchanges under way.
     seen: mpsc::Sender<Vec<Seen>>,
+    /// Where a later life of this node was said to be, and whether it is there, first.
+    sought: mpsc::UnboundedSender<(Peer, Option<bool>)>,
 }
 
 impl Shell {
@@ -182,6 +186,7 @@ impl Shell {
         greet: Vec<SocketAddr>,
         mut events: mpsc::Receiver<Event>,
         mut heard: mpsc::Receiver<Vec<Seen>>,
+        mut found: mpsc::UnboundedReceiver<(Peer, Option<bool>)>,
         mut orders: mpsc::UnboundedReceiver<Order>,
     ) {
         self.tell(Input::Greet(greet));
@@ -202,6 +207,7 @@ impl Shell {
                 },
                 Some(event) = events.recv() => self.event(event),
                 Some(seen) = heard.recv() => self.tell(Input::State(seen)),
+                Some((later, there)) = found.recv() => self.found(later, there),
                 () = sleep_until(wake.unwrap_or(later)) => self.tell(Input::Wake),
             }
         }
@@ -215,6 +221,17 @@ impl Shell {
             }
             // An agent that does not keep up loses streams, not its place among the living.
             other => drop(self.arrived.try_send(other)),
+        }
+    }
+
+    /// A later life that nobody leads is outlived, and one whose agent was here after this one's too: it then hears of
+    /// this one, and finds that it was here first.
+    fn found(&mut self, later: Peer, there: Option<bool>) {
+        if let Some(first) = there {
+            let _ = self.news.try_send(News::Twin { addr: later.addr, first });
+        }
+        if there != Some(true) {
+            self.tell(Input::Outlive(later));
         }
     }
 
@@ -249,10 +266,19 @@ impl Shell {
             }
             Output::Active => News::Active,
             Output::Idle => News::Idle,
-            Output::Twin => News::Twin,
+            Output::Twin(later) => {
+                let (transport, sought, mine) =
+                    (self.transport.clone(), self.sought.clone(), self.membership.me());
+                return drop(tokio::spawn(async move {
+                    // This node has that address: there is no other.
+                    let there =
+                        if later.addr == mine.addr { None } else { transport.twin_at(later.addr).await };
+                    let _ = sought.send((later, there.map(|age| age >= transport.age())));
+                }));
+            }
             Output::Garbled(why) => News::Garbled(why),
         };
-        let nonsense = matches!(news, News::Twin | News::Garbled(_));
+        let nonsense = matches!(news, News::Garbled(_));
         if !nonsense || self.news.capacity() > NEWS / 2 {
             let _ = self.news.try_send(news);
         }

@@ -36,6 +36,8 @@ pub enum Input {
     Greet(Vec<SocketAddr>),
     /// What another member's `state()` said.
     State(Vec<Seen>),
+    /// Nobody is where this later sighting of this node's own id was: from now on its life is later still.
+    Outlive(Peer),
     /// This node leaves for good: the others are told, and nothing more is done.
     Leave,
 }
@@ -57,8 +59,9 @@ pub enum Output {
     Active,
     /// This node is alone, or has just been declared dead and begins anew.
     Idle,
-    /// Another process calls itself by this node's id: a data directory was copied, and started twice.
-    Twin,
+    /// The others know this node's id by a later life: of a copy of its data directory that was started elsewhere, or of
+    /// this very directory before it was put back from a copy. Said once of each.
+    Twin(Peer),
     /// A datagram or state that makes no sense was dropped.
     Garbled(Garbled),
 }
@@ -94,6 +97,8 @@ pub struct Membership {
     alive: BTreeMap<NodeId, Peer>,
     active: bool,
     left: bool,
+    /// The last `Twin` told of.
+    twin: Option<Peer>,
     exchange_at: Duration,
     configured_for: usize,
 }
@@ -114,6 +119,7 @@ impl Membership {
             alive: BTreeMap::new(),
             active: false,
             left: false,
+            twin: None,
             exchange_at: now,
             configured_for: 1,
         };
@@ -173,6 +179,14 @@ impl Membership {
                 self.greet(now, &mut out);
             }
             Input::State(seen) => self.apply_state(seen, now, &mut out),
+            Input::Outlive(later) if later.order() > self.me().order() && later.id == self.me().id => {
+                let me = Peer { life: later.life.saturating_add(1), renewal: 0, ..self.me() };
+                let _ = self.tell(now, &mut out, |foca, effects| foca.change_identity(me, effects));
+                // It greets whoever it knew: they have to hear of the new life before they listen to it.
+                self.active = false;
+                self.greet(now, &mut out);
+            }
+            Input::Outlive(_) => {}
             Input::Leave => {
                 let done = |foca: &mut MyFoca, e: &mut Effects| foca.leave_cluster(e);
                 let _ = self.tell(now, &mut out, done);
@@ -216,7 +230,7 @@ impl Membership {
             return out.push(Output::Garbled(Garbled::Forged { from, claimed: header.src.id }));
         }
         if from == self.me().id {
-            return out.push(Output::Twin);
+            return self.met(header.src, out);
         }
         let result = if header.dst.known().is_none() && header.message == Message::Announce {
             // It knew only the address, and that is ours. An announcement is nothing but its header.
@@ -232,6 +246,22 @@ impl Membership {
         if let Err(error) = result {
             out.push(garbled(error.to_string()));
         }
+        self.look_for_twin(out);
+    }
+
+    /// foca keeps the latest life of every id, ours too: as a dead one, whatever the others say.
+    fn look_for_twin(&mut self, out: &mut Vec<Output>) {
+        let me = self.me();
+        let own = self.foca.iter_membership_state().map(|member| *member.id()).find(|peer| peer.id == me.id);
+        if let Some(later) = own.filter(|peer| peer.order() > me.order()) {
+            self.met(later, out);
+        }
+    }
+
+    fn met(&mut self, twin: Peer, out: &mut Vec<Output>) {
+        if self.twin.replace(twin) != Some(twin) {
+            out.push(Output::Twin(twin));
+        }
     }
 
     fn apply_state(&mut self, seen: Vec<Seen>, now: Duration, out: &mut Vec<Output>) {
@@ -243,6 +273,7 @@ impl Membership {
         if let Err(error) = result {
             out.push(Output::Garbled(Garbled::State(many, error.to_string())));
         }
+        self.look_for_twin(out);
         if self.digest() != before {
             self.expect_more(now);
         }

@@ -38,7 +38,7 @@ impl Peer {
     }
 
     /// Which of two sightings of one node is the later. The address only breaks the tie of a node that runs twice.
-    fn order(&self) -> (u64, u32, SocketAddr) {
+    pub(crate) fn order(&self) -> (u64, u32, SocketAddr) {
         (self.life, self.renewal, self.addr)
     }
 }

@@ -9,13 +9,14 @@ mod error;
 mod lane;
 mod limit;
 mod links;
+mod twin;
 
 use std::{
     collections::BTreeSet,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -34,7 +35,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-pub use alone::{join, request};
+pub use alone::{join, request, twin_at};
 pub use error::{BindError, ConnectError, JoinError, Refused};
 pub use lane::{Lane, Stream};
 
@@ -68,6 +69,8 @@ pub enum Closed {
     Dead = 3,
     /// Removed from the cell for good.
     Removed = 4,
+    /// Both ends have the same key: one of them runs from a copy of the other's data directory.
+    Twin = 5,
 }
 
 /// What arrives.
@@ -115,6 +118,7 @@ struct Shared {
     cell: CellId,
     links: Links,
     waiting: AtomicUsize,
+    begun: Instant,
     events: mpsc::Sender<Event>,
     /// Nodes that were removed from the cell: their certificates are good for a while yet.
     revoked: watch::Sender<BTreeSet<NodeId>>,
@@ -138,7 +142,8 @@ impl Transport {
         let links = Links::new(me.subject.node);
         let runtime = Handle::current();
         let (cell, waiting, revoked) = (me.cell.clone(), AtomicUsize::new(0), watch::Sender::default());
-        let shared = Shared { endpoint, runtime, cell, links, waiting, events, revoked };
+        let begun = Instant::now();
+        let shared = Shared { endpoint, runtime, cell, links, waiting, begun, events, revoked };
         let transport = Transport { shared: Arc::new(shared) };
         tokio::spawn(accept::all(transport.clone()));
         Ok((transport, receiver))

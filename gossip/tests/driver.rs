@@ -119,3 +119,32 @@ fn a_taken_port_is_named() {
     let error = driver::start(settings).err().unwrap().to_string();
     assert!(error.contains(&listen.to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn a_copy_that_begins_later_hears_that_it_is_one() {
+    let cell = Cell::new("covey");
+    let mut other = Host { key: Key::generate().unwrap(), name: "n1".into(), life: 0 };
+    let mut host = Host { key: Key::generate().unwrap(), name: "n2".into(), life: 0 };
+    let mut n1 = other.start(&cell, vec![]);
+    let first = addr(&n1);
+    let mut n2 = host.start(&cell, vec![first]);
+    sees(&mut n1, 1).await;
+    // Its life is the later one: the others take it for the node.
+    let mut copy = host.start(&cell, vec![first]);
+    let told = async {
+        loop {
+            match copy.news.recv().await.expect("news") {
+                News::Twin { addr, first } => return (addr, first),
+                _ => continue,
+            }
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await.expect("it hears of the first");
+    assert_eq!(told, (addr(&n2), true));
+    drop(copy);
+    // And the first is what the others see again, with a life later still.
+    sees(&mut n1, 1).await;
+    sees(&mut n2, 1).await;
+    let back = n1.members.wait_for(|all| all.values().any(|peer| peer.addr == addr(&n2)));
+    tokio::time::timeout(PATIENCE, back).await.expect("the first is back").unwrap();
+}

@@ -7,7 +7,7 @@ mod sim;
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use gossip::{
-    membership::{Garbled, Input, Membership, Output},
+    membership::{Garbled, Health, Input, Membership, Output, Seen},
     peer::Peer,
 };
 use sim::{LAN, Net, Sim, ms};
@@ -260,5 +260,31 @@ fn what_makes_no_sense_is_named_and_dropped() {
     let mut twin = Membership::new(Peer { addr: addr(3), ..one }, 3, ms(0));
     let greeting = twin.handle(Input::Greet(vec![one.addr]), ms(1));
     let Some(Output::Datagram { bytes, .. }) = greeting.first() else { panic!("{greeting:?}") };
-    assert_eq!(told(one.id, bytes), [Output::Twin]);
+    assert_eq!(told(one.id, bytes), [Output::Twin(twin.me())]);
+    assert_eq!(told(one.id, bytes), [], "once");
+}
+
+#[test]
+fn a_node_whose_later_life_the_others_remember_outlives_it() {
+    let addr = |host: u8| SocketAddr::from(([10, 0, 0, host], 7946));
+    let (old, two) = (Peer::new(Sim::id(0), addr(1), 3), Peer::new(Sim::id(1), addr(2), 1));
+    let later = Peer { life: 7, renewal: 2, addr: addr(3), ..old };
+    let (mut a, mut b) = (Membership::new(old, 1, ms(0)), Membership::new(two, 2, ms(0)));
+    let known = |peer, health| vec![Seen { peer, incarnation: 0, health }];
+    b.handle(Input::State(known(later, Health::Alive)), ms(1));
+
+    let out = a.handle(Input::State(b.state()), ms(2));
+    assert!(out.contains(&Output::Twin(later)), "{out:?}");
+    assert!(!a.handle(Input::State(b.state()), ms(3)).contains(&Output::Twin(later)), "told once");
+    a.handle(Input::Outlive(Peer { life: 1, ..later }), ms(4));
+    assert_eq!(a.me(), old, "what is earlier is outlived already");
+
+    a.handle(Input::Outlive(later), ms(5));
+    assert_eq!(a.me(), Peer { life: 8, ..old });
+    let heard = b.handle(Input::State(a.state()), ms(6));
+    assert!(heard.contains(&Output::Up(a.me())), "the others take it for the node: {heard:?}");
+    // And now the other one, if it is still there, is told the same about us.
+    let mut twin = Membership::new(later, 3, ms(0));
+    let out = twin.handle(Input::State(b.state()), ms(7));
+    assert!(out.contains(&Output::Twin(a.me())), "{out:?}");
 }

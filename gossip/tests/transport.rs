@@ -257,3 +257,24 @@ async fn nonsense_is_named_and_contained() {
     let (_, _, mut got) = b.stream().await;
     assert_eq!(got.read::<String>().await.unwrap().as_deref(), Some("still here"));
 }
+
+#[tokio::test]
+async fn a_copy_of_a_node_is_turned_away_and_told_how_long_the_node_was_there() {
+    let cell = Cell::new("covey");
+    let me = cell.node("n1");
+    let mut first = Node::new(&me);
+    let other = Node::new(&cell.node("n2"));
+    let at = first.peer().addr;
+    let age = transport::twin_at(at, &me).await.unwrap().expect("the key is there");
+    assert!(age <= first.transport.age(), "{age:?}");
+    assert!(matches!(first.next().await, Event::Refused { why: Refused::Twin, .. }));
+    assert_eq!(transport::twin_at(other.peer().addr, &me).await.unwrap(), None, "that is another node");
+
+    let copy = Node::new(&me);
+    let seen = copy.transport.twin_at(at).await.expect("the key is there");
+    assert!(seen > copy.transport.age(), "it was there first");
+    assert!(matches!(first.next().await, Event::Refused { why: Refused::Twin, .. }));
+    let seen = first.transport.twin_at(copy.peer().addr).await.expect("and here is its copy");
+    assert!(seen < first.transport.age());
+    assert_eq!(copy.transport.twin_at(other.peer().addr).await, None);
+}

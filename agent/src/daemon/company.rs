@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use gossip::driver::News;
-use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time::sleep,
+};
 
 use crate::{
     cell::Cell,
@@ -30,8 +34,13 @@ pub(super) fn kept(dir: &DataDir) -> Vec<SocketAddr> {
 }
 
 /// Notes what happens to the others.
-pub(super) async fn note(mut news: mpsc::Receiver<News>, cell: Cell, journal: Journal) {
-    let mut twin = false;
+/// `twin`: whoever runs with this node's key, and did before it: this agent has to end.
+pub(super) async fn note(
+    mut news: mpsc::Receiver<News>,
+    cell: Cell,
+    journal: Journal,
+    twin: watch::Sender<Option<SocketAddr>>,
+) {
     while let Some(one) = news.recv().await {
         match one {
             News::Up(peer) => {
@@ -42,16 +51,27 @@ pub(super) async fn note(mut news: mpsc::Receiver<News>, cell: Cell, journal: Jo
                 cell.peers.remember(peer.id, peer.addr);
                 journal.node("node_gone", format!("{} at {} is gone", cell.name(peer.id), peer.addr));
             }
-            News::Twin if !std::mem::replace(&mut twin, true) => {
-                let text = "another agent runs with this node's id, from a copy of its data directory: end one of the \
-                            two, and start it with an empty directory";
-                cell.saw_twin();
-                tracing::error!("{text}");
-                journal.node("twin", text.to_string());
+            News::Twin { addr, first } => {
+                copied(&cell, &journal, addr);
+                if first {
+                    twin.send_replace(Some(addr));
+                }
             }
             News::Garbled(why) => tracing::debug!("membership: {why}"),
-            News::Twin | News::Active | News::Idle => {}
+            News::Active | News::Idle => {}
         }
+    }
+}
+
+/// Another agent has this node's key.
+pub(super) fn copied(cell: &Cell, journal: &Journal, addr: SocketAddr) {
+    if cell.saw_twin() {
+        let text = format!(
+            "another agent has this node's key: the one at {addr}. One of the two was started from a copy of the other's \
+             data directory, and is turned away: start it with an empty one"
+        );
+        tracing::error!("{text}");
+        journal.node("twin", text);
     }
 }
 

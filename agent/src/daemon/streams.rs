@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gossip::{
-    transport::{Event, Lane, Stream},
+    transport::{Event, Lane, Refused, Stream},
     wire::ask::{Question, Told},
 };
 use placement::ids::NodeId;
 use tokio::sync::mpsc;
 
-use super::{copy, line::Line, ways};
+use super::{company, copy, line::Line, ways};
 use crate::{
     cell::Acting,
     images, join,
@@ -39,6 +39,9 @@ pub(super) async fn serve(mut arrived: mpsc::Receiver<Event>, services: Arc<Serv
                         tracing::debug!("{from} wanted to join: {error}");
                     }
                 });
+            }
+            Event::Refused { from, why: Refused::Twin } => {
+                company::copied(&services.cell, &services.journal, from)
             }
             Event::Refused { from, why } => tracing::debug!("{from} was turned away: {why}"),
             // The driver's own.

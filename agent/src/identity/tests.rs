@@ -70,8 +70,15 @@ fn whoever_holds_the_authority_renews_its_own_certificate() {
         assert!(from < later && later < until);
         assert_eq!((renewed.node, &renewed.cell), (first.node, &first.cell));
     }
-    let renamed = Identity::open_at(&dir, Some("n2"), None, now).unwrap();
-    assert_eq!(renamed.credentials().unwrap().subject.name, "n2");
+}
+
+#[test]
+fn a_node_keeps_its_name() {
+    let (_temp, dir) = temp();
+    let first = Identity::open(&dir, Some("n1"), None).unwrap();
+    let error = Identity::open(&dir, Some("n2"), None).unwrap_err().to_string();
+    assert!(error.contains("belongs to the node `n1`, not `n2`"), "{error}");
+    assert_eq!(Identity::open(&dir, Some("n1"), None).unwrap(), first);
 }
 
 #[test]

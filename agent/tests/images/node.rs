@@ -128,7 +128,7 @@ impl Node {
         }
         let entry = |command| Entry { request: None, at_ms: 0, command };
         ledger.found(entries.into_iter().map(entry).collect()).await.unwrap();
-        let (store, _) = Store::open(&dir.path().join("agent.redb"), false, Box::new(|_, _| {})).unwrap();
+        let (store, _) = Store::open(&dir.path().join("agent.redb"), false, 0, Box::new(|_, _| {})).unwrap();
         let journal = Journal::new(name, Vec::new(), store);
         let content = oci::content::Store::open(&dir.path().join("content")).unwrap();
         let cell = Cell::new(Peers::new(id, driver.transport.clone(), driver.members.clone()), ledger);

@@ -10,7 +10,7 @@ use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt, crypto::rustls
 use rustls::pki_types::CertificateDer;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Closed, Event, Lane, Refused, Stream, Transport, binding, limit::Limit};
+use super::{Closed, Event, Lane, Refused, Stream, Transport, binding, limit::Limit, twin};
 use crate::tls::{ALPN, ALPN_JOIN, BadSubject, Subject, Who};
 
 /// Handshakes under way at once. Beyond, an address must first show that it is not made up (QUIC's Retry).
@@ -49,6 +49,12 @@ pub(super) async fn all(transport: Transport) {
                     turn_away(&connection);
                     let why = Refused::Removed(subject.node);
                     transport.tell(Event::Refused { from, why }).await;
+                }
+                Ok((connection, Some(Who::Node(Subject { node, .. }))))
+                    if node == transport.shared.links.me() =>
+                {
+                    twin::turn_away(&connection, transport.shared.begun.elapsed());
+                    transport.tell(Event::Refused { from, why: Refused::Twin }).await;
                 }
                 Ok((connection, Some(Who::Node(Subject { node, .. })))) => {
                     transport.shared.links.add(node, connection.clone(), false);

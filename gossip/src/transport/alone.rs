@@ -1,12 +1,16 @@
 //! Connections of who is no node: a stranger who wants to join, and a principal with a request.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use placement::ids::CellId;
 use quinn::{Connection, Endpoint};
+use tokio::time::timeout;
 
-use super::{BindError, ConnectError, DIAL, IDLE, JoinError, Lane, Stream, binding, client, settings};
-use crate::tls::{self, Binding, ClientCredentials, Pinned};
+use super::{BindError, ConnectError, DIAL, IDLE, JoinError, Lane, Stream, binding, client, settings, twin};
+use crate::tls::{self, Binding, ClientCredentials, Credentials, Pinned, Subject};
+
+/// For an agent with the same key to show itself. A node that has moved waits so long at its start.
+const TWIN: Duration = Duration::from_secs(1);
 
 /// A stranger's stream to a member, for a token's holder: no `Transport` yet, and no certificate.
 /// Only a member of that cell gets one byte of it.
@@ -42,9 +46,21 @@ async fn alone(to: SocketAddr, tls: rustls::ClientConfig, cell: &CellId) -> Resu
     let connecting = endpoint
         .connect_with(config, to, &tls::any_server_name(cell))
         .map_err(|source| ConnectError::Dial { to: to.to_string(), source })?;
-    let connected = tokio::time::timeout(DIAL, connecting).await;
+    let connected = timeout(DIAL, connecting).await;
     let connected = connected.map_err(|_| ConnectError::Silent { to: to.to_string() })?;
     Ok(connected.map_err(|source| ConnectError::Lost { to: to.to_string(), source })?)
+}
+
+/// Whether an agent with this node's own key answers there already, and for how long it has been there: before the node
+/// itself begins. Only then, and not if anybody else is there.
+pub async fn twin_at(to: SocketAddr, me: &Credentials) -> Result<Option<Duration>, BindError> {
+    let anywhere: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let endpoint = Endpoint::client(anywhere).map_err(|source| BindError::Port { addr: anywhere, source })?;
+    let config = client(me.client()?)?;
+    let name = Subject::server_name(me.subject.node, &me.cell);
+    let Ok(connecting) = endpoint.connect_with(config, to, &name) else { return Ok(None) };
+    let Ok(Ok(connection)) = timeout(TWIN, connecting).await else { return Ok(None) };
+    Ok(Some(twin::age(&connection).await))
 }
 
 async fn begin(to: SocketAddr, connection: &Connection, lane: Lane) -> Result<Stream, JoinError> {

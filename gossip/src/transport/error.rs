@@ -16,6 +16,8 @@ pub enum Refused {
     NotAMember,
     #[error("node {0} was removed from this cell")]
     Removed(NodeId),
+    #[error("it has this node's own key, from a copy of its data directory")]
+    Twin,
     #[error("it tries to join too often; the next attempt in {0:?}")]
     TooOften(Duration),
     #[error(transparent)]

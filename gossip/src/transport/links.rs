@@ -41,6 +41,10 @@ impl Links {
         Links { me, table: Mutex::default() }
     }
 
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
     /// A panic elsewhere leaves the maps whole.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

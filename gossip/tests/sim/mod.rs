@@ -346,7 +346,7 @@ impl Sim {
             }
             Output::Exchange { with } => self.push(ms(2), Event::Compare { asking: node, asked: with.addr }),
             Output::Warm(_) | Output::Active | Output::Idle => {}
-            Output::Twin => panic!("{} met itself", Sim::id(node)),
+            Output::Twin(_) => panic!("{} met itself", Sim::id(node)),
             Output::Garbled(why) => panic!("{} made nonsense: {why}", Sim::id(node)),
         }
     }

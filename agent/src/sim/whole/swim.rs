@@ -94,7 +94,7 @@ impl World {
                 self.forgets(id, peer.id);
             }
             Output::Warm(_) | Output::Active | Output::Idle => {}
-            Output::Twin | Output::Garbled(_) => {
+            Output::Twin(_) | Output::Garbled(_) => {
                 self.checks.fail("membership", format!("n{} at {}: {output:?}", id.0, ms()));
             }
         }
