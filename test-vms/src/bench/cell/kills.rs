@@ -133,6 +133,8 @@ impl Client {
         let said = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
         match said["error"]["code"].as_str() {
             Some(code) => Err(code.to_owned()),
+            // Whoever is on a host that loses power says nothing any more.
+            None if output.stderr.is_empty() => Err(format!("covey itself ended with {}", output.status)),
             None => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         }
     }
