@@ -139,7 +139,10 @@ impl Lab {
     /// # Errors
     /// When the cell refuses.
     pub fn token(&self, host: &str, uses: usize) -> Result<String> {
-        let said = self.json(host, &["token", "--uses", &uses.to_string()])?;
+        let said = self.json(host, &["token", "--uses", &uses.to_string()]).or_else(|why| {
+            let machine = self.machine(&self.state()?, host)?;
+            Err(if machine.agent_pid().is_some() { why } else { machine.agent_ended() })
+        })?;
         said["token"].as_str().map(str::to_owned).ok_or_else(|| Error::NoJson {
             host: host.to_owned(),
             command: "covey token --json".to_owned(),
@@ -172,10 +175,25 @@ impl Lab {
         // One after another: once a node is right it stays so, and a machine of two cores is not kept busy by questions.
         hosts.iter().try_for_each(|host| {
             let what = format!("`{host}` sees {} nodes alive and a placer", hosts.len());
-            self.nodes_are(host, what, |nodes| {
+            wait::until(what, PATIENCE, PAUSE, || {
+                let nodes = match self.nodes(host) {
+                    Ok(nodes) => nodes,
+                    Err(why) => return self.running(host, why).map(Err),
+                };
                 let alive = nodes.iter().filter(|node| node["state"] == "alive").count();
                 let placers = nodes.iter().filter(|node| node["placer"] == true).count();
-                nodes.len() == hosts.len() && alive == hosts.len() && placers == 1
+                if nodes.len() == hosts.len() && alive == hosts.len() && placers == 1 {
+                    return Ok(Ok(()));
+                }
+                // Whose agent has ended, which says why, is waited for in vain.
+                let state = self.state()?;
+                for host in hosts {
+                    let machine = self.machine(&state, host)?;
+                    if machine.agent_pid().is_none() {
+                        return Err(machine.agent_ended());
+                    }
+                }
+                Ok(Err(summary(&nodes)))
             })
         })
     }

@@ -259,7 +259,8 @@ impl Drop for Cell {
             for host in self.lab.hosts().unwrap_or_default() {
                 let log = fs::read_to_string(self.lab.dir(&host).join("agent.log")).unwrap_or_default();
                 let lines: Vec<&str> = log.lines().collect();
-                eprintln!("--- {host}: {:?}", self.lab.nodes(&host).map(|nodes| nodes.len()));
+                let nodes = self.lab.nodes(&host).map(|nodes| nodes.len()).map_err(|why| why.to_string());
+                eprintln!("--- {host}: agent {:?}, nodes {nodes:?}", self.lab.agent_pid(&host));
                 eprintln!("{}", lines[lines.len().saturating_sub(25)..].join("\n"));
             }
         }
