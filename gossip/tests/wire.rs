@@ -188,6 +188,7 @@ fn orders() -> Vec<ToAgent> {
         Order::Keep { key, generation },
         Order::Forget { key },
         Order::Restart { key, generation, at: 9 },
+        Order::Beat,
     ];
     orders.into_iter().map(|order| ToAgent { session: SESSION, order }).collect()
 }
