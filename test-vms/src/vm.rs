@@ -101,7 +101,8 @@ impl Vm {
 
         let begun = Instant::now();
         let mut qemu = kit.qemu();
-        qemu.args(["-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"])
+        // With a thread for each emulated CPU the guest sometimes stands still for ever, both CPUs spinning in its kernel.
+        qemu.args(["-M", "pc", "-accel", "tcg,thread=single", "-cpu", "max"])
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"])
             .arg("-kernel")
