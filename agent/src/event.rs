@@ -10,7 +10,7 @@ use std::{
 use gossip::wire::{FromAgent, Hello, SessionId, ToAgent, Welcome};
 use placement::{
     ids::{Activation, BadId, Generation, JobKey, TaskKey},
-    job::{Band, Health},
+    job::{Band, Health, container::Container},
     resources::Resources,
 };
 
@@ -224,6 +224,7 @@ pub struct StartRun {
     pub limit: Resources,
     /// Bind-tested by the runner before the start.
     pub ports: BTreeMap<String, u16>,
+    pub container: Container,
 }
 
 /// An event for people, before the shell adds time, node and number.

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use http_body_util::Empty;
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use placement::job::Health;
+use placement::job::{Health, Probe};
 use tokio::{
     net::TcpStream,
     time::{MissedTickBehavior, interval, timeout},
@@ -43,19 +43,20 @@ const FIRST: Duration = Duration::from_millis(10);
 
 /// One check: whether it is healthy, and what was seen.
 async fn check(health: &Health, port: u16) -> (bool, String) {
-    let url = format!("http://127.0.0.1:{port}{}", health.http);
-    match timeout(Duration::from_millis(health.timeout_ms), get(&url, health, port)).await {
+    let Probe::Http { http, .. } = &health.probe else { return (true, "is not checked".into()) };
+    let url = format!("http://127.0.0.1:{port}{http}");
+    match timeout(Duration::from_millis(health.timeout_ms), get(&url, http, port)).await {
         Ok(Ok(status)) => ((200..400).contains(&status), format!("GET {url} answered {status}")),
         Ok(Err(why)) => (false, format!("GET {url} failed: {why}")),
         Err(_) => (false, format!("GET {url} did not answer within {} ms", health.timeout_ms)),
     }
 }
 
-async fn get(url: &str, health: &Health, port: u16) -> Result<u16, String> {
+async fn get(url: &str, path: &str, port: u16) -> Result<u16, String> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|e| e.to_string())?;
     let (mut sender, connection) =
         http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    let request = Request::get(&health.http)
+    let request = Request::get(path)
         .header("host", format!("127.0.0.1:{port}"))
         .header("user-agent", "covey-health")
         .header("connection", "close")
@@ -85,8 +86,7 @@ mod tests {
 
     fn health() -> Health {
         Health {
-            http: "/healthz".into(),
-            port: "http".into(),
+            probe: Probe::Http { http: "/healthz".into(), port: "http".into() },
             interval_ms: 1,
             timeout_ms: 300,
             failures: 3,

@@ -15,7 +15,7 @@ use gossip::{
 };
 use placement::{
     ids::{Activation, Generation, JobKey, NodeId, Principal, RequestId, TaskKey, Uid, Version},
-    job::{Band, Health, Kind},
+    job::{Band, Health, Kind, Probe},
     ledger::{Refusal, Role},
     node::{Books, NodeInfo},
     resources::Resources,
@@ -142,13 +142,15 @@ fn spec() -> TaskSpec {
         ports: vec!["http".into()],
         grace_ms: 10_000,
         health: Some(Health {
-            http: "/healthz".into(),
-            port: "http".into(),
+            probe: Probe::Http { http: "/healthz".into(), port: "http".into() },
             interval_ms: 2_000,
             timeout_ms: 1_000,
             failures: 3,
             start_ms: 30_000,
         }),
+        ready: None,
+        startup: None,
+        container: Default::default(),
         restart_at: 0,
         retries: 3,
     }

@@ -1,9 +1,11 @@
 //! A job as its document says.
 
 pub mod constraint;
+pub mod container;
 pub mod document;
 pub mod expand;
 mod field;
+mod health;
 pub mod name;
 pub mod quantity;
 
@@ -17,7 +19,9 @@ use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use field::{DocumentError, Step};
+pub use health::{Health, Probe};
 
+use self::container::Container;
 use crate::{
     ids::{BadId, JobKey},
     resources::Resources,
@@ -98,21 +102,6 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A health check over HTTP: `GET http://127.0.0.1:PORT/PATH`, 200 to 399 is healthy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// Path, with the leading slash.
-    pub http: String,
-    /// Name of one of the task's ports.
-    pub port: String,
-    pub interval_ms: u64,
-    pub timeout_ms: u64,
-    /// So many in a row make it unhealthy.
-    pub failures: u32,
-    /// Failures before the first success do not count for so long after the start.
-    pub start_ms: u64,
-}
-
 /// The comparison in a `require` or `prefer`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,7 +134,13 @@ pub struct Template {
     pub limit: Resources,
     pub ports: Vec<String>,
     pub grace_ms: u64,
+    /// Whether it lives: failures start it again.
     pub health: Option<Health>,
+    /// Whether it can be used: failures only take it out of use.
+    pub ready: Option<Health>,
+    /// Whether it has come up: before this one's first success the others do not count.
+    pub startup: Option<Health>,
+    pub container: Container,
 }
 
 /// A job, read from its document. The document itself is what is stored and forwarded.
@@ -209,6 +204,9 @@ impl Job {
             ports: task.ports,
             grace_ms: task.grace_ms,
             health: task.health,
+            ready: task.ready,
+            startup: task.startup,
+            container: task.container,
             restart_at,
             retries: if self.kind == Kind::Batch { BATCH_RETRIES } else { 0 },
         })

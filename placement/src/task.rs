@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{Generation, JobKey, TaskKey, Version},
-    job::{Band, Health, Kind},
+    job::{Band, Health, Kind, container::Container},
     resources::Resources,
 };
 
@@ -123,6 +123,12 @@ pub struct TaskSpec {
     pub grace_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Health>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Health>,
+    #[serde(default, skip_serializing_if = "Container::is_plain")]
+    pub container: Container,
     /// The ledger index of the last `restart` that somebody asked for this index; 0: none.
     #[serde(default)]
     pub restart_at: u64,

@@ -7,7 +7,7 @@ use placement::{
         Band, Job, Kind, Step,
         document::{same_meaning, set_count},
     },
-    resources::{CPU, MEMORY},
+    resources::{CPU, DISK, MEMORY},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -71,6 +71,38 @@ fn the_whole_document_of_the_manual() {
     assert_eq!((spec.digest.as_str(), spec.restart_at, spec.retries), ("sha256:01", 7, 0));
     let error = job.task_spec(2, &key, &images, 7).unwrap_err();
     assert_eq!(error.to_string(), "the image `hello:2` has no digest; submit the job again to resolve it");
+}
+
+#[test]
+fn all_that_a_container_can_be() {
+    let job = read(&json!({"name": "db", "task": {
+        "image": "pg:1", "disk": "1GiB", "resources": {"gpu": 1}, "ports": ["sql=5432"], "network": "private",
+        "io": {"iops": 500, "bandwidth": "10MiB"}, "pids": 100, "logs": "8MiB", "user": 999, "workdir": "/var/lib",
+        "ready": {"tcp": "sql"}, "startup": {"command": ["/bin/sh", "-c", "test -e /up"]},
+        "volumes": [{"name": "data", "path": "/data"}, {"tmpfs": "64MiB", "path": "/tmp"}, {"host": "/etc/ssl", "path": "/ssl"}],
+        "process": [{"name": "prepare", "kind": "init", "command": ["/prepare", "${COVEY_INDEX}"]}],
+        "privileges": {"capabilities": ["CAP_NET_ADMIN"], "devices": ["/dev/kvm"], "host_users": true},
+    }, "override": [{"index": [1], "network": "host", "ports": ["sql"]}]}));
+    let container = &job.task.container;
+    assert_eq!((job.task.limit.get(DISK), job.task.limit.get("gpu")), (1 << 30, 1));
+    assert_eq!((job.task.ports.len(), container.inside["sql"], container.pids), (1, 5432, Some(100)));
+    assert_eq!((container.io.iops, container.io.bandwidth), (Some(500), Some(10 << 20)));
+    assert_eq!((container.user.as_deref(), container.workdir.as_deref()), (Some("999"), Some("/var/lib")));
+    assert_eq!(container.privileges.capabilities, ["NET_ADMIN"]);
+    assert_eq!(job.task.ready.as_ref().unwrap().port(), Some("sql"));
+    assert!(job.template(1).container.inside.is_empty());
+
+    // A plain container is not written at all, so that older releases understand it; any other survives the way.
+    let key = JobKey { owner: "ann".into(), name: "db".into() };
+    let images = [("pg:1".to_string(), "sha256:01".to_string())].into();
+    let spec = job.task_spec(0, &key, &images, 0).unwrap();
+    let stored = serde_json::to_value(&spec).unwrap();
+    assert_eq!(stored["container"]["volumes"][0], json!({"path": "/data", "name": "data"}));
+    assert_eq!(stored["startup"]["command"][2], "test -e /up");
+    assert_eq!(serde_json::from_value::<placement::task::TaskSpec>(stored).unwrap(), spec);
+    let plain =
+        read(&json!({"name": "a", "task": {"image": "pg:1"}})).task_spec(0, &key, &images, 0).unwrap();
+    assert_eq!(serde_json::to_value(&plain).unwrap().get("container"), None);
 }
 
 #[test]

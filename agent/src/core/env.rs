@@ -24,6 +24,7 @@ impl Core {
             band: spec.band,
             limit: spec.limit.clone(),
             ports: task.record.ports.clone(),
+            container: spec.container.clone(),
         })))
     }
 
@@ -42,6 +43,7 @@ impl Core {
             ("COVEY_INDEX", key.index.to_string()),
             ("COVEY_GENERATION", task.record.generation.to_string()),
             ("COVEY_NODE", self.config.node.name.clone()),
+            ("COVEY_GRACE_MS", spec.grace_ms.to_string()),
         ];
         env.extend(own.map(|(name, value)| (name.to_string(), value)));
         env

@@ -13,7 +13,7 @@ impl Core {
     pub(crate) fn probe(&mut self, key: TaskKey) {
         let Some(task) = self.tasks.get_mut(&key) else { return };
         let Some(health) = task.record.spec.health.clone() else { return };
-        let Some(port) = task.record.ports.get(&health.port).copied() else { return };
+        let Some(port) = health.port().and_then(|port| task.record.ports.get(port)).copied() else { return };
         let Some(run) = task.run.as_mut() else { return };
         run.probing = true;
         let number = run.number;

@@ -102,7 +102,8 @@ fn bundle(
         let why = "the image names no program and the job has no command: set task.command".to_string();
         return Err(Failure { why, transient: false });
     }
-    let cwd = match image.working_dir.as_str() {
+    let container = &start.container;
+    let cwd = match container.workdir.as_deref().unwrap_or(&image.working_dir) {
         "" => "/",
         dir => dir,
     };
@@ -124,9 +125,13 @@ fn bundle(
         run,
         layers,
         idmap,
-        user: Some(image.user).filter(|u| !u.is_empty()),
-        limits: Limits { cpu_milli: some(CPU), memory_bytes: some(MEMORY), pids: Some(PIDS) },
-        log_cap_bytes: LOG_CAP,
+        user: container.user.clone().or(Some(image.user)).filter(|u| !u.is_empty()),
+        limits: Limits {
+            cpu_milli: some(CPU),
+            memory_bytes: some(MEMORY),
+            pids: Some(container.pids.unwrap_or(PIDS)),
+        },
+        log_cap_bytes: container.log_bytes.unwrap_or(LOG_CAP),
     };
     Ok((config, spec))
 }

@@ -9,7 +9,7 @@ use agent::{
 use gossip::wire::{Hello, Offer, Order, PROTOCOL, SessionId, ToAgent};
 use placement::{
     ids::{Activation, NodeId, TaskKey, Uid, Version},
-    job::{Health, Kind},
+    job::{Health, Kind, Probe},
     task::{Cause, Exit, State},
 };
 
@@ -30,8 +30,7 @@ fn offered() -> Vec<Action> {
     spec.env = [("GREETING", "hi"), ("COVEY_JOB", "another")].map(|(k, v)| (k.into(), v.into())).into();
     spec.ports = vec!["http".into()];
     spec.health = Some(Health {
-        http: "/healthz".into(),
-        port: "http".into(),
+        probe: Probe::Http { http: "/healthz".into(), port: "http".into() },
         interval_ms: 2_000,
         timeout_ms: 1_000,
         failures: 3,
@@ -107,6 +106,7 @@ fn a_run_is_told_who_it_is() {
     let want = [
         ("COVEY_CELL", "lab"),
         ("COVEY_GENERATION", "1.3.4"),
+        ("COVEY_GRACE_MS", "10000"),
         ("COVEY_INDEX", "2"),
         // Its own value for this one does not count.
         ("COVEY_JOB", "web"),

@@ -20,7 +20,7 @@ use agent::{
 use gossip::wire::{Hello, Offer, Order, PROTOCOL, SessionId, ToAgent, Welcome};
 use placement::{
     ids::{Activation, Generation, JobKey, NodeId, TaskKey, Version},
-    job::{Band, Health, Kind},
+    job::{Band, Health, Kind, Probe},
     node::NodeInfo,
     resources::{CPU, MEMORY, Resources},
     task::{Report, TaskSpec},
@@ -111,6 +111,9 @@ pub(crate) fn spec(job: &str, kind: Kind) -> TaskSpec {
         ports: Vec::new(),
         grace_ms: 10_000,
         health: None,
+        ready: None,
+        startup: None,
+        container: Default::default(),
         restart_at: 0,
         retries: 0,
     }
@@ -330,8 +333,7 @@ fn offered(words: &[&str]) -> TaskSpec {
             None if *word == "batch" => spec.kind = Kind::Batch,
             None if *word == "health" => {
                 spec.health = Some(Health {
-                    http: "/healthz".into(),
-                    port: "http".into(),
+                    probe: Probe::Http { http: "/healthz".into(), port: "http".into() },
                     interval_ms: 2_000,
                     timeout_ms: 1_000,
                     failures: 3,

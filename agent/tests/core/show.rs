@@ -2,7 +2,7 @@
 
 use agent::event::{Action, Change, Signal};
 use gossip::wire::{Delta, FromAgent, News, RefusedOffer, Welcome};
-use placement::{node::Books, resources::Resources, task::Report};
+use placement::{job::Probe, node::Books, resources::Resources, task::Report};
 
 pub(crate) fn action(action: &Action) -> String {
     match action {
@@ -22,7 +22,11 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Signal { run, signal: Signal::Kill } => format!("SIGKILL {run}"),
         Action::Abandon { run } => format!("abandon {run}"),
         Action::Remove { run } => format!("remove {run}"),
-        Action::Probe { run, health, port } => format!("probe {run} :{port}{}", health.http),
+        Action::Probe { run, health, port } => match &health.probe {
+            Probe::Http { http, .. } => format!("probe {run} :{port}{http}"),
+            Probe::Tcp { .. } => format!("probe {run} :{port}"),
+            Probe::Command { command } => format!("probe {run} {}", command.join(" ")),
+        },
         Action::Unprobe { run } => format!("unprobe {run}"),
         Action::WakeAt { mono_ms } => format!("wake at {mono_ms}"),
         Action::Note(note) => {

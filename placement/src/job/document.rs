@@ -3,6 +3,8 @@
 //! In each table unknown keys come first, since a misspelt key is often why another seems to be missing; then its
 //! known keys in the order of the tables below.
 
+mod surroundings;
+
 use alloc::{
     collections::BTreeMap,
     format,
@@ -14,12 +16,14 @@ use core::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::{
-    Band, Constraint, Health, Job, Kind, Template, expand,
+    Band, Constraint, Health, Job, Kind, Probe, Template,
+    container::{Container, Network},
+    expand,
     field::{DocumentError, Field, Keys, Table, nearest},
     name,
     quantity::{self, BadQuantity},
 };
-use crate::resources::{CPU, MEMORY, Resources};
+use crate::resources::{CPU, DISK, MEMORY, Resources};
 
 /// The largest count of a job.
 pub const MAX_COUNT: u32 = 100_000;
@@ -37,11 +41,46 @@ const MAX_CPU_MILLI: u64 = 10_000_000;
 const MIN_MEMORY: u64 = 512 << 10;
 /// With `MAX_COUNT` of them a sum still fits 64 bits.
 const MAX_MEMORY: u64 = 16 << 40;
+const MIN_DISK: u64 = 1 << 20;
+const MAX_DISK: u64 = 1 << 50;
+const MAX_COUNTABLE: u64 = 1 << 32;
 const DAY_MS: u64 = 24 * 3_600_000;
 
 const JOB_KEYS: &[&str] =
     &["name", "kind", "band", "priority", "count", "require", "prefer", "spread", "task", "override"];
-const TASK_KEYS: &[&str] = &["image", "command", "env", "cpu", "memory", "ports", "grace", "health"];
+const TASK_KEYS: &[&str] = &[
+    "image",
+    "command",
+    "env",
+    "cpu",
+    "memory",
+    "disk",
+    "io",
+    "pids",
+    "resources",
+    "ports",
+    "network",
+    "grace",
+    "health",
+    "ready",
+    "startup",
+    "user",
+    "workdir",
+    "volumes",
+    "logs",
+    "process",
+    "privileges",
+];
+
+const OVERRIDE_KEYS: &[&str] = &{
+    let mut keys = ["index"; TASK_KEYS.len() + 1];
+    let mut i = 0;
+    while i < TASK_KEYS.len() {
+        keys[i + 1] = TASK_KEYS[i];
+        i += 1;
+    }
+    keys
+};
 
 const JOB: Keys = Keys {
     known: JOB_KEYS,
@@ -50,23 +89,30 @@ const JOB: Keys = Keys {
 };
 const TASK: Keys = Keys {
     known: TASK_KEYS,
-    later: &["disk", "files", "network", "resources", "retries", "secrets", "user", "volumes"],
+    later: &["files", "retries", "secrets"],
     elsewhere: (JOB_KEYS, "it belongs above [task]"),
 };
 const OVERRIDE: Keys = Keys {
-    known: &["index", "image", "command", "env", "cpu", "memory", "ports", "grace", "health"],
+    known: OVERRIDE_KEYS,
     later: TASK.later,
     elsewhere: (JOB_KEYS, "it holds for all indexes: it belongs above [task]"),
 };
 const HEALTH: Keys = Keys {
-    known: &["http", "port", "interval", "timeout", "failures", "start"],
-    later: &["command", "tcp"],
+    known: &["http", "port", "tcp", "command", "interval", "timeout", "failures", "start"],
+    later: &[],
     elsewhere: (TASK_KEYS, "it belongs to the task, not to its health check"),
 };
 
 /// What every task finds in its environment beside its ports.
-const GIVEN: &[&str] =
-    &["COVEY_CELL", "COVEY_OWNER", "COVEY_JOB", "COVEY_INDEX", "COVEY_GENERATION", "COVEY_NODE"];
+const GIVEN: &[&str] = &[
+    "COVEY_CELL",
+    "COVEY_OWNER",
+    "COVEY_JOB",
+    "COVEY_INDEX",
+    "COVEY_GENERATION",
+    "COVEY_NODE",
+    "COVEY_GRACE_MS",
+];
 
 impl Job {
     /// Reads a job's document as the job file of INTERFACES has it. Never panics, whatever the value.
@@ -212,6 +258,9 @@ fn template(table: &Table<'_>, base: Option<&Template>) -> Result<Template, Docu
             ports: Vec::new(),
             grace_ms: 10_000,
             health: None,
+            ready: None,
+            startup: None,
+            container: Container::default(),
         },
     };
     if let Some(f) = table.get("image") {
@@ -231,15 +280,27 @@ fn template(table: &Table<'_>, base: Option<&Template>) -> Result<Template, Docu
         let bytes = amount(&f, "an amount such as \"64MiB\"", quantity::parse_bytes)?;
         task.limit.set(MEMORY, within(&f, bytes, MIN_MEMORY..=MAX_MEMORY, quantity::format_bytes)?);
     }
+    if let Some(f) = table.get("disk") {
+        let bytes = amount(&f, "an amount such as \"1GiB\"", quantity::parse_bytes)?;
+        task.limit.set(DISK, within(&f, bytes, MIN_DISK..=MAX_DISK, quantity::format_bytes)?);
+    }
+    if let Some(f) = table.get("resources") {
+        countable(&f, &mut task.limit)?;
+    }
     if let Some(f) = table.get("ports") {
-        task.ports = ports(&f)?;
+        (task.ports, task.container.inside) = ports(&f)?;
     }
     if let Some(f) = table.get("grace") {
         task.grace_ms = duration(&f, 0..=DAY_MS)?;
     }
-    if let Some(f) = table.get("health") {
-        task.health = Some(health(&f)?);
+    for (key, check) in
+        [("health", &mut task.health), ("ready", &mut task.ready), ("startup", &mut task.startup)]
+    {
+        if let Some(f) = table.get(key) {
+            *check = Some(health(&f)?);
+        }
     }
+    surroundings::read(table, &mut task.container)?;
     agree(table, &task)?;
     Ok(task)
 }
@@ -313,30 +374,47 @@ fn duration(f: &Field<'_>, range: RangeInclusive<u64>) -> Result<u64, DocumentEr
     within(f, ms, range, quantity::format_duration)
 }
 
-fn ports(f: &Field<'_>) -> Result<Vec<String>, DocumentError> {
-    let mut seen = Vec::new();
+/// Names, and the numbers that some have inside.
+fn ports(f: &Field<'_>) -> Result<(Vec<String>, BTreeMap<String, u16>), DocumentError> {
+    let (mut seen, mut inside) = (Vec::new(), BTreeMap::new());
     for (text, item) in f.texts("a list of names such as [\"http\"]", MAX_PORTS)? {
-        if !name::is_port(text) {
+        let (name, number) = text.split_once('=').map_or((text, None), |(name, n)| (name, Some(n)));
+        if !name::is_port(name) {
             let hint = "it becomes the variable PORT_name: a letter, then letters, digits and _".to_string();
-            return Err(item.error(format_args!("must be the name of a port, not `{text}`"), Some(hint)));
+            return Err(item.error(format_args!("must be the name of a port, not `{name}`"), Some(hint)));
         }
-        unique(&mut seen, text, &item)?;
+        if let Some(number) = number {
+            let number: u16 = number.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
+                item.error(format_args!("must have a number from 1 to 65535 after `=`, not `{number}`"), None)
+            })?;
+            inside.insert(name.to_string(), number);
+        }
+        unique(&mut seen, name, &item)?;
     }
-    Ok(seen)
+    Ok((seen, inside))
+}
+
+/// Whatever else nodes may declare: `{ gpu = 1 }`.
+fn countable(f: &Field<'_>, limit: &mut Resources) -> Result<(), DocumentError> {
+    for (key, item) in f.entries("a table of whole numbers such as { gpu = 1 }", MAX_ITEMS)? {
+        if ["cpu", "memory", "disk", CPU, MEMORY, DISK].contains(&key) {
+            return Err(
+                item.error("is no countable resource", Some("use task.cpu, task.memory, task.disk".into()))
+            );
+        }
+        if !name::is_label(key) {
+            return Err(item.error("is not the name of a resource", Some("for instance gpu".to_string())));
+        }
+        limit.set(key, item.whole(0..=MAX_COUNTABLE)?);
+    }
+    Ok(())
 }
 
 fn health(f: &Field<'_>) -> Result<Health, DocumentError> {
     let table = f.table(&HEALTH)?;
-    let http = table.need("http", "say what to ask for: http = \"/healthz\"")?;
-    let path = http.text("a string")?;
-    if !path.starts_with('/') || path.len() > 1024 || !path.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(http.error(format_args!("must be a path such as \"/healthz\", not `{path}`"), None));
-    }
-    let port = table.need("port", "name one of the task's ports")?;
     let time = |key: &str, default, range| table.get(key).map_or(Ok(default), |f| duration(&f, range));
     Ok(Health {
-        http: path.to_string(),
-        port: port.text("a string")?.to_string(),
+        probe: probe(f, &table)?,
         interval_ms: time("interval", 2_000, 100..=DAY_MS)?,
         timeout_ms: time("timeout", 1_000, 1..=DAY_MS)?,
         failures: table.get("failures").map_or(Ok(3), |f| f.whole_u32(1..=1000))?,
@@ -344,17 +422,62 @@ fn health(f: &Field<'_>) -> Result<Health, DocumentError> {
     })
 }
 
+fn probe(f: &Field<'_>, table: &Table<'_>) -> Result<Probe, DocumentError> {
+    let port = |f: Field<'_>| f.text("a string").map(str::to_string);
+    match (table.get("http"), table.get("tcp"), table.get("command")) {
+        (Some(http), None, None) => {
+            let path = http.text("a string")?;
+            if !path.starts_with('/') || path.len() > 1024 || !path.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(
+                    http.error(format_args!("must be a path such as \"/healthz\", not `{path}`"), None)
+                );
+            }
+            let name = port(table.need("port", "name one of the task's ports")?)?;
+            Ok(Probe::Http { http: path.to_string(), port: name })
+        }
+        (None, Some(tcp), None) => Ok(Probe::Tcp { tcp: port(tcp)? }),
+        (None, None, Some(words)) => Ok(Probe::Command { command: command(&words)? }),
+        (None, None, None) => {
+            table.need(
+                "http",
+                "say what to ask for: http = \"/healthz\", tcp = \"PORT\" or command = [\"…\"]",
+            )?;
+            Err(f.error("checks nothing", None))
+        }
+        _ => Err(f.error("may have one of `http`, `tcp` and `command`", None)),
+    }
+}
+
 /// What the keys of a finished template say about each other. The error points at a key of `table`: what comes from
 /// the base agrees with the base, so a disagreement is due to one that is there.
 fn agree(table: &Table<'_>, task: &Template) -> Result<(), DocumentError> {
     let ports: Vec<&str> = task.ports.iter().map(String::as_str).collect();
-    if let Some(health) = task.health.as_ref().filter(|health| !task.ports.contains(&health.port))
-        && let Some(f) = table.get("health").or_else(|| table.get("ports"))
-    {
-        let message = format_args!("checks the port `{}`, which is not among `ports`", health.port);
-        return Err(f.error(message, meant(&health.port, &ports)));
+    for (key, check) in [("health", &task.health), ("ready", &task.ready), ("startup", &task.startup)] {
+        if let Some(port) = check.as_ref().and_then(Health::port).filter(|port| !ports.contains(port))
+            && let Some(f) = table.get(key).or_else(|| table.get("ports"))
+        {
+            let message = format_args!("checks the port `{port}`, which is not among `ports`");
+            return Err(f.error(message, meant(port, &ports)));
+        }
+    }
+    let network = task.container.network;
+    if let Some(f) = table.get("ports").or_else(|| table.get("network")) {
+        if network == Network::None && !ports.is_empty() {
+            return Err(f.error("needs a network", Some("network = \"none\" has no ports".to_string())));
+        }
+        if network == Network::Host && !task.container.inside.is_empty() {
+            let hint = "a port has another number inside only with network = \"private\"".to_string();
+            return Err(f.error("gives a port a number", Some(hint)));
+        }
     }
     let command = task.command.iter().flatten().map(|text| ("command", text));
+    let checks = [("health", &task.health), ("ready", &task.ready), ("startup", &task.startup)];
+    let probes = checks.iter().flat_map(|(key, check)| match check.as_ref().map(|c| &c.probe) {
+        Some(Probe::Command { command }) => command.iter().map(|text| (*key, text)).collect(),
+        _ => Vec::new(),
+    });
+    let processes = task.container.processes.iter().flat_map(|p| &p.command).map(|text| ("process", text));
+    let command = command.chain(probes).chain(processes);
     for (key, text) in command.chain(task.env.values().map(|text| ("env", text))) {
         let Some(f) = table.get(key).or_else(|| table.get("ports")) else { continue };
         for variable in expand::variables(text).unwrap_or_default() {

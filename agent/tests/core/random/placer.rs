@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gossip::wire::{FromAgent, Hello, News, Offer, Order, PROTOCOL, SessionId, ToAgent};
 use placement::{
     ids::{Activation, Generation, NodeId, TaskKey, Uid, Version},
-    job::{Health, Kind},
+    job::{Health, Kind, Probe},
     resources::CPU,
     task::{Report, State, TaskSpec},
 };
@@ -41,8 +41,7 @@ fn task_spec(job: usize) -> TaskSpec {
     if job == 1 {
         spec.ports = vec!["http".into(), "admin".into()];
         spec.health = Some(Health {
-            http: "/".into(),
-            port: "http".into(),
+            probe: Probe::Http { http: "/".into(), port: "http".into() },
             interval_ms: 1,
             timeout_ms: 1,
             failures: 2,
