@@ -173,6 +173,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Node(cell::Node),
     Cell(cell::Cell),
+    Grant(cell::Grant),
     Token(cell::Token),
     Login(cell::Login),
     /// List the cells that one has logged in to, and choose the one to talk to

@@ -7,6 +7,7 @@ mod context;
 mod dev;
 mod doctor;
 mod events;
+mod grant;
 mod image;
 mod logs;
 mod node;
@@ -107,6 +108,7 @@ async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure
         Verb::Node(args::cell::Node::Rm { name }) => node::remove(name, session, out).await,
         Verb::Doctor => doctor::doctor(session, out).await,
         Verb::Cell(args) => cell::cell(args.verb, session, out).await,
+        Verb::Grant(args) => grant::grant(args, session, out).await,
         Verb::Token(args) => token::token(args, session, out).await,
         Verb::Scale { job, count } => change::scale(job, count, session, out).await,
     }
@@ -140,6 +142,8 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Cell(args::cell::Cell { verb: None }) => "show the cell".into(),
         Verb::Cell(_) => "change the cell's settings".into(),
         Verb::Doctor => "examine the cell".into(),
+        Verb::Grant(args::cell::Grant { user: Some(user), .. }) => format!("change the rights of {user}"),
+        Verb::Grant(_) => "list users and their rights".into(),
         Verb::Token(_) => "make a token".into(),
         Verb::Login(_) => "log in".into(),
         Verb::Context(args::cell::Context::Ls) => "list contexts".into(),

@@ -10,6 +10,7 @@ mod node;
 mod table;
 mod task;
 mod units;
+mod user;
 mod why;
 
 use std::{
@@ -30,6 +31,7 @@ pub(crate) use self::{
     node::nodes,
     task::{task, tasks},
     units::ended,
+    user::{granted, users},
     why::why,
 };
 use crate::failure::Failure;

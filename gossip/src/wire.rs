@@ -6,7 +6,7 @@ pub mod examine;
 pub mod image;
 pub mod join;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
     ids::{Activation, Generation, NodeId, Principal, RequestId, TaskKey, Version},
@@ -138,6 +138,16 @@ pub enum Call {
         uses: u32,
         ttl_ms: u64,
     },
+    /// Rights of a user beyond its role's. Answered by an `Item` `{name, role, grants, changed}`.
+    Grant {
+        principal: Principal,
+        #[serde(default)]
+        give: BTreeSet<String>,
+        #[serde(default)]
+        take: BTreeSet<String>,
+    },
+    /// A list with the items `{name, role, grants, created}`: who has logged in.
+    Principals,
     /// What operators say of a node (by name or id); no value takes a label away. Answered by an `Item`
     /// `{id, name, labels, changed}`, `labels` being all that operators have set.
     Label {

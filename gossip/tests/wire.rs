@@ -88,6 +88,12 @@ fn requests() -> Vec<Request> {
             uses: 1,
             ttl_ms: 86_400_000,
         },
+        Call::Grant {
+            principal: Principal("ann".into()),
+            give: ["admin.jobs".to_string()].into(),
+            take: ["host.path:/etc".to_string()].into(),
+        },
+        Call::Principals,
         Call::Label {
             node: "n1".into(),
             labels: [("rack".to_owned(), Some("r1".to_owned())), ("disk".to_owned(), None)].into(),

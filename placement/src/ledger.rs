@@ -7,6 +7,7 @@
 mod access;
 mod apply;
 mod change;
+pub mod grants;
 mod record;
 mod refusal;
 mod requests;
@@ -22,7 +23,7 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use access::{LONGEST_MS, MOST_USES, PrincipalRecord, ROOT, Role, TokenRecord, may};
+pub use access::{LONGEST_MS, MOST_USES, PrincipalRecord, ROOT, Role, TokenRecord};
 pub use settings::{LOST_AFTER_MS, Settings};
 
 use crate::{
@@ -84,6 +85,14 @@ pub enum Command {
     },
     /// Whoever has the key with this SHA-256 becomes the principal that the token names.
     Login { key_hash: String, token_hash: String },
+    /// Gives a user rights, or takes them away.
+    Grant {
+        principal: Principal,
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        give: BTreeSet<String>,
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        take: BTreeSet<String>,
+    },
     /// Settings of the cell; what is left out stays.
     Set {
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -297,6 +297,14 @@ fn commands_about_the_cell() {
             Command::Login { key_hash: "f0".into(), token_hash: "5a".into() },
             json!({"login": {"key_hash": "f0", "token_hash": "5a"}}),
         ),
+        (
+            Command::Grant {
+                principal: Principal("ann".into()),
+                give: ["admin.jobs".to_string()].into(),
+                take: Default::default(),
+            },
+            json!({"grant": {"principal": "ann", "give": ["admin.jobs"]}}),
+        ),
         (Command::Set { lost_after_ms: Some(500) }, json!({"set": {"lost_after_ms": 500}})),
         (Command::Set { lost_after_ms: None }, json!({"set": {}})),
     ] {

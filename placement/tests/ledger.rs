@@ -118,6 +118,12 @@ impl Run {
                     ttl_ms: ttl.parse().unwrap(),
                 }
             }
+            ["grant", who, rights @ ..] => {
+                let signed = |sign: char| {
+                    rights.iter().filter_map(|right| right.strip_prefix(sign)).map(String::from).collect()
+                };
+                Command::Grant { principal: Principal(who.to_string()), give: signed('+'), take: signed('-') }
+            }
             ["address", id, addr] => Command::Address { node: node(id), addr: addr.to_string() },
             ["set", ms] => Command::Set { lost_after_ms: ms.parse().ok() },
             ["drain", id, on] => Command::Drain { node: node(id), on: *on == "on" },

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use placement::{
-    ids::NodeId,
-    ledger::{Command, Ledger, RequestStamp, Role},
+    ids::{NodeId, Principal},
+    ledger::{Command, Ledger, PrincipalRecord, RequestStamp, Role},
 };
 use serde_json::{Value, json};
 
@@ -25,6 +25,44 @@ pub(super) fn cell(ledger: &Ledger, voters: &BTreeSet<NodeId>) -> Value {
         "nodes": ledger.roster.len(),
         "settings": settings(ledger),
     })
+}
+
+/// Who has logged in, and what they may do.
+pub(super) fn principals(ledger: &Ledger) -> Vec<Value> {
+    ledger.principals.iter().map(|(name, record)| principal(name, record)).collect()
+}
+
+fn principal(name: &Principal, record: &PrincipalRecord) -> Value {
+    let created = clock::rfc3339(record.created_ms);
+    json!({"name": name, "role": record.role, "grants": record.grants, "created": created})
+}
+
+/// `covey grant NAME RIGHT…`.
+pub(super) async fn grant(
+    services: &Services,
+    stamp: &RequestStamp,
+    whom: &Principal,
+    give: &BTreeSet<String>,
+    take: &BTreeSet<String>,
+) -> Result<Value, Unpassed> {
+    let command = Command::Grant { principal: whom.clone(), give: give.clone(), take: take.clone() };
+    let (_, changed) = propose(services, stamp, command).await?;
+    if changed {
+        let signed = |sign: &str, rights: &BTreeSet<String>| -> Vec<String> {
+            rights.iter().map(|right| format!("{sign}{right}")).collect()
+        };
+        let rights = [signed("+", give), signed("-", take)].concat().join(" ");
+        services
+            .journal
+            .node("granted", format!("{} changed the rights of {}: {rights}", stamp.principal.0, whom.0));
+    }
+    let ledger = services.ledger.state();
+    let mut document = match ledger.principals.get(whom) {
+        Some(record) => principal(whom, record),
+        None => json!({"name": whom}),
+    };
+    document["changed"] = json!(changed);
+    Ok(document)
 }
 
 fn settings(ledger: &Ledger) -> Value {

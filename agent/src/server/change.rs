@@ -51,6 +51,7 @@ pub(super) async fn decide(
             let wanted = cell::Wanted { hash, role: *role, name, uses: *uses, ttl_ms: *ttl_ms };
             cell::token(services, stamp, wanted).await
         }
+        Call::Grant { principal, give, take } => cell::grant(services, stamp, principal, give, take).await,
         Call::Label { node, labels } => member::label(services, stamp, node, labels.clone()).await,
         Call::NodeRemove { node, leaves } => member::remove(services, stamp, node, *leaves).await,
         Call::Drain { node, on } => member::drain(services, stamp, node, *on).await,

@@ -15,7 +15,10 @@ use placement::{
 };
 use serde_json::Value;
 
-use super::{cell::cell, change::key};
+use super::{
+    cell::{cell, principals},
+    change::key,
+};
 use crate::{
     api,
     core::place::{JobRow, NodeRow, PlaceCore, Settled, TaskRow},
@@ -26,6 +29,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Read {
     Cell,
+    Principals,
     Nodes,
     Jobs,
     Job(JobKey),
@@ -47,7 +51,8 @@ pub(super) struct Rows {
 }
 
 enum What {
-    Cell,
+    /// Nothing: the ledger says it all.
+    Ledger,
     Nodes(Vec<NodeRow>),
     Jobs(Vec<JobRow>),
     Job(Option<JobRow>, Vec<TaskRow>, Option<Settled>),
@@ -75,6 +80,7 @@ impl Read {
     pub(super) fn of(call: &Call, stamp: &RequestStamp) -> Option<Read> {
         Some(match call {
             Call::Cell => Read::Cell,
+            Call::Principals => Read::Principals,
             Call::Nodes => Read::Nodes,
             Call::Jobs => Read::Jobs,
             Call::Job { job } => Read::Job(key(stamp, job)),
@@ -89,7 +95,7 @@ impl Read {
 
     pub(super) fn look(&self, core: &PlaceCore) -> Rows {
         let what = match self {
-            Read::Cell => What::Cell,
+            Read::Cell | Read::Principals => What::Ledger,
             Read::Nodes => What::Nodes(core.nodes()),
             Read::Jobs => What::Jobs(core.jobs()),
             Read::Job(job) => What::Job(core.job(job), core.tasks_of(job), core.settled(job)),
@@ -144,7 +150,8 @@ impl Read {
                     .map(|(why, row)| one(api::why(row, why.as_ref())))
                     .ok_or_else(|| no_such_task(&seen.ledger, job, *index))
             }
-            (_, What::Cell) => Ok(one(cell(&seen.ledger, &seen.voters))),
+            (Read::Principals, _) => Ok(list(principals(&seen.ledger))),
+            (_, What::Ledger) => Ok(one(cell(&seen.ledger, &seen.voters))),
             (_, What::Nodes(rows)) => Ok(list(rows.iter().map(|row| node(row, seen)).collect())),
             (_, What::Jobs(rows)) => Ok(list(rows.iter().map(api::job).collect())),
             (_, What::Tasks(rows)) => Ok(list(rows.iter().map(api::task).collect())),

@@ -100,6 +100,33 @@ fn user(text: &str) -> Result<String, String> {
     }
 }
 
+/// Let a user do more than run plain jobs of its own
+///
+/// A right is one of
+///   admin.jobs            change and end everybody's jobs
+///   host.path:/PATH       mount this path of a node, and what is below it, read-only
+///   kernel.cap.NAME       add the capability to containers, for instance kernel.cap.net_admin; kernel.cap.* is all
+///   kernel.device:/dev/X  use the device in containers
+///   kernel.host_users     run containers without a user namespace: root inside is root outside
+///
+/// What a job takes is checked when it is submitted. Admins have all rights. Without RIGHT, it shows those that there are.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:\n  covey grant\n  covey grant ann host.path:/etc/ssl kernel.cap.net_admin\n  covey grant ann \
+                  --revoke admin.jobs"
+)]
+pub(crate) struct Grant {
+    /// Who: the name of a user that has logged in
+    #[arg(value_name = "USER")]
+    pub(crate) user: Option<String>,
+    #[arg(value_name = "RIGHT", requires = "user")]
+    pub(crate) rights: Vec<String>,
+    /// Take a right away; may be repeated
+    #[arg(long, value_name = "RIGHT", requires = "user")]
+    pub(crate) revoke: Vec<String>,
+}
+
 /// Label a node, for `require`, `prefer` and `spread`
 ///
 /// KEY=VALUE sets a label, KEY- takes it away. What is set here outweighs what the node says of itself, and stays when its

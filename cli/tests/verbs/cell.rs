@@ -6,7 +6,7 @@ use gossip::{
     token::Token,
     wire::{Call, Reply},
 };
-use placement::ledger::Role;
+use placement::{ids::Principal, ledger::Role};
 use serde_json::json;
 
 use crate::fake::{Fake, Step, end, item, refuse};
@@ -60,6 +60,26 @@ fn labels_are_set_and_taken_away_in_one_request() {
     assert_eq!(fake.calls(), [Call::Label { node: "n1".into(), labels }]);
     assert_eq!(fake.covey(&["label", "n1", "rack=r1"]).out, "n1 has rack=r1 zone=z1 already\n");
     assert_eq!(fake.covey(&["label", "n1", "rack-"]).out, "n1 has no labels by operators already\n");
+}
+
+#[test]
+fn rights_are_shown_given_and_taken_away() {
+    let ann = |rights: &[&str]| json!({"name": "ann", "role": "user", "grants": rights, "created": "2026-01-01T00:00:00Z"});
+    let fake = Fake::new(move |n, _| match n {
+        0 => vec![item(ann(&["admin.jobs"])), end()],
+        _ => {
+            let boss =
+                json!({"name": "boss", "role": "admin", "grants": [], "created": "2026-01-01T00:00:00Z"});
+            vec![item(json!({"items": [ann(&["admin.jobs"]), boss], "missing": [], "stale": false})), end()]
+        }
+    });
+    let done = fake.covey(&["grant", "ann", "admin.jobs", "--revoke", "host.path:/etc"]);
+    assert_eq!(done.out, "ann has the rights: admin.jobs\n");
+    let (give, take) = (["admin.jobs".to_owned()].into(), ["host.path:/etc".to_owned()].into());
+    assert_eq!(fake.calls(), [Call::Grant { principal: Principal("ann".into()), give, take }]);
+    let table = "USER  ROLE   SINCE                 RIGHTS\nann   user   2026-01-01T00:00:00Z  admin.jobs\nboss  admin  2026-01-01T00:00:00Z  all\n";
+    assert_eq!(fake.covey(&["grant"]).out, table);
+    assert!(!fake.covey(&["grant", "ann"]).out.contains("boss"));
 }
 
 #[test]

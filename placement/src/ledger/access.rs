@@ -13,9 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     Access, Answer, Command, Later, Ledger, Refusal,
     apply::{At, CHANGED, UNCHANGED},
+    grants,
     roster::Newcomer,
 };
-use crate::{ids::Principal, job::name};
+use crate::{
+    ids::Principal,
+    job::{Job, name},
+};
 
 /// Tokens that are kept: those that can still be used, and used-up ones until they expire.
 const TOKENS: usize = 1000;
@@ -88,6 +92,9 @@ pub struct PrincipalRecord {
     /// Who had the token made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Principal>,
+    /// Rights beyond those of the role: see `grants`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub grants: BTreeSet<String>,
     /// Fields of a later covey: kept.
     #[serde(flatten)]
     pub later: Later,
@@ -194,7 +201,7 @@ impl Ledger {
         let mut changed = false;
         self.principals.entry(principal.clone()).or_insert_with(|| {
             changed = true;
-            PrincipalRecord { role, created_ms: at.ms, by, later: Later::new() }
+            PrincipalRecord { role, created_ms: at.ms, by, grants: BTreeSet::new(), later: Later::new() }
         });
         changed |= self.use_up(token_hash, key.into());
         Ok(Answer::Done { job: None, access: Some(Access::Principal { principal, role }), changed })
@@ -275,7 +282,20 @@ impl Ledger {
     /// `denied`, with who could.
     pub fn may(&self, principal: &Principal, command: &Command) -> Result<(), Refusal> {
         match self.role(principal) {
-            Some(role) => may(principal, role, command),
+            Some(role) => {
+                let others_jobs = self.has_right(principal, grants::ADMIN_JOBS);
+                may(principal, role, command, others_jobs)?;
+                match command {
+                    Command::Submit { document, .. } if role != Role::Admin => {
+                        match Job::from_document(document) {
+                            Ok(job) => self.may_contain(principal, &job),
+                            // What cannot be read is refused as that.
+                            Err(_) => Ok(()),
+                        }
+                    }
+                    _ => Ok(()),
+                }
+            }
             None => {
                 let message = format_args!("this cell knows no user `{}`", principal.0);
                 let hint = "log in again with a new token: `covey token --role user --name NAME` on a member";
@@ -285,11 +305,9 @@ impl Ledger {
     }
 }
 
-/// A user changes its own jobs, an admin everything, a node nothing: agents propose what they have to in their own name.
-///
-/// # Errors
-/// `denied`, with who could.
-pub fn may(principal: &Principal, role: Role, command: &Command) -> Result<(), Refusal> {
+/// A user changes its own jobs (or, with that right, everybody's), an admin everything, a node nothing: agents propose what
+/// they have to in their own name.
+fn may(principal: &Principal, role: Role, command: &Command, others_jobs: bool) -> Result<(), Refusal> {
     let job = match command {
         Command::Submit { job, .. }
         | Command::Stop { job, .. }
@@ -300,10 +318,14 @@ pub fn may(principal: &Principal, role: Role, command: &Command) -> Result<(), R
     let who = &principal.0;
     match (role, job) {
         (Role::Admin, _) => Ok(()),
-        (Role::User, Some(job)) if job.owner == *who => Ok(()),
+        (Role::User, Some(job)) if job.owner == *who || others_jobs => Ok(()),
         (Role::User, Some(job)) => {
             let message = format_args!("`{who}` is a user, and the job {job} is not its own");
-            Err(Refusal::new("denied", message, Some("its owner can do it, or an admin")))
+            Err(Refusal::new(
+                "denied",
+                message,
+                Some("its owner can do it, an admin, or who has the right admin.jobs"),
+            ))
         }
         (Role::User, None) => {
             let message = format_args!("`{who}` is a user: only admins change the cell");

@@ -67,6 +67,7 @@ impl Ledger {
                 self.join(&at, &Newcomer { node: *node, name, addr: addr.as_deref() }, token_hash)
             }
             Command::Login { key_hash, token_hash } => self.login(&at, key_hash, token_hash),
+            Command::Grant { principal, give, take } => self.grant(principal, give, take),
             Command::Set { lost_after_ms } => self.set(*lost_after_ms),
             Command::Activate { node } => self.activate(&at, *node),
             Command::Submit { job, document, images, expect } => {
