@@ -6,6 +6,7 @@
 //! lab, or what a crash has left of one, is: kill what is in there, remove two trees of directories.
 
 mod agent;
+mod emulator;
 mod error;
 mod faults;
 mod form;
@@ -21,6 +22,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -47,13 +49,26 @@ pub struct Plan {
     pub limits: Limits,
     /// The covey binary that hosts run.
     pub binary: PathBuf,
+    /// Hosts are virtual machines.
+    pub vms: bool,
+    /// The covey-lab binary, which every virtual machine runs as its first process.
+    pub tool: PathBuf,
+    /// Is told what is being waited for.
+    pub tell: fn(&str),
 }
 
 impl Plan {
     /// A lab as `covey-lab up` makes it when nothing else is said: 4 CPUs, 4 GiB of memory and 2 GiB of disk for each host.
     pub fn new(name: &str, hosts: u32, binary: PathBuf) -> Self {
         let limits = Limits { cpu_milli: 4000, memory_bytes: 4 << 30, disk_bytes: 2 << 30 };
-        Self { name: name.to_owned(), hosts, racks: 1, limits, binary }
+        let (vms, tool) = (false, tool(&binary));
+        Self { name: name.to_owned(), hosts, racks: 1, limits, binary, vms, tool, tell: |_| {} }
+    }
+
+    /// The same with virtual machines: 2 CPUs and 1 GiB of memory, all of which one thread of this machine emulates.
+    pub fn of_vms(name: &str, hosts: u32, binary: PathBuf) -> Self {
+        let limits = Limits { cpu_milli: 2000, memory_bytes: 1 << 30, disk_bytes: 2 << 30 };
+        Self { limits, vms: true, ..Self::new(name, hosts, binary) }
     }
 }
 
@@ -62,6 +77,7 @@ impl Plan {
 pub struct Lab {
     name: String,
     files: Files,
+    tell: fn(&str),
 }
 
 impl Lab {
@@ -74,7 +90,7 @@ impl Lab {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        let lab = Self { name: plan.name.clone(), files: Files::of(&plan.name) };
+        let lab = Self { name: plan.name.clone(), files: Files::of(&plan.name), tell: plan.tell };
         let lock = lab.files.create(&lab.name)?;
         let raised = lab.raise_all(plan);
         drop(lock);
@@ -91,6 +107,8 @@ impl Lab {
         let mut state = State {
             version: 1,
             binary: plan.binary.clone(),
+            tool: plan.tool.clone(),
+            vms: plan.vms,
             racks: plan.racks.max(1) as usize,
             limits: plan.limits,
             hosts: Default::default(),
@@ -100,7 +118,7 @@ impl Lab {
         };
         self.files.save(&state)?;
         let hosts: Vec<String> = (1..=plan.hosts).map(|number| format!("h{number}")).collect();
-        hosts.iter().try_for_each(|host| self.place(&mut state, host, None))?;
+        hosts.iter().try_for_each(|host| self.place(&mut state, host, None, plan.vms))?;
         self.power_on(&mut state, &cgroups, &network, &hosts)
     }
 
@@ -118,8 +136,13 @@ impl Lab {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        let lab = Self { name: name.to_owned(), files: Files::of(name) };
+        let lab = Self { name: name.to_owned(), files: Files::of(name), tell: |_| {} };
         lab.state().map(|_| lab)
+    }
+
+    /// The same lab, which says what is being waited for.
+    pub fn telling(self, tell: fn(&str)) -> Self {
+        Self { tell, ..self }
     }
 
     /// Ends all that carries this lab's name, or whatever is left of it. Whether anything was there.
@@ -214,13 +237,26 @@ impl Lab {
         Ok(self.machine(&self.state()?, host)?.agent_pid())
     }
 
-    /// All processes of a host; none of them outlives a crash.
+    /// All processes of a host; none of them outlives a crash. Those of a virtual machine are its emulator's.
     ///
     /// # Errors
     /// When there is no such host.
     pub fn processes(&self, host: &str) -> Result<Vec<i32>> {
         self.known(&self.state()?, host)?;
         Ok(self.cgroups()?.below_named(host).processes())
+    }
+
+    /// The processes of a host with power and what each runs, as `/proc/PID/cmdline` has it. A virtual machine numbers
+    /// its own, and its kernel's are not among them.
+    ///
+    /// # Errors
+    /// When there is no such host, or a virtual machine does not answer.
+    pub fn command_lines(&self, host: &str) -> Result<Vec<(i32, Vec<u8>)>> {
+        let state = self.state()?;
+        match self.known(&state, host)?.power {
+            true => self.machine(&state, host)?.command_lines(),
+            false => Ok(Vec::new()),
+        }
     }
 
     /// SIGKILL for the agent alone: containers stay.
@@ -257,20 +293,36 @@ impl Lab {
         if self.known(&state, host)?.power {
             return Err(Error::On(host.to_owned()));
         }
-        self.place(&mut state, host, addr)?;
+        let is_vm = self.known(&state, host)?.vm;
+        self.place(&mut state, host, addr, is_vm)?;
         self.power_on(&mut state, &self.cgroups()?, &self.network()?, &[host.to_owned()])
     }
 
-    /// One more host, without an agent.
+    /// Power on for all that have none, at a time. No agents are started.
+    ///
+    /// # Errors
+    /// When one does not come up.
+    pub fn power_all(&self) -> Result<()> {
+        let (_lock, mut state) = self.change()?;
+        let off = state.hosts.iter().filter(|(_, host)| !host.power).map(|(name, _)| name.clone());
+        let off: Vec<String> = off.collect();
+        self.power_on(&mut state, &self.cgroups()?, &self.network()?, &off)
+    }
+
+    /// One more host of the lab's kind, without an agent.
     ///
     /// # Errors
     /// When it is there already, or cannot be made.
     pub fn add_host(&self, host: &str) -> Result<()> {
+        self.make_host(host, self.state()?.vms)
+    }
+
+    fn make_host(&self, host: &str, is_vm: bool) -> Result<()> {
         let (_lock, mut state) = self.change()?;
         if state.hosts.contains_key(host) {
             return Err(Error::HostExists { lab: self.name.clone(), host: host.to_owned() });
         }
-        self.place(&mut state, host, None)?;
+        self.place(&mut state, host, None, is_vm)?;
         self.power_on(&mut state, &self.cgroups()?, &self.network()?, &[host.to_owned()])
     }
 
@@ -342,7 +394,7 @@ impl Lab {
     }
 
     /// Gives a host its address and rack.
-    fn place(&self, state: &mut State, name: &str, addr: Option<Ipv4Addr>) -> Result<()> {
+    fn place(&self, state: &mut State, name: &str, addr: Option<Ipv4Addr>, vm: bool) -> Result<()> {
         let number = state::number(name)?;
         let before = state.hosts.get(name);
         let addr = addr.or(before.map(|host| host.addr)).unwrap_or_else(|| state::usual_addr(number));
@@ -351,7 +403,7 @@ impl Lab {
             return Err(Error::BadAddress(addr.to_string()));
         }
         let rack = format!("r{}", (number as usize - 1) % state.racks + 1);
-        state.hosts.insert(name.to_owned(), Host { addr, rack, power: false });
+        state.hosts.insert(name.to_owned(), Host { addr, rack, power: false, vm });
         Ok(())
     }
 
@@ -365,14 +417,25 @@ impl Lab {
     ) -> Result<()> {
         self.files.save(state)?;
         let seen: &State = state;
+        let vms = names.iter().filter(|name| seen.hosts.get(*name).is_some_and(|host| host.vm)).count();
+        if vms > 0 {
+            emulator::prepare(&self.files, &seen.tool, self.tell)?;
+            (self.tell)(&format!("booting {vms} virtual machines: some 5 seconds of a CPU each"));
+        }
+        let begun = Instant::now();
         let boot = |name: &String| -> Result<()> {
-            let machine = Machine::boot(cgroups, &self.files, name, seen.limits)?;
+            let host = self.known(seen, name)?;
+            let machine = Machine::boot(cgroups, &self.files, name, seen.limits, host.vm)?;
             machine.install(&seen.binary)?;
-            network.connect(name, self.known(seen, name)?.addr, &machine.space)?;
-            match seen.rate.get(name) {
-                Some(mbit) => network.pace(name, &machine.space, Some(*mbit)),
-                None => Ok(()),
+            network.connect(name, host.addr, &machine.space, host.vm)?;
+            if let Some(mbit) = seen.rate.get(name) {
+                network.pace(name, &machine.space, Some(*mbit))?;
             }
+            if host.vm {
+                machine.emulate(&self.files, host, seen.limits, &seen.tool)?;
+                (self.tell)(&format!("{name} has booted after {:.1} s", begun.elapsed().as_secs_f64()));
+            }
+            Ok(())
         };
         let booted: Vec<(&String, Result<()>)> = thread::scope(|scope| {
             let threads: Vec<_> = names.iter().map(|name| (name, scope.spawn(|| boot(name)))).collect();
@@ -384,7 +447,7 @@ impl Lab {
         for (name, booted) in &booted {
             if booted.is_err() {
                 // Half a host is none; the first error is the one to tell.
-                let _ = Machine::running(cgroups, &self.files, name).end();
+                let _ = Machine::running(cgroups, &self.files, name, false).end();
             }
             if let Some(host) = state.hosts.get_mut(*name) {
                 host.power = booted.is_ok();
@@ -420,16 +483,24 @@ impl Lab {
     }
 
     fn machine(&self, state: &State, host: &str) -> Result<Machine> {
-        if !self.known(state, host)?.power {
+        let known = self.known(state, host)?;
+        if !known.power {
             return Err(Error::Off(host.to_owned()));
         }
-        Ok(Machine::running(&self.cgroups()?, &self.files, host))
+        Ok(Machine::running(&self.cgroups()?, &self.files, host, known.vm))
     }
 }
 
 /// Where a lab keeps its files.
 pub fn directory(lab: &str) -> PathBuf {
     Files::of(lab).dir().to_path_buf()
+}
+
+/// The covey-lab binary: the program that runs, if it is that, else the one beside covey.
+fn tool(covey: &Path) -> PathBuf {
+    let runs =
+        std::env::current_exe().ok().filter(|runs| runs.file_name().is_some_and(|name| name == "covey-lab"));
+    runs.unwrap_or_else(|| covey.with_file_name("covey-lab"))
 }
 
 /// The covey binary that a lab's hosts run: `given`, else `$COVEY`, else the one beside the program that runs.

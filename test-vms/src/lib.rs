@@ -5,6 +5,7 @@ pub mod binary;
 pub mod cgroups;
 pub mod debian;
 mod error;
+pub mod guest;
 pub mod lab;
 pub mod node;
 pub mod vm;

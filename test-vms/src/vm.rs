@@ -1,8 +1,8 @@
 //! A virtual machine for one script: a stock Debian kernel under software emulation, pure cgroup v2, a disk with
 //! busybox and the files that the test brings. It boots in seconds, runs the script, and is gone.
 
-mod disk;
-mod kit;
+pub(crate) mod disk;
+pub(crate) mod kit;
 mod modules;
 
 use std::fs::{self, File};
@@ -96,7 +96,7 @@ impl Vm {
             .tempdir()
             .map_err(Error::file("make a directory in", std::env::temp_dir()))?;
         let at = |name: &str| scratch.path().join(name);
-        disk::initramfs(&kit, &self.modules, &at("initramfs"))?;
+        disk::initramfs(&kit, &self.modules, disk::INITRAMFS_INIT, &at("initramfs"))?;
         disk::root(&kit, &self.files, &self.script, self.disk_mib, &at("disk"))?;
 
         let begun = Instant::now();

@@ -12,6 +12,8 @@ const PORT: u16 = 7411;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a cell may take to form.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same on virtual machines, which are slower by ten times and more.
+const EMULATED: Duration = Duration::from_secs(240);
 
 /// How long a cell took to form, from the start of the first agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,17 +69,29 @@ impl Lab {
         Ok(Times { hosts: Duration::ZERO, alive, settled: begun.elapsed() })
     }
 
-    /// One more host, as a node of the cell; returns when all see it.
+    /// One more host of the lab's kind, as a node of the cell; returns when it sees itself among the others.
     ///
     /// # Errors
     /// When it cannot be made or does not join.
     pub fn add(&self, host: &str) -> Result<()> {
+        self.add_of_kind(host, self.state()?.vms)
+    }
+
+    /// The same as a virtual machine, whatever the others are.
+    ///
+    /// # Errors
+    /// As [`Lab::add`].
+    pub fn add_vm(&self, host: &str) -> Result<()> {
+        self.add_of_kind(host, true)
+    }
+
+    fn add_of_kind(&self, host: &str, is_vm: bool) -> Result<()> {
         let through = self.any_agent()?;
-        self.add_host(host)?;
+        self.make_host(host, is_vm)?;
         let token = self.token(&through, 1)?;
         self.join(host, &through, &token)?;
         let what = format!("host `{host}` joins");
-        wait::until(what, PATIENCE, PAUSE, || {
+        wait::until(what, self.patience()?, PAUSE, || {
             let nodes = self.nodes(host);
             let there =
                 |nodes: &[Value]| nodes.iter().any(|node| node["name"] == host && node["state"] == "alive");
@@ -114,6 +128,11 @@ impl Lab {
     pub fn boot(&self, host: &str, addr: Option<std::net::Ipv4Addr>) -> Result<()> {
         self.power(host, addr)?;
         self.start(host)
+    }
+
+    fn patience(&self) -> Result<Duration> {
+        let emulated = self.state()?.hosts.values().any(|host| host.vm);
+        Ok(if emulated { EMULATED } else { PATIENCE })
     }
 
     /// Which binary `covey` is on a host from now on; what runs goes on.
@@ -175,7 +194,7 @@ impl Lab {
         // One after another: once a node is right it stays so, and a machine of two cores is not kept busy by questions.
         hosts.iter().try_for_each(|host| {
             let what = format!("`{host}` sees {} nodes alive and a placer", hosts.len());
-            wait::until(what, PATIENCE, PAUSE, || {
+            wait::until(what, self.patience()?, PAUSE, || {
                 let nodes = match self.nodes(host) {
                     Ok(nodes) => nodes,
                     Err(why) => return self.running(host, why).map(Err),
@@ -215,7 +234,7 @@ impl Lab {
     /// # Errors
     /// As [`Lab::all_alive`].
     pub fn nodes_are(&self, host: &str, what: String, right: impl Fn(&[Value]) -> bool) -> Result<()> {
-        wait::until(what, PATIENCE, PAUSE, || match self.nodes(host) {
+        wait::until(what, self.patience()?, PAUSE, || match self.nodes(host) {
             Ok(nodes) if right(&nodes) => Ok(Ok(())),
             Ok(nodes) => Ok(Err(summary(&nodes))),
             Err(why) => self.running(host, why).map(Err),

@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::space::{Kind, Space};
 use super::state::{Files, Limits};
-use super::{Error, Result, wait};
+use super::{Error, Result, emulator, wait};
 use crate::cgroups::Cgroups;
 use crate::error::output_of;
 
@@ -15,6 +15,8 @@ use crate::error::output_of;
 const EXEC: &str = "exec";
 /// The same for the agent: what a unit's cgroup is under systemd, so the node's root.
 const AGENT: &str = "agent";
+/// The verb of covey-lab that runs a command in a virtual machine.
+const PASS_ON: &str = "pass-on";
 /// The cgroups of a lab are below this name and its own.
 const LABS: &str = "covey-lab";
 
@@ -36,34 +38,47 @@ pub(super) struct Machine {
     pub(super) dir: PathBuf,
     pub(super) space: Space,
     pub(super) cgroups: Cgroups,
+    pub(super) is_vm: bool,
 }
 
 impl Machine {
     /// The running host of that name.
-    pub(super) fn running(lab: &Cgroups, files: &Files, name: &str) -> Self {
+    pub(super) fn running(lab: &Cgroups, files: &Files, name: &str, is_vm: bool) -> Self {
         let cgroups = lab.below_named(name);
         let space = Space::held(Kind::Host, cgroups.clone());
-        Self { name: name.to_owned(), dir: files.host(name), space, cgroups }
+        Self { name: name.to_owned(), dir: files.host(name), space, cgroups, is_vm }
     }
 
-    /// Powers a host on, without a cable yet. Its disk is made when it has none.
-    pub(super) fn boot(lab: &Cgroups, files: &Files, name: &str, limits: Limits) -> Result<Self> {
+    /// Powers a host on, without a cable yet; a virtual one has what its emulator needs then. Its disk is made when it has
+    /// none.
+    pub(super) fn boot(
+        lab: &Cgroups,
+        files: &Files,
+        name: &str,
+        limits: Limits,
+        is_vm: bool,
+    ) -> Result<Self> {
         let dir = files.host(name);
         let mounts = || -> crate::Result<Self> {
             fs::create_dir_all(dir.join("data")).map_err(crate::Error::file("make", &dir))?;
-            let disk = disk(&dir, limits.disk_bytes)?;
+            let disk = disk(&dir, limits.disk_bytes, is_vm)?;
             let cgroups = lab.child(name)?;
-            cgroups.limit(limits.cpu_milli, limits.memory_bytes)?;
+            let overhead = if is_vm { emulator::OVERHEAD } else { 0 };
+            cgroups.limit(limits.cpu_milli, limits.memory_bytes + overhead)?;
             let space = Space::make(Kind::Host, cgroups.clone(), name)?;
+            let machine = Self { name: name.to_owned(), dir: dir.clone(), space, cgroups, is_vm };
+            if is_vm {
+                return Ok(machine);
+            }
             // An empty /run and the lab's names are the host's own; the disk is seen by nobody else.
             let script = r#"
                 mount -t tmpfs -o mode=755,size=64m run /run
                 mount --bind "$1" /etc/hosts
                 mount -o loop "$2" "$3""#;
-            let mut shell = space.command("/bin/sh", None)?;
+            let mut shell = machine.space.command("/bin/sh", None)?;
             shell.args(["-ec", script, "sh"]).arg(files.names()).arg(&disk).arg(dir.join("data"));
             output_of(&mut shell)?;
-            Ok(Self { name: name.to_owned(), dir: dir.clone(), space, cgroups })
+            Ok(machine)
         };
         mounts().map_err(Error::step(format!("power host `{name}` on")))
     }
@@ -80,6 +95,19 @@ impl Machine {
 
     /// Whether its disk holds a node of a cell.
     pub(super) fn has_cell(&self) -> bool {
+        if self.is_vm {
+            let mut test = match self.command("test") {
+                Ok(test) => test,
+                Err(_) => return false,
+            };
+            let file = self.data().join("identity.json");
+            return test
+                .arg("-e")
+                .arg(file)
+                .stdin(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success());
+        }
         // Seen through a process that sees the disk.
         let holder = self.space.holder().unwrap_or_default();
         Path::new(&format!("/proc/{holder}/root{}/identity.json", self.data().display())).exists()
@@ -118,10 +146,15 @@ impl Machine {
     }
 
     fn in_cgroup(&self, program: &str, cgroup: &str) -> Result<Command> {
+        // Into a virtual machine it is passed on by this program, which ends with its power too.
+        let runs = if self.is_vm { self.dir.join("lab").into_os_string() } else { program.into() };
         let mut command = self
             .space
-            .command(program, Some(cgroup))
+            .command(runs, Some(cgroup))
             .map_err(Error::step(format!("enter host `{}`", self.name)))?;
+        if self.is_vm {
+            command.args([PASS_ON, "--", program]);
+        }
         let mut path = OsString::from(self.dir.join("bin"));
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
@@ -135,26 +168,20 @@ impl Machine {
     }
 }
 
-/// A file system in a sparse file. Without a journal: the machine does not lose power, and a crashed host's disk is
-/// unmounted in good order, so it would only cost.
-fn disk(dir: &Path, bytes: u64) -> crate::Result<PathBuf> {
+/// A file system in a sparse file. That of a namespace is without a journal: the machine does not lose power, and a crashed
+/// host's disk is unmounted in good order, so it would only cost.
+fn disk(dir: &Path, bytes: u64, is_vm: bool) -> crate::Result<PathBuf> {
     let (disk, new) = (dir.join("disk"), dir.join("disk.new"));
     if !disk.exists() {
         let file = File::create(&new).map_err(crate::Error::file("make", &new))?;
         file.set_len(bytes).map_err(crate::Error::file("size", &new))?;
-        let mut mke2fs = Command::new("mke2fs");
-        mke2fs.args([
-            "-q",
-            "-t",
-            "ext4",
-            "-m",
-            "0",
-            "-O",
-            "^has_journal",
-            "-E",
-            "lazy_itable_init=1,nodiscard",
-        ]);
-        output_of(mke2fs.arg(&new))?;
+        if is_vm {
+            emulator::disk(&new)?;
+        } else {
+            let mut mke2fs = Command::new("mke2fs");
+            mke2fs.args(["-q", "-t", "ext4", "-m", "0", "-O", "^has_journal"]);
+            output_of(mke2fs.args(["-E", "lazy_itable_init=1,nodiscard"]).arg(&new))?;
+        }
         fs::rename(&new, &disk).map_err(crate::Error::file("make", &disk))?;
     }
     Ok(disk)

@@ -10,9 +10,20 @@ use super::space::{Kind, Space};
 use super::state::{State, number};
 use super::{Error, Result};
 use crate::cgroups::Cgroups;
+use crate::guest::{INSIDE, OUTSIDE};
 
 /// The cgroup of the hub, below that of the lab.
 const HUB: &str = "hub";
+
+/// An emulator's end of its machine's card, in the host's network.
+pub(super) const TAP: &str = "vm";
+/// The same of the cable between guest and lab.
+pub(super) const CABLE: &str = "cable";
+
+/// The hardware address of the host whose number's last bytes these are.
+pub(super) fn mac(a: u8, b: u8) -> String {
+    format!("02:c0:7e:00:{a:02x}:{b:02x}")
+}
 
 /// The namespace that the bridge is in.
 pub(super) struct Network(Space);
@@ -31,17 +42,28 @@ impl Network {
         Self(Space::held(Kind::Network, lab.below_named(HUB)))
     }
 
-    /// Connects a host: a cable from a port of the bridge to its `eth0`.
-    pub(super) fn connect(&self, name: &str, addr: Ipv4Addr, host: &Space) -> Result<()> {
+    /// Connects a host: a cable from a port of the bridge to its `eth0`. That of an emulator leads on to the machine's own.
+    pub(super) fn connect(&self, name: &str, addr: Ipv4Addr, host: &Space, is_vm: bool) -> Result<()> {
         let pid = host.holder().unwrap_or_default();
         // A machine keeps its hardware address, over a loss of power too: others have it in their tables.
         let [.., a, b] = number(name)?.to_be_bytes();
+        let mac = if is_vm { format!("02:c0:7e:01:{a:02x}:{b:02x}") } else { mac(a, b) };
         let port = format!(
-            "link add {name} type veth peer name eth0 address 02:c0:7e:00:{a:02x}:{b:02x} netns {pid}\n\
+            "link add {name} type veth peer name eth0 address {mac} netns {pid}\n\
              link set {name} master br0 addrgenmode none up\n"
         );
-        let card =
-            format!("link set lo up\naddr add {addr}/16 brd + dev eth0\nlink set eth0 addrgenmode none up\n");
+        let card = if is_vm {
+            format!(
+                "link set lo up\nlink add br0 type bridge mcast_snooping 0\nlink set br0 addrgenmode none up\n\
+                 link set eth0 master br0 addrgenmode none up\n\
+                 tuntap add {TAP} mode tap\nlink set {TAP} master br0 addrgenmode none up\n\
+                 tuntap add {CABLE} mode tap\naddr add {OUTSIDE} peer {} dev {CABLE}\n\
+                 link set {CABLE} addrgenmode none up\n",
+                INSIDE.ip()
+            )
+        } else {
+            format!("link set lo up\naddr add {addr}/16 brd + dev eth0\nlink set eth0 addrgenmode none up\n")
+        };
         let what = || Error::step(format!("connect host `{name}` to the lab's network"));
         self.ip(&port).map_err(what())?;
         batch(host.command("ip", None).map_err(what())?, &card).map_err(what())

@@ -6,7 +6,9 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -78,11 +80,7 @@ impl Space {
 
     /// A command in these namespaces; in the cgroup `below` that of the host, if one is named.
     pub(super) fn command(&self, program: impl AsRef<OsStr>, below: Option<&str>) -> Result<Command> {
-        let holder = self.holder().ok_or_else(|| {
-            Error::Missing(
-                "the process that holds the namespaces is gone; `covey-lab down` cleans up".to_owned(),
-            )
-        })?;
+        let holder = self.holder().ok_or_else(no_holder)?;
         let (holder, flags) = (pidfd(holder)?, self.kind.flags());
         let doors = match below {
             Some(name) => self.cgroups.child(name)?.doors()?,
@@ -97,6 +95,23 @@ impl Space {
         unsafe { command.pre_exec(enter) };
         Ok(command)
     }
+}
+
+impl Space {
+    /// Does something in this network: a thread may enter it, and ends with it.
+    pub(super) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T> {
+        let holder = pidfd(self.holder().ok_or_else(no_holder)?)?;
+        let entered = move || -> Result<T> {
+            let enter = setns(holder, CloneFlags::CLONE_NEWNET);
+            enter.map_err(|why| Error::file("enter the network of", "the host")(why.into()))?;
+            Ok(act())
+        };
+        thread::scope(|scope| scope.spawn(entered).join().unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+}
+
+fn no_holder() -> Error {
+    Error::Missing("the process that holds the namespaces is gone; `covey-lab down` cleans up".to_owned())
 }
 
 /// Lets `command` run on by itself: in a session of its own, as a child of init. Returns when its program has begun.

@@ -36,6 +36,9 @@ pub struct Host {
     pub rack: String,
     /// Powered on.
     pub power: bool,
+    /// A virtual machine.
+    #[serde(default)]
+    pub vm: bool,
 }
 
 /// Packets from any of these to any of those are dropped.
@@ -54,6 +57,12 @@ pub struct State {
     pub version: u32,
     /// The covey binary that hosts run.
     pub binary: PathBuf,
+    /// The covey-lab binary, which is what a virtual machine runs first.
+    #[serde(default)]
+    pub tool: PathBuf,
+    /// Hosts are virtual machines, unless one was added otherwise.
+    #[serde(default)]
+    pub vms: bool,
     /// How many racks the hosts are spread over.
     pub racks: usize,
     /// Of each host.
@@ -86,6 +95,11 @@ impl Files {
     /// The names of all hosts of the lab, as /etc/hosts has them.
     pub(super) fn names(&self) -> PathBuf {
         self.dir.join("hosts")
+    }
+
+    /// What virtual machines boot from.
+    pub(super) fn initramfs(&self) -> PathBuf {
+        self.dir.join("initramfs")
     }
 
     pub(super) fn host(&self, host: &str) -> PathBuf {

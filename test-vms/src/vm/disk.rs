@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// Comes before the script's status, last on the second serial line.
 pub(super) const SENTINEL: &str = "\n=== covey-vm script ended with ";
 
-const INITRAMFS_INIT: &str = r#"#!/bin/busybox sh
+pub(super) const INITRAMFS_INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 for module in /modules/*; do /bin/busybox insmod $module || echo "cannot load $module"; done
 until [ -b /dev/vda ]; do /bin/busybox sleep 0.1; done
@@ -55,15 +55,15 @@ sync
 poweroff -f
 "#;
 
-/// Writes the initramfs with the `wanted` kernel modules.
-pub(super) fn initramfs(kit: &Kit, wanted: &[&str], to: &Path) -> Result<()> {
+/// Writes the initramfs with the `wanted` kernel modules, in `/modules` in the order to load them, and the script `init`.
+pub(crate) fn initramfs(kit: &Kit, wanted: &[&str], init: &str, to: &Path) -> Result<()> {
     let tree = tempfile::tempdir().map_err(Error::file("make a directory in", std::env::temp_dir()))?;
     let at = |name: &str| tree.path().join(name);
     for directory in ["bin", "dev", "modules", "root"] {
         fs::create_dir(at(directory)).map_err(Error::file("make", at(directory)))?;
     }
     copy(&kit.busybox, &at("bin/busybox"))?;
-    executable(&at("init"), INITRAMFS_INIT)?;
+    executable(&at("init"), init)?;
     let mut names = "init\nbin\nbin/busybox\ndev\nroot\nmodules\n".to_owned();
     for (number, module) in modules::in_order(&kit.modules, wanted)?.iter().enumerate() {
         let name = format!("modules/{number:03}");

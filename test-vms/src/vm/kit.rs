@@ -16,19 +16,24 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 
 /// An unpacked emulator and kernel.
 #[derive(Debug)]
-pub(super) struct Kit {
+pub(crate) struct Kit {
     unpacked: Unpacked,
     /// The kernel's image.
-    pub(super) kernel: PathBuf,
+    pub(crate) kernel: PathBuf,
     /// The directory of its modules.
-    pub(super) modules: PathBuf,
+    pub(crate) modules: PathBuf,
     /// This machine's static busybox.
-    pub(super) busybox: PathBuf,
+    pub(crate) busybox: PathBuf,
 }
 
 impl Kit {
+    /// Whether it need not be fetched.
+    pub(crate) fn is_here() -> bool {
+        Unpacked::cached(NAME).is_some()
+    }
+
     /// Takes the kit from the cache, or fetches it.
-    pub(super) fn get() -> Result<Self> {
+    pub(crate) fn get() -> Result<Self> {
         let unpacked = match Unpacked::cached(NAME) {
             Some(unpacked) => unpacked,
             None => Unpacked::get(NAME, &[FIRMWARE[0], FIRMWARE[1], &behind(KERNEL)?], &[EMULATOR])?,
@@ -44,12 +49,17 @@ impl Kit {
     }
 
     /// The emulator with its own libraries and firmware, and no arguments of the machine yet.
-    pub(super) fn qemu(&self) -> Command {
+    pub(crate) fn qemu(&self) -> Command {
         let mut qemu = self.unpacked.command("qemu-system-x86_64");
         for firmware in ["usr/share/qemu", "usr/share/seabios"] {
             qemu.arg("-L").arg(self.unpacked.root.join(firmware));
         }
         qemu
+    }
+
+    /// Any other program of it.
+    pub(crate) fn program(&self, path: &str) -> Command {
+        self.unpacked.command(&self.unpacked.root.join(path).display().to_string())
     }
 }
 

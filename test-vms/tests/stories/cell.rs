@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{panicking, sleep};
@@ -14,6 +15,8 @@ use test_vms::lab::{self, Lab, Plan, voters_of};
 
 /// Much longer than anything here takes, on a machine that is busy with other things too.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// The same for virtual machines, in which everything is slower by ten times and more.
+const EMULATED: Duration = Duration::from_secs(240);
 /// Between two looks at what nobody announces.
 const LOOK: Duration = Duration::from_millis(50);
 /// Stories that run in one process (`cargo test`) are told one after another: each wants the machine for itself.
@@ -22,6 +25,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// A cell on the hosts of a lab, gone when dropped. After a failure it first says how everything was.
 pub(crate) struct Cell {
     lab: Lab,
+    patience: Duration,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -38,14 +42,30 @@ pub(crate) struct Task {
 }
 
 impl Cell {
-    /// Hosts h1, h2 … in three racks, one cell of all of them.
+    /// Hosts h1, h2 … in three racks, one cell of all of them. With `COVEY_LAB_VM` they are virtual machines, whatever the
+    /// story.
     pub(crate) fn of(story: &str, hosts: u32) -> Self {
+        match std::env::var_os("COVEY_LAB_VM") {
+            Some(_) => Self::of_vms(story, hosts),
+            None => Self::on(Plan::new, story, hosts, PATIENCE),
+        }
+    }
+
+    /// The same on virtual machines.
+    pub(crate) fn of_vms(story: &str, hosts: u32) -> Self {
+        Self::on(Plan::of_vms, story, hosts, EMULATED)
+    }
+
+    fn on(kind: fn(&str, u32, PathBuf) -> Plan, story: &str, hosts: u32, patience: Duration) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut plan =
-            Plan::new(&format!("{story}-{}", std::process::id()), hosts, test_vms::binary::covey().unwrap());
+        let name = format!("{story}-{}", std::process::id());
+        let mut plan = kind(&name, hosts, test_vms::binary::covey().unwrap());
         plan.racks = 3;
-        let cell = Self { lab: Lab::raise(&plan).unwrap(), _alone: alone };
-        cell.form().unwrap();
+        plan.tool = env!("CARGO_BIN_EXE_covey-lab").into();
+        plan.tell = |what| println!("{what}");
+        let cell = Self { lab: Lab::raise(&plan).unwrap(), patience, _alone: alone };
+        let times = cell.form().unwrap();
+        println!("formed: {times:?}");
         cell
     }
 
@@ -122,7 +142,8 @@ health = {{ http = "/healthz", port = "http", interval = "1s" }}
 
     /// Creates or changes a job through a host, and waits until it is settled.
     pub(crate) fn run(&self, through: &str, file: &str) {
-        self.covey(through, &["run", file, "--wait", "--timeout", "60s"]).unwrap();
+        let timeout = format!("{}s", self.patience.as_secs());
+        self.covey(through, &["run", file, "--wait", "--timeout", &timeout]).unwrap();
     }
 
     /// Creates or changes a job through a host; returns when that is decided.
@@ -192,11 +213,9 @@ health = {{ http = "/healthz", port = "http", interval = "1s" }}
 
     /// The containers of web servers that really run on a host, by pid: what is true, whoever says what.
     pub(crate) fn containers(&self, host: &str) -> Vec<i64> {
-        let serves = |pid: &i32| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/hello\0"))
-        };
-        let mut pids: Vec<i64> =
-            self.processes(host).unwrap().into_iter().filter(serves).map(i64::from).collect();
+        let serves = |process: &(i32, Vec<u8>)| process.1.starts_with(b"/hello\0");
+        let processes = self.command_lines(host).unwrap().into_iter();
+        let mut pids: Vec<i64> = processes.filter(serves).map(|(pid, _)| i64::from(pid)).collect();
         pids.sort_unstable();
         pids
     }
@@ -218,6 +237,11 @@ health = {{ http = "/healthz", port = "http", interval = "1s" }}
         });
     }
 
+    /// What a shell script prints on a host.
+    pub(crate) fn says(&self, host: &str, script: &str) -> String {
+        said(self.exec(host, "/bin/sh").unwrap().args(["-ec", script]))
+    }
+
     /// Asks a task over HTTP, on its own host.
     pub(crate) fn asks(&self, task: &Task, path: &str) -> String {
         let script = r#"exec 3<>"/dev/tcp/127.0.0.1/$0"; printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3; cat <&3"#;
@@ -227,12 +251,16 @@ health = {{ http = "/healthz", port = "http", interval = "1s" }}
 
     /// Looks until it has come true.
     pub(crate) fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + self.patience;
         loop {
             match look() {
                 Ok(there) => return there,
                 Err(seen) => {
-                    assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}; last seen: {seen}")
+                    assert!(
+                        Instant::now() < until,
+                        "{what}: not within {:?}; last seen: {seen}",
+                        self.patience
+                    )
                 }
             }
             sleep(LOOK);

@@ -14,4 +14,5 @@ mod one_way;
 mod placer_crashed;
 mod run;
 mod split;
+mod virtual_machines;
 mod voters_crashed;

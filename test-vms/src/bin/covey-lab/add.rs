@@ -1,7 +1,11 @@
 use test_vms::lab::{Lab, Result};
 
-pub(crate) fn add(lab: &Lab, host: &str) -> Result<()> {
-    lab.add(host)?;
+pub(crate) fn add(lab: &Lab, host: &str, vm: bool) -> Result<()> {
+    if vm {
+        lab.add_vm(host)?
+    } else {
+        lab.add(host)?
+    }
     say!("{host} has joined {}", lab.name());
     Ok(())
 }

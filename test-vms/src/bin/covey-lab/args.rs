@@ -1,5 +1,6 @@
 //! The command line's shape, and the texts of `--help`.
 
+use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -17,16 +18,19 @@ A short tour:
   covey-lab boot h3                        power on: same disk, empty /run
   covey-lab cut h1,h2 h3,h4,h5             two halves, until covey-lab heal
   covey-lab down                           nothing is left over
+  covey-lab up --vm --hosts 3              the same on virtual machines, ready in a minute
 
 A host has its own network, name, mounts, /run, disk and cgroups, with limits on CPU and memory.
-All else, the kernel and the files outside of its data directory, it shares with this machine.";
+All else, the kernel and the files outside of its data directory, it shares with this machine.
+A virtual machine has its own kernel too, a stock one of Debian's, and cgroup v2 alone.";
 
 /// Hosts on one machine.
 #[derive(Debug, Parser)]
 #[command(name = "covey-lab", version, about = TOUR, max_term_width = 120)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments; `exec` exits as its command did, 125 for its own \
-                        failures. A lab's files are in /var/lib/covey-lab/NAME, each agent's log as HOST/agent.log."
+                        failures. A lab's files are in /var/lib/covey-lab/NAME, each agent's log as HOST/agent.log, the \
+                        console of a virtual machine as HOST/console.log."
 )]
 pub(crate) struct Cli {
     /// Which lab; it is its cell's name too
@@ -50,6 +54,9 @@ pub(crate) enum Verb {
     Add {
         /// h1, h2 …
         host: String,
+        /// A virtual machine, beside whatever the others are
+        #[arg(long)]
+        vm: bool,
     },
     /// End all that is this lab's, after a crash of it too
     Down,
@@ -80,7 +87,7 @@ pub(crate) enum Verb {
     },
     /// Power a host off: agent, shims, containers and link are gone at once
     ///
-    /// The page cache survives: what durability is worth when power fails is shown elsewhere.
+    /// A host that is a virtual machine loses what its kernel had not written to the disk. Of others the page cache survives.
     Crash {
         /// h1, h2 …
         host: String,
@@ -126,6 +133,19 @@ pub(crate) enum Verb {
         /// Mbit/s
         mbit: u32,
     },
+    /// What a virtual machine runs as its first process
+    #[command(hide = true)]
+    Guest {
+        /// Of the host
+        dir: PathBuf,
+    },
+    /// Run a command in the virtual machine to which this network leads
+    #[command(hide = true)]
+    PassOn {
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Load an image (an OCI layout or a docker archive) into the cell
     Image {
         /// The layout's directory, or an archive
@@ -146,17 +166,26 @@ pub(crate) struct Up {
     #[arg(long, value_name = "R", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=250))]
     pub(crate) racks: u32,
     /// What each host's processes may use together: CPUs
-    #[arg(long, value_name = "CPUS", default_value = "4", value_parser = units::cpu_milli)]
-    pub(crate) cpu: u64,
-    /// The same: memory
-    #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = units::bytes)]
-    pub(crate) memory: u64,
+    ///
+    /// Default: 4; 2 for virtual machines, whose CPUs are all emulated by one of this machine's.
+    #[arg(long, value_name = "CPUS", value_parser = units::cpu_milli)]
+    pub(crate) cpu: Option<u64>,
+    /// The same: memory. Default: 4GiB; 1GiB for virtual machines
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    pub(crate) memory: Option<u64>,
     /// The size of each host's data directory; only what is used takes room
     #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = units::bytes)]
     pub(crate) disk: u64,
     /// The covey binary; default: $COVEY, else the one beside covey-lab
     #[arg(long, value_name = "PATH")]
     pub(crate) binary: Option<PathBuf>,
+    /// Hosts are virtual machines: a stock Debian kernel under software emulation, cgroup v2 alone, a disk that loses what
+    /// was not synced when the power fails
+    ///
+    /// Each takes some 5 seconds of a CPU to boot, and all in it is slower by ten times and more. Needs busybox-static, and
+    /// fetches the emulator and the kernel from Debian once (into ~/.cache/covey).
+    #[arg(long)]
+    pub(crate) vm: bool,
     /// Hosts only: no agents, no cell
     #[arg(long)]
     pub(crate) bare: bool,

@@ -8,6 +8,11 @@ macro_rules! say {
     }};
 }
 
+/// Says what takes a while. Not a result: whoever reads those is not disturbed.
+fn tell(what: &str) {
+    eprintln!("{what}");
+}
+
 mod add;
 mod args;
 mod down;
@@ -22,6 +27,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::Parser;
+use test_vms::guest;
 use test_vms::lab::{Lab, Result};
 
 use args::{Cli, Verb};
@@ -38,11 +44,11 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, verb: Verb) -> Result<ExitCode> {
-    let lab = || Lab::open(name);
+    let lab = || Lab::open(name).map(|lab| lab.telling(tell));
     match verb {
         Verb::Up(up) => up::up(name, up)?,
         Verb::Status { json } => status::status(&lab()?, json)?,
-        Verb::Add { host } => add::add(&lab()?, &host)?,
+        Verb::Add { host, vm } => add::add(&lab()?, &host, vm)?,
         Verb::Down => down::down(name)?,
         // A command's failure is its own: 125 is left for ours, as `covey exec` has it.
         Verb::Exec { host, command } => return Ok(exec::exec(lab(), &host, &command)),
@@ -54,6 +60,8 @@ fn run(name: &str, verb: Verb) -> Result<ExitCode> {
         Verb::Heal => lab()?.heal()?,
         Verb::Loss { host, percent } => lab()?.loss(&host, percent)?,
         Verb::Rate { host, mbit } => lab()?.rate(&host, mbit)?,
+        Verb::Guest { dir } => return Ok(guest::init(&dir)),
+        Verb::PassOn { command } => return Ok(guest::exec(command)),
         Verb::Image { file } => image::image(&lab()?, &file)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,13 +5,14 @@ use test_vms::lab::{self, Lab, Limits, Plan, Result};
 use crate::args::Up;
 
 pub(crate) fn up(name: &str, up: Up) -> Result<()> {
-    let plan = Plan {
-        name: name.to_owned(),
-        hosts: up.hosts,
-        racks: up.racks,
-        limits: Limits { cpu_milli: up.cpu, memory_bytes: up.memory, disk_bytes: up.disk },
-        binary: lab::binary(up.binary.as_deref())?,
+    let new = if up.vm { Plan::of_vms } else { Plan::new };
+    let plan = new(name, up.hosts, lab::binary(up.binary.as_deref())?);
+    let limits = Limits {
+        cpu_milli: up.cpu.unwrap_or(plan.limits.cpu_milli),
+        memory_bytes: up.memory.unwrap_or(plan.limits.memory_bytes),
+        disk_bytes: up.disk,
     };
+    let plan = Plan { racks: up.racks, limits, tell: crate::tell, ..plan };
     let begun = Instant::now();
     let lab = Lab::raise(&plan)?;
     let hosts = begun.elapsed();
