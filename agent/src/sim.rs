@@ -12,5 +12,6 @@ mod net;
 mod raft;
 mod runtime;
 mod seeded;
+mod seeds;
 mod voters;
 mod whole;

@@ -1,12 +1,11 @@
 //! What nodes pass on and ask each other, frozen. `UPDATE=1` rewrites the golden file.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::PathBuf,
-};
+mod golden;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use golden::{frozen, lines};
 use gossip::wire::{
     Call, JobName, PROTOCOL, Request,
     ask::{OwnPart, Passed, Question, To, Told},
@@ -79,15 +78,7 @@ fn told() -> Vec<Told> {
 
 #[test]
 fn the_wire_is_as_it_was() {
-    fn all<T: Serialize>(messages: &[T]) -> String {
-        messages.iter().map(|m| serde_json::to_string(m).unwrap() + "\n").collect()
-    }
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ask.jsonl");
-    let now = all(&passed()) + &all(&questions()) + &all(&told());
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &now).unwrap();
-    }
-    assert_eq!(now, fs::read_to_string(&path).unwrap());
+    frozen("ask", &[lines(passed()), lines(questions()), lines(told())].concat());
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! What nodes ask each other about images, frozen. `UPDATE=1` rewrites the golden file.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, path::PathBuf};
+mod golden;
 
+use golden::{frozen, lines};
 use gossip::wire::{
     ask::{Question, Told},
     image::{HeldBlob, ImageName, ImageQuestion, ImageTold},
 };
-use serde::{Serialize, de::DeserializeOwned};
 
 fn name() -> ImageName {
     ImageName {
@@ -49,21 +49,7 @@ fn told() -> Vec<Told> {
     .into()
 }
 
-fn lines<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(messages: Vec<T>) -> Vec<String> {
-    let line = |message: T| {
-        let line = serde_json::to_string(&message).unwrap();
-        assert_eq!(serde_json::from_str::<T>(&line).unwrap(), message);
-        line
-    };
-    messages.into_iter().map(line).collect()
-}
-
 #[test]
 fn the_wire_is_as_it_was() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/image.jsonl");
-    let now = [lines(questions()), lines(told())].concat().join("\n") + "\n";
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &now).unwrap();
-    }
-    assert_eq!(now, fs::read_to_string(&path).unwrap());
+    frozen("image", &[lines(questions()), lines(told())].concat());
 }

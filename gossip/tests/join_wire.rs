@@ -1,8 +1,9 @@
 //! What strangers say, and what nodes ask each other about certificates, frozen. `UPDATE=1` rewrites the golden file.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, path::PathBuf};
+mod golden;
 
+use golden::{frozen, lines};
 use gossip::{
     tls::{AuthorityKey, PublicKey},
     wire::{
@@ -15,7 +16,6 @@ use placement::{
     ids::{Activation, Principal},
     ledger::{Refusal, Role},
 };
-use serde::{Serialize, de::DeserializeOwned};
 
 fn key() -> PublicKey {
     format!("04{}", "ab".repeat(64)).parse().unwrap()
@@ -84,23 +84,9 @@ fn told() -> Vec<Told> {
     vec![Told::Joined(Box::new(joined)), Told::Renewed { certificate: "C".into() }, Told::Done]
 }
 
-fn lines<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(messages: Vec<T>) -> Vec<String> {
-    let line = |message: T| {
-        let line = serde_json::to_string(&message).unwrap();
-        assert_eq!(serde_json::from_str::<T>(&line).unwrap(), message);
-        line
-    };
-    messages.into_iter().map(line).collect()
-}
-
 #[test]
 fn the_wire_is_as_it_was() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/join.jsonl");
-    let now = [lines(joins()), lines(joined()), lines(questions()), lines(told())].concat().join("\n") + "\n";
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &now).unwrap();
-    }
-    assert_eq!(now, fs::read_to_string(&path).unwrap());
+    frozen("join", &[lines(joins()), lines(joined()), lines(questions()), lines(told())].concat());
 }
 
 #[test]

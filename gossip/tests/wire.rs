@@ -2,8 +2,11 @@
 //! diff that is more than an addition is a new protocol version.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+mod golden;
 
+use std::collections::BTreeMap;
+
+use golden::{frozen, lines};
 use gossip::{
     frame::{self, FrameError},
     membership::{Health as SeenAs, Seen},
@@ -240,27 +243,22 @@ fn welcomes() -> Vec<Welcome> {
 }
 
 /// One of each, as a line of JSON.
-fn lines() -> Vec<String> {
-    fn all<T: Serialize>(messages: Vec<T>) -> Vec<String> {
-        messages.iter().map(|m| serde_json::to_string(m).unwrap()).collect()
-    }
-    let old =
-        [all(requests()), all(replies()), all(vec![hello()]), all(welcomes()), all(orders()), all(news())];
-    [old.concat(), all(exchanges())].concat()
+fn all() -> Vec<String> {
+    let old = [
+        lines(requests()),
+        lines(replies()),
+        lines(vec![hello()]),
+        lines(welcomes()),
+        lines(orders()),
+        lines(news()),
+        lines(exchanges()),
+    ];
+    old.concat()
 }
 
 #[test]
 fn the_wire_is_as_it_was() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wire.jsonl");
-    let now = lines().join("\n") + "\n";
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &now).unwrap();
-    }
-    let golden = fs::read_to_string(&path).unwrap();
-    for (number, (now, golden)) in now.lines().zip(golden.lines()).enumerate() {
-        assert_eq!(now, golden, "line {} of {}", number + 1, path.display());
-    }
-    assert_eq!(now.lines().count(), golden.lines().count());
+    frozen("wire", &all());
 }
 
 /// Writes, adds a field that nobody knows to every object, and reads: nothing is lost and nothing refused.

@@ -17,6 +17,7 @@ use placement::{
 use super::{
     cell::{Cell, propose},
     runtime::{draw_from, happens, now, run, sleep, spawn},
+    seeds::{play, seeds},
 };
 
 /// What a run came to.
@@ -160,35 +161,18 @@ async fn story() -> Outcome {
     outcome
 }
 
-/// `SEED=N` runs one seed, `SEEDS=N` so many; else the usual number.
-pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    match (number("SEED"), number("SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(count)) => 0..count,
-        (None, None) => 0..usual,
-    }
-}
-
 #[test]
 fn nothing_acknowledged_is_lost_and_the_ledger_comes_back() {
     let (seeds, all) = (seeds(200), Mutex::new(Outcome::default()));
     let count = seeds.clone().count();
-    let next = Mutex::new(seeds);
-    let threads = std::thread::available_parallelism().unwrap().get();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(seed) = { next.lock().unwrap().next() } {
-                    let (outcome, _) = run(seed, story());
-                    let mut all = all.lock().unwrap();
-                    all.acknowledged += outcome.acknowledged;
-                    all.elections += outcome.elections;
-                    all.chunks += outcome.chunks;
-                    all.crashes += outcome.crashes;
-                }
-            });
-        }
+    play(seeds, |seed| {
+        let (outcome, _) = run(seed, story());
+        let mut all = all.lock().unwrap();
+        all.acknowledged += outcome.acknowledged;
+        all.elections += outcome.elections;
+        all.chunks += outcome.chunks;
+        all.crashes += outcome.crashes;
+        Ok(())
     });
     let all = all.into_inner().unwrap();
     println!("{count} seeds: {all:?}");

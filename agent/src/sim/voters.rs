@@ -17,8 +17,9 @@ use placement::{
 use super::{
     cell::{Cell, propose},
     net::{Net, Sim},
-    raft::{Clients, admit, client, seeds},
+    raft::{Clients, admit, client},
     runtime::{draw_from, happens, now, run, sleep, spawn_in},
+    seeds::{play, seeds},
 };
 use crate::ledger::{StepError, seats, take};
 
@@ -370,27 +371,20 @@ async fn finish(mut story: Story, crashes: usize) -> Outcome {
 fn voters_follow_the_nodes_and_nothing_is_lost() {
     let (seeds, all) = (seeds(100), Mutex::new(Outcome::default()));
     let count = seeds.clone().count();
-    let next = Mutex::new(seeds);
-    let threads = std::thread::available_parallelism().unwrap().get();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(seed) = { next.lock().unwrap().next() } {
-                    let (outcome, _) = run(seed, story());
-                    let mut all = all.lock().unwrap();
-                    all.acknowledged += outcome.acknowledged;
-                    all.elections += outcome.elections;
-                    all.changes += outcome.changes;
-                    all.chunks += outcome.chunks;
-                    all.crashes += outcome.crashes;
-                    all.slowest = all.slowest.max(outcome.slowest);
-                    all.steps.done += outcome.steps.done;
-                    all.steps.finished += outcome.steps.finished;
-                    all.steps.late += outcome.steps.late;
-                    all.steps.refused += outcome.steps.refused;
-                }
-            });
-        }
+    play(seeds, |seed| {
+        let (outcome, _) = run(seed, story());
+        let mut all = all.lock().unwrap();
+        all.acknowledged += outcome.acknowledged;
+        all.elections += outcome.elections;
+        all.changes += outcome.changes;
+        all.chunks += outcome.chunks;
+        all.crashes += outcome.crashes;
+        all.slowest = all.slowest.max(outcome.slowest);
+        all.steps.done += outcome.steps.done;
+        all.steps.finished += outcome.steps.finished;
+        all.steps.late += outcome.steps.late;
+        all.steps.refused += outcome.steps.refused;
+        Ok(())
     });
     let all = all.into_inner().unwrap();
     println!("{count} seeds: {all:?}");

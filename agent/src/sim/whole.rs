@@ -18,12 +18,12 @@ mod stream;
 mod swim;
 mod world;
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{collections::BTreeMap, ops::Range, sync::Mutex};
 
 use self::{clients::ask, faults::Run, rules::Rule, world::Telling};
 use super::{
-    raft::seeds,
     runtime::{draw_from, happens, run},
+    seeds::{self, seeds},
 };
 
 /// T of the last fault: where a majority is, each wanted index runs again within so many milliseconds.
@@ -73,36 +73,21 @@ async fn story(telling: Telling, without: Option<Rule>) -> Result<Outcome, Strin
     Ok(outcome)
 }
 
-/// Plays many seeds, on all of the machine's threads. Returns the first that failed, and what.
-fn play(seeds: std::ops::Range<u64>, all: &Mutex<Outcome>, without: Option<Rule>) -> Option<(u64, String)> {
+/// Plays many seeds. Returns the first that failed, and what.
+fn play(seeds: Range<u64>, all: &Mutex<Outcome>, without: Option<Rule>) -> Option<(u64, String)> {
     let telling = if seeds.clone().count() == 1 { Telling::Print } else { Telling::Nothing };
-    let next = Mutex::new(seeds);
-    let failed = Mutex::new(None);
-    let threads = std::thread::available_parallelism().unwrap().get();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while failed.lock().unwrap().is_none()
-                    && let Some(seed) = { next.lock().unwrap().next() }
-                {
-                    match run(seed, story(telling, without)).0 {
-                        Err(text) => drop(failed.lock().unwrap().get_or_insert((seed, text))),
-                        Ok(outcome) => {
-                            let mut all = all.lock().unwrap();
-                            for (what, times) in outcome.reached {
-                                *all.reached.entry(what).or_default() += times;
-                            }
-                            all.acknowledged += outcome.acknowledged;
-                            all.elections += outcome.elections;
-                            all.again_ms = all.again_ms.max(outcome.again_ms);
-                            all.rest_ms = all.rest_ms.max(outcome.rest_ms);
-                        }
-                    }
-                }
-            });
+    seeds::play(seeds, |seed| {
+        let outcome = run(seed, story(telling, without)).0?;
+        let mut all = all.lock().unwrap();
+        for (what, times) in outcome.reached {
+            *all.reached.entry(what).or_default() += times;
         }
-    });
-    failed.into_inner().unwrap()
+        all.acknowledged += outcome.acknowledged;
+        all.elections += outcome.elections;
+        all.again_ms = all.again_ms.max(outcome.again_ms);
+        all.rest_ms = all.rest_ms.max(outcome.rest_ms);
+        Ok(())
+    })
 }
 
 #[test]
