@@ -2,7 +2,7 @@
 
 pub(crate) mod cell;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -65,6 +65,11 @@ pub(crate) struct Global {
 
 fn node_to_ask(text: &str) -> Result<String, String> {
     text.parse().map(|node: HostPort| node.to_string())
+}
+
+/// A count, with an error that says so: the standard library's speaks of digits.
+fn number<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| "that is not a whole number from 0 up, or too large")
 }
 
 /// A node to ask, or (without a port) one that is asked about: `--node` is both for `events`.
@@ -132,7 +137,7 @@ pub(crate) enum Verb {
         #[arg(value_name = "JOB", value_parser = crate::names::job)]
         job: JobName,
         /// How many
-        #[arg(value_name = "N")]
+        #[arg(value_name = "N", value_parser = number::<u32>)]
         count: u32,
     },
     Logs(Logs),
@@ -257,7 +262,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<Set>,
     /// How many tasks, whatever the file says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u32>)]
     pub(crate) count: Option<u32>,
     /// Wait until the job is settled, and show how it gets there
     #[arg(long)]
@@ -284,7 +289,7 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Begin so many lines before the end
-    #[arg(long, value_name = "LINES")]
+    #[arg(long, value_name = "LINES", value_parser = number::<u64>)]
     pub(crate) tail: Option<u64>,
     /// The run before the last restart
     #[arg(long, conflicts_with = "follow")]
