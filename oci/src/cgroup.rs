@@ -7,6 +7,7 @@
 mod apply;
 mod devices;
 mod host;
+mod nest;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pidfd;
 
+pub(crate) use nest::Nest;
 pub use tree::{Capacity, Tree, Warning};
 
 /// The key of the v2 hierarchy in [`Placement::trees`].

@@ -13,6 +13,8 @@ pub mod rootfs;
 pub mod bundle;
 pub mod cgroup;
 pub mod container;
+pub mod copy;
+pub mod exec;
 pub mod logs;
 pub mod pidfd;
 pub mod seccomp;

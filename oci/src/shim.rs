@@ -9,6 +9,7 @@
 //! output nor learn its exit status, so the task ends as `shim_lost` and is started anew, instead of running on unseen.
 
 mod build;
+mod exec;
 mod inside;
 mod mounts;
 mod program;
@@ -36,6 +37,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
                 _ => usage(),
             }
         }
+        [exec] if exec == "--exec" => exec::main(),
         [bundle] => start::main(&PathBuf::from(bundle)),
         _ => usage(),
     }

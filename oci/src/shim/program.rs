@@ -43,7 +43,8 @@ impl Executor for Program {
     }
 }
 
-fn become_program(args: &[String]) -> Result<std::convert::Infallible, Failure> {
+/// Execute the program in the calling process, or say exactly why that cannot be.
+pub(super) fn become_program(args: &[String]) -> Result<std::convert::Infallible, Failure> {
     let fail = |why: String, hint: &str| Failure {
         what: format!("run {}", args.first().map_or("nothing", |a| a)),
         why,

@@ -39,6 +39,11 @@ impl Reporter {
         self.send(&Line::Failed(failure));
     }
 
+    /// All went well, and nothing will be executed: who reads need wait no longer.
+    pub(super) fn done(self) {
+        let _ = nix::unistd::close(self.0);
+    }
+
     fn send(self, line: &Line) {
         let Ok(mut text) = serde_json::to_vec(line) else { return };
         text.push(b'\n');

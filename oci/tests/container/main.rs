@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cycles;
+mod exec;
 mod failures;
 mod isolation;
 mod life;
