@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench sim soak fuzz fmt lint
+.PHONY: help build test test-vm demo bench sim soak fuzz fmt lint
 
 TRIPLE     := x86_64-unknown-linux-gnu
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -21,7 +21,8 @@ help:
 	@printf '%s\n' \
 	  'make build                target/release/covey (the agent and the command line, one static binary) and covey-lab' \
 	  'make test                 installs what is missing and runs every test' \
-	  'make demo                 three nodes on this machine: jobs, a container, an agent and a machine killed, why (a minute)' \
+	  'make test-vm [STORY=]     stories of whole cells, told on virtual machines with a stock kernel; STORY names one' \
+  'make demo                 three nodes on this machine: jobs, a container, an agent and a machine killed, why (a minute)' \
 	  'make bench [NAME=] [COUNT=]   each figure beside its peer'"'"'s; NAME runs one: $(BENCHES)' \
 	  'make fuzz [SECONDS=60]    runs each fuzz target for a while (needs cargo-fuzz and a nightly toolchain)' \
 	  'make fmt, make lint       formats; checks format and lints' \
@@ -50,6 +51,13 @@ test: build
 	  echo 'cargo-nextest is not installed: using cargo test'; \
 	  COVEY=$(COVEY) cargo test --release --locked --workspace --bins --lib --tests; \
 	fi
+
+# The stories of `make test`, which it tells on namespaces, on virtual machines under software emulation: some take minutes.
+STORY ?= agent_killed all_off_and_on node_crashed placer_crashed split
+test-vm: build
+	$(needs) test
+	@COVEY=$(COVEY) COVEY_LAB_VM=1 cargo nextest run --release --locked --package test-vms --test stories \
+	  --profile long --test-threads 1 --no-fail-fast $(STORY) virtual_machines
 
 demo: build
 	$(needs) demo

@@ -317,7 +317,11 @@ impl Lab {
         self.make_host(host, self.state()?.vms)
     }
 
-    fn make_host(&self, host: &str, is_vm: bool) -> Result<()> {
+    /// One more host of either kind, without an agent.
+    ///
+    /// # Errors
+    /// As [`Lab::add_host`].
+    pub fn make_host(&self, host: &str, is_vm: bool) -> Result<()> {
         let (_lock, mut state) = self.change()?;
         if state.hosts.contains_key(host) {
             return Err(Error::HostExists { lab: self.name.clone(), host: host.to_owned() });

@@ -10,3 +10,5 @@ mod ends;
 mod faults;
 #[path = "lab/hosts.rs"]
 mod hosts;
+#[path = "lab/virtual_machines.rs"]
+mod virtual_machines;

@@ -26,7 +26,11 @@ impl Bare {
 
     pub(crate) fn plan(test: &str, hosts: u32) -> Plan {
         // These tests need no covey; whatever is named here is only linked.
-        Plan::new(&format!("{test}-{}", std::process::id()), hosts, PathBuf::from("/bin/true"))
+        let tool = PathBuf::from(env!("CARGO_BIN_EXE_covey-lab"));
+        Plan {
+            tool,
+            ..Plan::new(&format!("{test}-{}", std::process::id()), hosts, PathBuf::from("/bin/true"))
+        }
     }
 
     /// Runs a shell script on a host.

@@ -57,7 +57,7 @@ fn runs(process: &Path) -> bool {
 }
 
 /// All on this machine that carries a lab's name, or could: mounts and loop devices, cgroups, processes, files.
-fn traces(name: &str) -> BTreeSet<String> {
+pub(crate) fn traces(name: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/sys/block").unwrap().flatten() {
         let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
