@@ -96,6 +96,7 @@ pub(crate) fn task(row: &TaskRow) -> Value {
         "node": row.node_name,
         "pid": copy.and_then(|c| c.pid),
         "ports": copy.map(|c| json!(c.ports)).unwrap_or_else(|| json!({})),
+        "address": copy.and_then(|c| c.address.as_deref()),
         "restarts": copy.map_or(0, |c| c.restarts),
         "version": row.version.number,
         "image": image(&row.image, &row.digest),

@@ -39,6 +39,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Less than the machine has; what is not named is as detected.
     pub capacity: Resources,
+    /// Where private networks have their addresses from; none: from a part of 10.128.0.0/9 that nothing else uses.
+    pub subnet: Option<oci::network::Subnet>,
     /// The covey binary: what shims are made of, and the image `hello:1`.
     pub exe: PathBuf,
     /// A throw-away cell (`covey dev`): its directory goes away with it, so nothing is forced to disk for the sake of

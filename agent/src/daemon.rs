@@ -23,7 +23,10 @@ use gossip::{
     driver::{self, Driver, Settings},
     token::{BadToken, Token},
 };
-use oci::cgroup::Tree;
+use oci::{
+    cgroup::Tree,
+    network::{Networks, Spares},
+};
 use placement::{
     ids::{Activation, NodeId},
     ledger::{Command, Entry},
@@ -177,7 +180,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
 
     let info = info(&config, &identity, &tree, addr);
     let images = Images::new(content, node.clone(), journal.clone(), cell.clone());
-    let ground = ground(&config, &dir, images.clone(), tree, store.clone(), &mut warnings)?;
+    let ground = ground(&config, &dir, &identity, images.clone(), tree, store.clone(), &mut warnings)?;
     let runner = Runner::new(ground.clone(), node.clone());
     let found = runner.scan()?;
     let promise = held.promise.max(identity.admitted.unwrap_or_default());
@@ -397,6 +400,7 @@ fn info(config: &Config, identity: &Identity, tree: &Tree, addr: SocketAddr) -> 
 fn ground(
     config: &Config,
     dir: &DataDir,
+    identity: &Identity,
     images: Images,
     tree: Tree,
     store: Store,
@@ -422,6 +426,8 @@ fn ground(
         tree,
         host: oci::spec::Host::detect(),
         store,
+        networks: Networks::new(identity.node.0, config.subnet),
+        spares: Spares::default(),
         idmaps: idmaps.is_ok(),
     }))
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::Ipv4Addr,
     str::FromStr,
 };
 
@@ -103,6 +104,9 @@ pub enum RunEvent {
     PhaseOver { kind: &'static str, text: String, ms: u64 },
     /// The container's init runs.
     Started { pid: u32 },
+    /// The address of its own, in its node's private network; it is known before the container runs, or as an agent finds
+    /// it running.
+    Address(Ipv4Addr),
     /// It never ran; nothing is left of it. `transient`: trying again may help.
     StartFailed { why: String, transient: bool },
     /// An allotted port is in use by somebody else; nothing was started.

@@ -2,6 +2,7 @@
 
 mod fetch;
 mod ground;
+mod network;
 pub(crate) mod prepare;
 mod watch;
 
@@ -64,6 +65,7 @@ impl Runner {
     /// that live are watched from then on.
     pub fn scan(&self) -> Result<BTreeMap<RunId, Found>, ScanError> {
         let mut found = BTreeMap::new();
+        let mut attached = Vec::new();
         let list = |source| ScanError::List { path: self.ground.bundles.clone(), source };
         for entry in fs::read_dir(&self.ground.bundles).map_err(list)? {
             let entry = entry.map_err(list)?;
@@ -71,7 +73,18 @@ impl Runner {
                 tracing::warn!("{} is not a run's bundle; it is left alone", entry.path().display());
                 continue;
             };
-            found.insert(run, self.look(run, &Bundle::at(entry.path()))?);
+            let bundle = Bundle::at(entry.path());
+            let state = self.look(run, &bundle)?;
+            // One whose config cannot be read was told of by `look`, or is on its way out.
+            if let Some(attachment) = bundle.config().ok().and_then(|config| config.network) {
+                let runs = matches!(state, Found::Running { .. } | Found::Starting);
+                self.node.tell(Event::Run { run, what: RunEvent::Address(attachment.address) });
+                attached.push((run.to_string(), attachment, runs));
+            }
+            found.insert(run, state);
+        }
+        if let Err(error) = self.ground.networks.adopt(attached) {
+            tracing::warn!("private networks are not as they should be: {error}");
         }
         for (_, name) in self.ground.tree.list() {
             if let Ok(run) = name.parse::<RunId>() {

@@ -179,6 +179,7 @@ fn report() -> Report {
         digest: format!("sha256:{}", "ab".repeat(32)),
         pid: Some(99),
         ports: BTreeMap::from([("http".into(), 20_000)]),
+        address: None,
         restarts: 1,
         restart_at: 0,
         healthy: Some(true),

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Limits, Placement};
+use crate::network::Attachment;
 
 /// The version that this build writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -43,6 +44,9 @@ pub struct BundleConfig {
     pub limits: Limits,
     /// Disk that each of stdout and stderr may take, in bytes.
     pub log_cap_bytes: u64,
+    /// How the container is attached to the node's private network; `None`: it has the host's network, or none at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Attachment>,
 }
 
 /// Ids `0..size` in the container are `host..host + size` on the host, for users and groups alike.

@@ -21,6 +21,7 @@ fn config() -> BundleConfig {
         },
         limits: Limits { cpu_milli: Some(250), memory_bytes: Some(64 << 20), pids: Some(4096) },
         log_cap_bytes: 64 << 20,
+        network: None,
     }
 }
 

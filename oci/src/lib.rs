@@ -16,6 +16,7 @@ pub mod container;
 pub mod copy;
 pub mod exec;
 pub mod logs;
+pub mod network;
 pub mod pidfd;
 pub mod seccomp;
 pub mod shim;

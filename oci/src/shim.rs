@@ -12,6 +12,7 @@ mod build;
 mod exec;
 mod inside;
 mod mounts;
+mod network;
 mod program;
 mod pump;
 mod report;

@@ -74,6 +74,8 @@ pub struct SpecInput {
     pub read_only: bool,
     /// Added to the kernel's OOM badness: the higher, the sooner killed when the *host* runs short.
     pub oom_score_adj: i32,
+    /// Where to find the network namespace that was made for the container (see `network`); `None`: it has the host's.
+    pub network: Option<PathBuf>,
 }
 
 /// What the host has, as far as a spec depends on it.
@@ -145,8 +147,13 @@ pub fn build(input: &SpecInput, host: &Host) -> Result<Spec, OciSpecError> {
     }
     let namespaces: Result<Vec<_>, _> =
         namespaces.into_iter().map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()).collect();
+    let mut namespaces = namespaces?;
+    if let Some(path) = &input.network {
+        let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path);
+        namespaces.push(network.build()?);
+    }
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces?)
+        .namespaces(namespaces)
         .masked_paths(MASKED.map(String::from).to_vec())
         .readonly_paths(READ_ONLY.map(String::from).to_vec())
         .seccomp(seccomp::default_profile()?);

@@ -11,6 +11,7 @@ fn input() -> SpecInput {
         idmap: Some(IdMap { host: 300_000, size: 65_536 }),
         read_only: false,
         oom_score_adj: 100,
+        network: None,
     }
 }
 

@@ -152,6 +152,9 @@ pub struct Report {
     pub digest: String,
     pub pid: Option<u32>,
     pub ports: BTreeMap<String, u16>,
+    /// Its own, in its node's private network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// Restarts in place within this generation.
     pub restarts: u32,
     pub restart_at: u64,

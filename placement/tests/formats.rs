@@ -197,6 +197,7 @@ fn what_a_node_is_given_and_reports() {
         digest: "sha256:0f".into(),
         pid: Some(4711),
         ports: [("http".to_string(), 20001)].into(),
+        address: None,
         restarts: 1,
         restart_at: 8,
         healthy: Some(true),

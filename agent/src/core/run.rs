@@ -31,6 +31,10 @@ impl Core {
             (RunEvent::PhaseOver { kind, text, ms }, Stage::Starting) => {
                 self.note_that_took(id.key, kind, text, Some(ms));
             }
+            (RunEvent::Address(address), _) => {
+                run.address = Some(address);
+                self.dirty.insert(id.key);
+            }
             (RunEvent::Started { pid }, Stage::Starting) => {
                 run.stage = Stage::Running { pid, since: self.now.mono_ms, ran_ms: 0 };
                 self.on_started(id.key, pid);

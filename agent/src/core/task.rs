@@ -1,5 +1,7 @@
 //! A task on this node: its record, its goal, its run; and the state that follows from them.
 
+use std::net::Ipv4Addr;
+
 use placement::{
     job::Kind,
     resources::Resources,
@@ -84,6 +86,8 @@ pub(crate) struct Run {
     pub(crate) probing: bool,
     /// Its start was called off.
     pub(crate) abandoned: bool,
+    /// Its own, in a private network.
+    pub(crate) address: Option<Ipv4Addr>,
     /// Health checks that failed in a row.
     pub(crate) unhealthy: u32,
 }
@@ -111,7 +115,7 @@ pub(crate) struct Told {
 
 impl Run {
     pub(crate) fn new(number: u32, stage: Stage) -> Run {
-        Run { number, stage, told: None, probing: false, abandoned: false, unhealthy: 0 }
+        Run { number, stage, told: None, probing: false, abandoned: false, address: None, unhealthy: 0 }
     }
 }
 
@@ -211,6 +215,7 @@ impl Task {
             digest: record.spec.digest.clone(),
             pid,
             ports: record.ports.clone(),
+            address: self.run.as_ref().and_then(|r| r.address).map(|address| address.to_string()),
             restarts: record.restarts,
             restart_at: record.restart_at,
             healthy: self.healthy,

@@ -12,6 +12,7 @@ use oci::{
     bundle::Bundle,
     cgroup::Tree,
     container::{self, Live},
+    network::{Networks, Spares},
 };
 
 use crate::{event::RunId, images::Images, store::Store};
@@ -26,6 +27,8 @@ pub struct Ground {
     pub images: Images,
     pub tree: Tree,
     pub host: oci::spec::Host,
+    pub networks: Networks,
+    pub spares: Spares,
     pub store: Store,
     /// Whether this kernel can map layers into user namespaces.
     pub idmaps: bool,
@@ -36,6 +39,8 @@ impl Ground {
     pub(super) fn remove(&self, run: RunId) -> Result<(), String> {
         let bundle = Bundle::at(self.bundles.join(run.to_string()));
         let name = run.to_string();
+        // Before the bundle, in which an agent that comes after finds it.
+        self.networks.detach(&name).map_err(|e| e.to_string())?;
         if bundle.dir().exists() {
             crate::logs::keep(&self.logs, run, &bundle.log()).map_err(|e| e.to_string())?;
             container::remove(&bundle).map_err(|e| e.to_string())
@@ -60,6 +65,10 @@ impl Ground {
             let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
         }
         for bundle in &runs {
+            let run = bundle.dir().file_name().unwrap_or_default().to_string_lossy();
+            if let Err(error) = self.networks.detach(&run) {
+                tracing::warn!("{error}");
+            }
             if let Err(error) = container::remove(bundle) {
                 tracing::warn!("cannot remove {}: {error}", bundle.dir().display());
             }

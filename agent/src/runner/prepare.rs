@@ -13,6 +13,7 @@ use oci::{
     cgroup::{Band, Limits},
     container::{self, Spawned},
     digest::Digest,
+    network::Namespace,
     spec::{self, SpecInput},
 };
 use placement::{
@@ -21,7 +22,7 @@ use placement::{
 };
 use tokio::task::spawn_blocking;
 
-use super::Ground;
+use super::{Ground, network::Wired};
 use crate::event::StartRun;
 
 /// Why nothing was started.
@@ -55,19 +56,20 @@ pub(super) async fn spawn(
     ground: &Arc<Ground>,
     start: StartRun,
     dir: PathBuf,
-) -> Result<(Bundle, Spawned), Failure> {
+) -> Result<(Bundle, Spawned, Wired), Failure> {
     let idmap = match ground.idmaps {
         true => Some(idmap(ground, &start.owner).await?),
         false => None,
     };
     let ground = ground.clone();
     let made = spawn_blocking(move || {
-        let (config, spec) = bundle(&ground, &start, idmap)?;
+        let wired = ground.wire(&start)?;
+        let (config, spec) = bundle(&ground, &start, idmap, &wired)?;
         // Left by an earlier try of this very run that was cut short.
         let _ = std::fs::remove_dir_all(&dir);
         let bundle = Bundle::create(dir, &config, &spec).map_err(transient)?;
         let spawned = container::spawn(&ground.exe, bundle.dir()).map_err(transient)?;
-        Ok((bundle, spawned))
+        Ok((bundle, spawned, wired))
     });
     made.await.unwrap_or_else(|_| Err(Failure { why: "the start broke off".into(), transient: true }))
 }
@@ -85,6 +87,7 @@ fn bundle(
     ground: &Ground,
     start: &StartRun,
     idmap: Option<IdMap>,
+    wired: &Wired,
 ) -> Result<(BundleConfig, oci_spec::runtime::Spec), Failure> {
     let digest = Digest::from_str(&start.digest).map_err(lasting)?;
     let image = ground.images.store().image(&digest).map_err(lasting)?;
@@ -115,6 +118,7 @@ fn bundle(
         idmap,
         read_only: false,
         oom_score_adj: oom_score(start.band),
+        network: wired.namespace.as_ref().map(Namespace::path),
     };
     let spec = spec::build(&input, &ground.host).map_err(lasting)?;
     let run = start.run.to_string();
@@ -132,6 +136,7 @@ fn bundle(
             pids: Some(container.pids.unwrap_or(PIDS)),
         },
         log_cap_bytes: container.log_bytes.unwrap_or(LOG_CAP),
+        network: wired.attachment.clone(),
     };
     Ok((config, spec))
 }

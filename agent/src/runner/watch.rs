@@ -47,11 +47,20 @@ impl Watched {
             return self.tell(RunEvent::PortBusy { port });
         }
         let dir = self.ground.bundles.join(self.run.to_string());
-        let (bundle, mut spawned) = match prepare::spawn(&self.ground, start, dir).await {
+        let (bundle, mut spawned, wired) = match prepare::spawn(&self.ground, start, dir).await {
             Ok(made) => made,
             Err(failure) => return self.failed(failure).await,
         };
         let said = announcement(spawned.announcement.into()).await;
+        if wired.namespace.is_some() {
+            // The container holds it from now on.
+            let (address, ground) = (wired.attachment.map(|a| a.address), self.ground.clone());
+            drop(wired.namespace);
+            if let Some(address) = address {
+                self.tell(RunEvent::Address(address));
+            }
+            spawn_blocking(move || ground.wire_ahead());
+        }
         let reap = move || spawned.child.wait();
         match container::parse_announcement(bundle.dir(), &said) {
             Ok(Announcement::Started(state)) => {

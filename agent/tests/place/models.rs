@@ -82,6 +82,7 @@ impl NodeModel {
             digest: spec.digest.clone(),
             pid: None,
             ports: BTreeMap::new(),
+            address: None,
             restarts: 0,
             restart_at: spec.restart_at,
             healthy: None,

@@ -36,6 +36,7 @@ pub(super) fn dev(socket: Option<PathBuf>, out: &mut Out) -> Result<(), Failure>
         labels: Default::default(),
         capacity: Default::default(),
         exe: agent::exe()?,
+        subnet: None,
         dev: true,
     };
     let data = config.data.display().to_string();

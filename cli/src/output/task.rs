@@ -62,6 +62,7 @@ pub(crate) fn task(task: &Value, now: SystemTime) -> String {
         ("node", field(task, "node")),
         ("pid", field(task, "pid")),
         ("ports", ports(task)),
+        ("address", field(task, "address")),
         ("image", field(task, "image")),
         ("version", job::version(&task["version"])),
         ("generation", generation(&task["generation"])),

@@ -13,6 +13,7 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
 
 use super::inside::{Inside, own};
 use super::mounts;
+use super::network;
 use super::program::Program;
 use super::report::{self, Reporter};
 use super::start::{failed, reap};
@@ -45,6 +46,7 @@ pub(super) fn build(
     spec: &mut Spec,
     doors: Doors,
 ) -> Result<Built, Failure> {
+    network::join(spec)?;
     mount_rootfs(bundle, config)?;
     let inside =
         Inside::open(Path::new(mounts::ROOTFS)).map_err(|e| failed("open the root file system", e, ""))?;

@@ -8,4 +8,5 @@ mod isolation;
 mod life;
 mod limits;
 mod log;
+mod network;
 mod world;

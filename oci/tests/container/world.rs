@@ -75,6 +75,7 @@ impl World {
             cgroup: self.tree.placement(Band::Batch, name),
             limits: Limits { cpu_milli: Some(1000), memory_bytes: Some(64 << 20), pids: Some(100) },
             log_cap_bytes: 64 << 20,
+            network: None,
         };
         let input = SpecInput {
             args: args.iter().map(|a| a.to_string()).collect(),
@@ -84,6 +85,7 @@ impl World {
             idmap: Some(IDS),
             read_only: false,
             oom_score_adj: 100,
+            network: None,
         };
         Run { world: self, config, input, host: Host::detect() }
     }

@@ -105,6 +105,7 @@ mod tests {
             digest: String::new(),
             pid: Some(42),
             ports: BTreeMap::new(),
+            address: None,
             restarts: 0,
             restart_at: 0,
             healthy: None,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, io, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use agent::config::{Config, LISTEN, SOCKET};
+use oci::network::BadSubnet;
 use placement::{
     job::{name::is_node_label, quantity},
     resources::{CPU, DISK, MEMORY, Resources},
@@ -56,6 +57,7 @@ struct Written {
     advertise: Option<String>,
     join: Option<Join>,
     token: Option<String>,
+    subnet: Option<String>,
     #[serde(default)]
     label: BTreeMap<String, String>,
     #[serde(default)]
@@ -119,6 +121,7 @@ pub(super) fn config(
         Some(Join::List(list)) => hosts(list.iter().map(String::as_str)).map_err(value)?,
         None => Vec::new(),
     };
+    let subnet = file.subnet.map(|text| text.parse().map_err(|why: BadSubnet| value(why.to_string())));
     let config = Config {
         data: args.data.or(file.data).ok_or_else(|| ConfigError::NoData { path: path.clone() })?,
         socket: socket.or(file.socket).unwrap_or_else(|| PathBuf::from(SOCKET)),
@@ -130,6 +133,7 @@ pub(super) fn config(
         token: None,
         labels,
         capacity,
+        subnet: subnet.transpose()?,
         exe,
         dev: false,
     };
