@@ -47,6 +47,39 @@ pub struct BundleConfig {
     /// How the container is attached to the node's private network; `None`: it has the host's network, or none at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Attachment>,
+    /// What the container sees of the host's files and devices. The spec mounts them, from [`bind_source`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binds: Vec<Bind>,
+}
+
+/// Where the shim makes the `n`-th of a bundle's binds ready: in its own mount namespace, out of the way of parents
+/// that the container's root may not pass.
+pub fn bind_source(n: usize) -> PathBuf {
+    PathBuf::from(format!("/sys/binds/{n}"))
+}
+
+/// Something of the host's in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the container.
+    pub target: PathBuf,
+    /// What it is.
+    pub kind: BindKind,
+}
+
+/// What a [`Bind`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BindKind {
+    /// A directory that outlives the run, in the container's own ids. Made when it is missing, with what the image has
+    /// at the target.
+    Volume,
+    /// A file or directory with all that is mounted below it, read-only, in the host's ids.
+    Host,
+    /// A device. Its node belongs to the container's user.
+    Device,
 }
 
 /// Ids `0..size` in the container are `host..host + size` on the host, for users and groups alike.

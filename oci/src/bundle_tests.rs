@@ -22,7 +22,18 @@ fn config() -> BundleConfig {
         limits: Limits { cpu_milli: Some(250), memory_bytes: Some(64 << 20), pids: Some(4096) },
         log_cap_bytes: 64 << 20,
         network: None,
+        binds: Vec::new(),
     }
+}
+
+fn with_binds() -> BundleConfig {
+    let bind = |source: &str, target: &str, kind| Bind { source: source.into(), target: target.into(), kind };
+    let binds = vec![
+        bind("/data/volumes/ann/db/0/data", "/data", BindKind::Volume),
+        bind("/etc/ssl", "/ssl", BindKind::Host),
+        bind("/dev/kvm", "/dev/kvm", BindKind::Device),
+    ];
+    BundleConfig { binds, ..config() }
 }
 
 fn state() -> State {
@@ -68,6 +79,7 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &
 #[test]
 fn the_documents_are_as_they_were() {
     golden("bundle.json", &config());
+    golden("bundle_binds.json", &with_binds());
     golden("state.json", &state());
     golden("exit.json", &exit());
     golden("started.json", &Announcement::Started(state()));

@@ -21,10 +21,14 @@ use serde::{Deserialize, Serialize};
 use crate::pidfd;
 
 pub(crate) use nest::Nest;
+pub use devices::Device;
 pub use tree::{Capacity, Tree, Warning};
 
 /// The key of the v2 hierarchy in [`Placement::trees`].
 pub const UNIFIED: &str = "unified";
+
+/// The key of v1's controller of devices.
+const DEVICES: &str = "devices";
 
 /// A cgroup could not be made, changed, emptied or removed.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +156,18 @@ impl Placement {
             fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "make", path: dir.clone(), source })?;
         }
         Ok(())
+    }
+
+    /// Make the run's cgroups, and let those in it use these devices beside the usual ones. For a placement that was made
+    /// for it.
+    pub fn allow(&self, more: &[Device]) -> Result<(), Error> {
+        self.create()?;
+        let dir = |key| self.trees.get(key).map(|tree| self.in_tree(tree));
+        let v1 = dir(DEVICES).map(|dir| devices::restrict_v1(&dir, more));
+        let v2 = dir(UNIFIED).map(|dir| devices::restrict_v2(&dir, more));
+        // As for the bands: one that works is enough, and where none does nothing is forbidden.
+        let done: Vec<_> = v1.into_iter().chain(v2).collect();
+        if done.iter().any(Result::is_ok) { Ok(()) } else { done.into_iter().collect() }
     }
 
     /// Move the calling process (all its threads) into the run's cgroups.

@@ -4,10 +4,12 @@
 //! (calls newer than this list, and `clone3`, whose flags a filter cannot see) gives `ENOSYS`, on which C libraries
 //! fall back to older calls. The lists follow what Docker's profile lets a container without extra capabilities do.
 
+use std::collections::BTreeSet;
+
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
-    LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder, Spec,
+    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder, Spec,
 };
 
 /// Whether this build can enforce a filter.
@@ -79,13 +81,43 @@ const PERSONALITIES: [u64; 5] = [0, 0x8, 0x20000, 0x20008, 0xffff_ffff];
 /// Sockets into the hypervisor's other guests know no network namespace.
 const AF_VSOCK: u64 = 40;
 
-/// The filter of every container.
-pub fn default_profile() -> Result<LinuxSeccomp, OciSpecError> {
-    let all_new: u64 = CLONE_NEW.iter().sum();
-    let mut rules = vec![allow(ALLOWED)?, refuse(REFUSED)?];
-    rules.push(allow_if("clone", masked(0, all_new, 0)?)?);
-    for flag in CLONE_NEW {
-        rules.push(refuse_if("clone", masked(0, flag, flag)?)?);
+/// What a granted capability is of no use without: then the kernel alone decides.
+fn opened(by: Capability) -> &'static str {
+    match by {
+        Capability::Bpf => "bpf",
+        Capability::DacReadSearch => "open_by_handle_at",
+        Capability::Perfmon => "perf_event_open",
+        Capability::SysAdmin => {
+            "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr \
+             move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount \
+             umount2 unshare"
+        }
+        Capability::SysBoot => "reboot",
+        Capability::SysModule => "delete_module init_module finit_module",
+        Capability::SysPacct => "acct",
+        Capability::SysPtrace => "kcmp pidfd_getfd",
+        Capability::SysRawio => "ioperm iopl",
+        Capability::SysTime => "settimeofday stime clock_settime clock_settime64",
+        Capability::SysTtyConfig => "vhangup",
+        Capability::Syslog => "syslog",
+        _ => "",
+    }
+}
+
+/// The filter of a container with these capabilities beyond the usual ones.
+pub fn profile(granted: &[Capability]) -> Result<LinuxSeccomp, OciSpecError> {
+    let opened: BTreeSet<&str> = granted.iter().flat_map(|by| opened(*by).split_whitespace()).collect();
+    let refused: Vec<&str> = REFUSED.split_whitespace().filter(|name| !opened.contains(name)).collect();
+    let mut rules = vec![allow(ALLOWED)?, refuse(&refused.join(" "))?];
+    if !opened.is_empty() {
+        rules.push(allow(&opened.iter().copied().collect::<Vec<_>>().join(" "))?);
+    }
+    if !opened.contains("clone") {
+        let all_new: u64 = CLONE_NEW.iter().sum();
+        rules.push(allow_if("clone", masked(0, all_new, 0)?)?);
+        for flag in CLONE_NEW {
+            rules.push(refuse_if("clone", masked(0, flag, flag)?)?);
+        }
     }
     for domain in PERSONALITIES {
         rules.push(allow_if("personality", compare(0, LinuxSeccompOperator::ScmpCmpEq, domain)?)?);
@@ -165,7 +197,7 @@ mod tests {
     fn a_filter_that_is_not_enforced_is_refused() {
         let mut spec = Spec::default();
         if let Some(linux) = spec.linux_mut() {
-            linux.set_seccomp(Some(default_profile().unwrap()));
+            linux.set_seccomp(Some(profile(&[]).unwrap()));
         }
         let expected = if cfg!(feature = "seccomp") { Ok(()) } else { Err(NotEnforced) };
         assert_eq!(check(&spec), expected);
@@ -176,8 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn a_capability_opens_what_it_is_for() {
+        let named = |profile: &LinuxSeccomp, action| -> HashSet<String> {
+            let rules = profile.syscalls().iter().flatten().filter(|rule| rule.action() == action);
+            rules.flat_map(|rule| rule.names().clone()).collect()
+        };
+        let (allow, refuse) = (LinuxSeccompAction::ScmpActAllow, LinuxSeccompAction::ScmpActErrno);
+        let plain = profile(&[]).unwrap();
+        let admin = profile(&[Capability::SysAdmin, Capability::NetAdmin]).unwrap();
+        for name in ["mount", "unshare", "setns", "bpf"] {
+            assert!(named(&plain, refuse).contains(name) && !named(&plain, allow).contains(name), "{name}");
+            assert!(!named(&admin, refuse).contains(name) && named(&admin, allow).contains(name), "{name}");
+        }
+        assert!(named(&admin, allow).contains("clone3") && !named(&admin, refuse).contains("clone"));
+        assert!(named(&admin, refuse).contains("reboot"));
+    }
+
+    #[test]
     fn what_is_not_listed_does_not_exist() {
-        let profile = default_profile().unwrap();
+        let profile = profile(&[]).unwrap();
         assert_eq!(profile.default_action(), LinuxSeccompAction::ScmpActErrno);
         assert_eq!(profile.default_errno_ret(), Some(libc::ENOSYS as u32));
     }

@@ -8,6 +8,7 @@
 //! A shim that is killed takes its container along (`PR_SET_PDEATHSIG`): without it nobody would read the container's
 //! output nor learn its exit status, so the task ends as `shim_lost` and is started anew, instead of running on unseen.
 
+mod binds;
 mod build;
 mod exec;
 mod inside;
@@ -18,6 +19,7 @@ mod pump;
 mod report;
 mod start;
 mod user;
+mod volume;
 mod wait;
 
 use std::ffi::OsString;

@@ -1,5 +1,6 @@
 //! The OCI runtime spec of a container: safe by default, and the same on every host but for what [`Host`] says.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
@@ -9,7 +10,7 @@ use oci_spec::runtime::{
     ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-use crate::bundle::IdMap;
+use crate::bundle::{Bind, IdMap, bind_source};
 use crate::seccomp;
 
 /// The search path of an image that names none.
@@ -76,6 +77,32 @@ pub struct SpecInput {
     pub oom_score_adj: i32,
     /// Where to find the network namespace that was made for the container (see `network`); `None`: it has the host's.
     pub network: Option<PathBuf>,
+    /// Capabilities beyond the usual ones. Another user than root has them too.
+    pub capabilities: Vec<Capability>,
+    /// Memory as directories.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Those of the bundle, in the same order.
+    pub binds: Vec<Bind>,
+}
+
+/// A directory in memory, which counts as that of whoever fills it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// In the container.
+    pub target: PathBuf,
+    /// The most that it holds.
+    pub bytes: u64,
+}
+
+/// There is no such capability.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Linux has no capability `{0}`")]
+pub struct UnknownCapability(pub String);
+
+/// From its name, with `CAP_` or without.
+pub fn capability(name: &str) -> Result<Capability, UnknownCapability> {
+    let bare = name.strip_prefix("CAP_").unwrap_or(name);
+    bare.parse().map_err(|_| UnknownCapability(name.to_string()))
 }
 
 /// What the host has, as far as a spec depends on it.
@@ -115,13 +142,15 @@ impl Host {
 /// The spec, a function of its arguments alone. Limits are not in it (the shim sets them itself, see `cgroup`), nor is
 /// the user resolved (the shim does, in the container's own files).
 pub fn build(input: &SpecInput, host: &Host) -> Result<Spec, OciSpecError> {
-    let capabilities: std::collections::HashSet<Capability> = CAPABILITIES.into_iter().collect();
+    let granted: HashSet<Capability> = input.capabilities.iter().copied().collect();
+    let capabilities: HashSet<Capability> = granted.iter().copied().chain(CAPABILITIES).collect();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(capabilities.clone())
         .effective(capabilities.clone())
         .permitted(capabilities)
-        .inheritable(std::collections::HashSet::new())
-        .ambient(std::collections::HashSet::new())
+        // What keeps its privileges over the execve of a program that is not root's.
+        .inheritable(granted.clone())
+        .ambient(granted)
         .build()?;
     let mut process = ProcessBuilder::default()
         .args(input.args.clone())
@@ -156,7 +185,7 @@ pub fn build(input: &SpecInput, host: &Host) -> Result<Spec, OciSpecError> {
         .namespaces(namespaces)
         .masked_paths(MASKED.map(String::from).to_vec())
         .readonly_paths(READ_ONLY.map(String::from).to_vec())
-        .seccomp(seccomp::default_profile()?);
+        .seccomp(seccomp::profile(&input.capabilities)?);
     if let Some(IdMap { host, size }) = input.idmap {
         let ids = vec![LinuxIdMappingBuilder::default().host_id(host).container_id(0u32).size(size).build()?];
         linux = linux.uid_mappings(ids.clone()).gid_mappings(ids);
@@ -167,7 +196,7 @@ pub fn build(input: &SpecInput, host: &Host) -> Result<Spec, OciSpecError> {
         .root(RootBuilder::default().path("rootfs").readonly(input.read_only).build()?)
         .process(process.build()?)
         .hostname(&input.hostname)
-        .mounts(mounts(host)?)
+        .mounts(mounts(input, host)?)
         .linux(linux.build()?)
         .build()?;
     // The builder's default resources would ask for cgroups that libcontainer is not shown.
@@ -195,7 +224,7 @@ fn nofile(host: &Host) -> Result<PosixRlimit, OciSpecError> {
     PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(most).hard(most).build()
 }
 
-fn mounts(host: &Host) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(input: &SpecInput, host: &Host) -> Result<Vec<Mount>, OciSpecError> {
     let mount = |kind: &str, source: &Path, target: &Path, options: &[&str]| {
         MountBuilder::default()
             .typ(kind)
@@ -232,6 +261,19 @@ fn mounts(host: &Host) -> Result<Vec<Mount>, OciSpecError> {
     for path in &host.etc {
         mounts.push(mount("bind", path, path, &["bind", "ro", "nosuid", "noexec", "nodev"])?);
     }
+    let mut more = Vec::new();
+    for Tmpfs { target, bytes } in &input.tmpfs {
+        let (options, source) = (format!("mode=1777,size={bytes}"), Path::new("tmpfs"));
+        let options: Vec<&str> = ["nosuid", "nodev"].into_iter().chain(options.split(',')).collect();
+        more.push(mount("tmpfs", source, target, &options)?);
+    }
+    for (n, bind) in input.binds.iter().enumerate() {
+        // The shim has seen to what is forbidden in it.
+        more.push(mount("bind", &bind_source(n), &bind.target, &["rbind"])?);
+    }
+    // What is mounted below another comes after it.
+    more.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(more);
     Ok(mounts)
 }
 

@@ -12,6 +12,9 @@ fn input() -> SpecInput {
         read_only: false,
         oom_score_adj: 100,
         network: None,
+        capabilities: Vec::new(),
+        tmpfs: Vec::new(),
+        binds: Vec::new(),
     }
 }
 

@@ -1,47 +1,71 @@
 //! Which devices containers may use: a list on v1, an attached program on v2. Both are set on the bands' directories,
-//! once, and hold for every cgroup made below.
+//! once, and hold for every cgroup made below; a run that was granted others has a list or program of its own.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use super::Error;
 use super::apply::write;
 
-/// A character device; no minor: all of them.
-type Device = (u32, Option<u32>);
+/// A device of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// A block device, else a character device.
+    pub block: bool,
+    /// The driver.
+    pub major: u32,
+    /// Which of the driver's; none: all of them.
+    pub minor: Option<u32>,
+}
+
+impl Device {
+    /// The one that a node is for; none if the file is no device's node.
+    pub fn of(path: &Path) -> io::Result<Option<Device>> {
+        let meta = fs::metadata(path)?;
+        let (block, char) = (meta.file_type().is_block_device(), meta.file_type().is_char_device());
+        let (major, minor) = (libc::major(meta.rdev()), libc::minor(meta.rdev()));
+        Ok((block || char).then_some(Device { block, major, minor: Some(minor) }))
+    }
+}
+
+const fn char(major: u32, minor: Option<u32>) -> Device {
+    Device { block: false, major, minor }
+}
 
 /// null zero full random urandom, tty console ptmx, and pseudo terminals.
 const ALLOWED: [Device; 9] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(1)),
-    (5, Some(2)),
-    (136, None),
+    char(1, Some(3)),
+    char(1, Some(5)),
+    char(1, Some(7)),
+    char(1, Some(8)),
+    char(1, Some(9)),
+    char(5, Some(0)),
+    char(5, Some(1)),
+    char(5, Some(2)),
+    char(136, None),
 ];
 
-/// In a v1 `devices` hierarchy.
-pub(super) fn restrict_v1(dir: &Path) -> Result<(), Error> {
+/// In a v1 `devices` hierarchy, to the usual devices and `more`.
+pub(super) fn restrict_v1(dir: &Path, more: &[Device]) -> Result<(), Error> {
     // With children, as on an agent's second start, the list cannot be begun anew, and is as we left it.
     let list = fs::read_to_string(dir.join("devices.list")).unwrap_or_default();
     if !list.starts_with('a') {
         return Ok(());
     }
     write(&dir.join("devices.deny"), "a")?;
-    ALLOWED.iter().try_for_each(|(major, minor)| {
+    ALLOWED.iter().chain(more).try_for_each(|Device { block, major, minor }| {
         let minor = minor.map_or("*".to_string(), |minor| minor.to_string());
-        write(&dir.join("devices.allow"), &format!("c {major}:{minor} rwm"))
+        let kind = if *block { 'b' } else { 'c' };
+        write(&dir.join("devices.allow"), &format!("{kind} {major}:{minor} rwm"))
     })
 }
 
 /// In the unified hierarchy, with or without controllers. A program that was attached before is replaced.
-pub(super) fn restrict_v2(dir: &Path) -> Result<(), Error> {
-    let attach = || attach(&File::open(dir)?, &load(&program())?);
+pub(super) fn restrict_v2(dir: &Path, more: &[Device]) -> Result<(), Error> {
+    let attach = || attach(&File::open(dir)?, &load(&program(more))?);
     attach().map_err(|source| Error::Io { op: "attach a device filter to", path: dir.into(), source })
 }
 
@@ -60,37 +84,36 @@ fn insn(code: u8, registers: u8, offset: i16, constant: u32) -> Insn {
 
 /// `r0 = 1` for what is allowed, else `r0 = 0`. Register 1 points at `struct bpf_cgroup_dev_ctx`: kind of device in the low half
 /// of the first word, major and minor in the second and third.
-fn program() -> Vec<Insn> {
+fn program(more: &[Device]) -> Vec<Insn> {
     const LOAD_WORD: u8 = 0x61;
     const AND: u8 = 0x57;
     const JUMP_UNLESS_EQUAL: u8 = 0x55;
     const SET: u8 = 0xb7;
     const EXIT: u8 = 0x95;
+    const BLOCK: u32 = 1;
     const CHARACTER: u32 = 2;
     const KIND: u8 = 2;
     const MAJOR: u8 = 3;
     const MINOR: u8 = 4;
     let from_context = 1 << 4;
 
-    let mut allow = Vec::new();
-    for (major, minor) in ALLOWED {
-        // Each test jumps over what is left of its device.
-        let left = if minor.is_some() { 3 } else { 2 };
-        allow.push(insn(JUMP_UNLESS_EQUAL, MAJOR, left, major));
-        if let Some(minor) = minor {
-            allow.push(insn(JUMP_UNLESS_EQUAL, MINOR, 2, minor));
-        }
-        allow.push(insn(SET, 0, 0, 1));
-        allow.push(insn(EXIT, 0, 0, 0));
-    }
     let mut program = vec![
         insn(LOAD_WORD, from_context | KIND, 0, 0),
         insn(AND, KIND, 0, 0xffff),
         insn(LOAD_WORD, from_context | MAJOR, 4, 0),
         insn(LOAD_WORD, from_context | MINOR, 8, 0),
-        insn(JUMP_UNLESS_EQUAL, KIND, allow.len() as i16, CHARACTER),
     ];
-    program.extend(allow);
+    for Device { block, major, minor } in ALLOWED.iter().chain(more) {
+        let kind = if *block { BLOCK } else { CHARACTER };
+        let tests = [Some((KIND, kind)), Some((MAJOR, *major)), minor.map(|minor| (MINOR, minor))];
+        let tests: Vec<(u8, u32)> = tests.into_iter().flatten().collect();
+        for (done, (register, value)) in tests.iter().enumerate() {
+            // Each test jumps over what is left of its device: the other tests, and the two that say yes.
+            let left = tests.len() - done - 1 + 2;
+            program.push(insn(JUMP_UNLESS_EQUAL, *register, left as i16, *value));
+        }
+        program.extend([insn(SET, 0, 0, 1), insn(EXIT, 0, 0, 0)]);
+    }
     program.extend([insn(SET, 0, 0, 0), insn(EXIT, 0, 0, 0)]);
     program
 }
@@ -139,11 +162,19 @@ fn load(program: &[Insn]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The program stays for as long as the cgroup does.
+/// The program stays for as long as the cgroup does. One attached below it takes its place there.
 fn attach(cgroup: &File, program: &OwnedFd) -> io::Result<()> {
     const PROG_ATTACH: libc::c_int = 8;
+    const PROG_DETACH: libc::c_int = 9;
     const CGROUP_DEVICE: u32 = 6;
+    const ALLOW_OVERRIDE: u32 = 1;
     let (target, program) = (cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32);
-    bpf(PROG_ATTACH, &Attach { target, program, kind: CGROUP_DEVICE, flags: 0 })?;
-    Ok(())
+    let attributes = Attach { target, program, kind: CGROUP_DEVICE, flags: ALLOW_OVERRIDE };
+    let Err(error) = bpf(PROG_ATTACH, &attributes) else { return Ok(()) };
+    if error.raw_os_error() != Some(libc::EPERM) {
+        return Err(error);
+    }
+    // Attached by an earlier release, which let none take its place.
+    bpf(PROG_DETACH, &Attach { program: 0, flags: 0, ..attributes })?;
+    bpf(PROG_ATTACH, &attributes).map(drop)
 }

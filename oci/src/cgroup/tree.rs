@@ -6,10 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::{Hierarchy, hierarchies};
-use super::{Band, Error, Placement, UNIFIED, apply, devices, join, number, remove_tree};
+use super::{Band, DEVICES, Device, Error, Placement, UNIFIED, apply, devices, join, number, remove_tree};
 
 /// The controllers without which a limit is not enforced, and that limit's name.
 const NEEDED: [(&str, &str); 3] = [("cpu", "CPU"), ("memory", "memory"), ("pids", "process")];
+
+/// Below a v1 hierarchy's tree: the runs that are granted devices.
+const GRANTED: &str = "granted";
 
 /// Something that does not work on this host, and what follows from it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,9 +93,9 @@ impl Tree {
 
     /// By the v1 controller, by a program in the unified tree, or both: one that works is enough.
     fn restrict_devices(&self) -> Result<(), Error> {
-        let in_bands = |key: &str, restrict: fn(&Path) -> Result<(), Error>| {
+        let in_bands = |key: &str, restrict: fn(&Path, &[Device]) -> Result<(), Error>| {
             let tree = self.trees.get(key)?;
-            Some(Band::ALL.iter().try_for_each(|band| restrict(&tree.join(band.name()))))
+            Some(Band::ALL.iter().try_for_each(|band| restrict(&tree.join(band.name()), &[])))
         };
         let done = [in_bands("devices", devices::restrict_v1), in_bands(UNIFIED, devices::restrict_v2)];
         let done: Vec<_> = done.into_iter().flatten().collect();
@@ -111,6 +114,22 @@ impl Tree {
     /// Where a run's cgroups shall be; nothing is made yet.
     pub fn placement(&self, band: Band, run: &str) -> Placement {
         Placement { trees: self.trees.clone(), band, run: run.into() }
+    }
+
+    /// The same for a run that is granted devices: on v1 no cgroup may use what the one above may not, so it is made
+    /// beside the bands. See [`Placement::allow`].
+    pub fn placement_with_devices(&self, band: Band, run: &str) -> Placement {
+        let mut placement = self.placement(band, run);
+        if let Some(tree) = placement.trees.get_mut(DEVICES) {
+            *tree = tree.join(GRANTED);
+        }
+        placement
+    }
+
+    /// Wherever a run may have cgroups.
+    fn placements<'a>(&'a self, run: &'a str) -> impl Iterator<Item = Placement> + 'a {
+        let both = |&band| [self.placement(band, run), self.placement_with_devices(band, run)];
+        Band::ALL.iter().flat_map(both)
     }
 
     /// The least of the machine and of what the agent's cgroup and those above it are allowed.
@@ -140,7 +159,9 @@ impl Tree {
     /// Every run that has a cgroup here, with a record or without one.
     pub fn list(&self) -> Vec<(Band, String)> {
         let mut runs = BTreeSet::new();
-        for (tree, band) in self.trees.values().flat_map(|tree| Band::ALL.map(|band| (tree, band))) {
+        let granted = self.trees.get(DEVICES).map(|tree| tree.join(GRANTED));
+        let trees = self.trees.values().chain(&granted);
+        for (tree, band) in trees.flat_map(|tree| Band::ALL.map(|band| (tree, band))) {
             for entry in fs::read_dir(tree.join(band.name())).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     runs.insert((band, entry.file_name().to_string_lossy().into_owned()));
@@ -152,20 +173,21 @@ impl Tree {
 
     /// Kill what runs in a run's cgroups, whatever its band. Unknown runs are fine.
     pub fn kill(&self, run: &str) -> Result<(), Error> {
-        Band::ALL.iter().try_for_each(|&band| self.placement(band, run).kill())
+        self.placements(run).try_for_each(|placement| placement.kill())
     }
 
     /// Remove a run's cgroups, whatever its band; they must be empty. Unknown runs are fine.
     pub fn remove(&self, run: &str) -> Result<(), Error> {
-        Band::ALL.iter().try_for_each(|&band| self.placement(band, run).remove())
+        self.placements(run).try_for_each(|placement| placement.remove())
     }
 
     /// Take the whole tree away: runs are killed, the calling agent steps out. For a node that leaves.
     pub fn clear(&self) -> Result<(), Error> {
         for (band, run) in self.list() {
-            let placement = self.placement(band, &run);
-            placement.kill()?;
-            placement.remove()?;
+            for placement in [self.placement(band, &run), self.placement_with_devices(band, &run)] {
+                placement.kill()?;
+                placement.remove()?;
+            }
         }
         for (key, tree) in &self.trees {
             if let Some(root) = self.roots.get(key).filter(|_| tree.join("agent").exists()) {

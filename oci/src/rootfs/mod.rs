@@ -4,6 +4,7 @@
 //! copied: overlayfs sees them through a detached, *idmapped* clone of the mount they are on (`mount_setattr`,
 //! Linux 5.19 for overlayfs), on which what user 0 owns on disk is owned by the mapped root.
 
+mod part;
 mod syscalls;
 mod user_namespace;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::IdMap;
 use crate::content::error::hint;
+pub(crate) use part::Part;
 use syscalls::FsContext;
 
 /// Whom `id` of the image belongs to on the host. What is not mapped could belong to nobody in the container; its

@@ -17,7 +17,9 @@ const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const FSMOUNT_CLOEXEC: u32 = 1;
-const MOUNT_ATTR_NODEV: u32 = 4;
+pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
+pub(super) const MOUNT_ATTR_NOSUID: u64 = 2;
+pub(super) const MOUNT_ATTR_NODEV: u64 = 4;
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
 const OPEN_TREE_CLONE: u32 = 1;
@@ -47,7 +49,7 @@ impl FsContext {
     pub(super) fn mount_nodev(&self) -> io::Result<OwnedFd> {
         let fd = self.0.as_raw_fd();
         // SAFETY: plain numbers.
-        owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV) })
+        owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV as u32) })
     }
 
     /// What the kernel has to say about the last failure, as a suffix of a message.
@@ -82,25 +84,36 @@ pub(super) fn open_path(dir: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd>
 
 /// A detached copy of the mount that `path` is on, with `path` as its root.
 pub(super) fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
+    open_tree(path, 0)
+}
+
+/// The same with all mounts below it.
+pub(super) fn clone_mounts(path: &Path) -> io::Result<OwnedFd> {
+    open_tree(path, libc::AT_RECURSIVE)
+}
+
+fn open_tree(path: &Path, more: i32) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32;
+    let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | more) as u32;
     // SAFETY: the pointer is to a string that ends.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
 }
 
 /// Maps the owners on a detached mount as `namespace` does.
 pub(super) fn set_idmap(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: namespace.as_raw_fd() as u64,
-    };
-    let (fd, size) = (mount.as_raw_fd(), size_of_val(&attr));
+    set_attributes(mount, MOUNT_ATTR_IDMAP, namespace.as_raw_fd() as u64, 0)
+}
+
+/// Adds `MOUNT_ATTR_…` to a detached mount and all below it.
+pub(super) fn restrict(mounts: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    set_attributes(mounts, attributes, 0, libc::AT_RECURSIVE)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attr_set: u64, userns_fd: u64, more: i32) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd };
+    let (fd, size, flags) = (mount.as_raw_fd(), size_of_val(&attr), libc::AT_EMPTY_PATH | more);
     // SAFETY: the pointers are to a string that ends and to a structure of the size given.
-    done(unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const attr, size)
-    })
+    done(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const attr, size) })
 }
 
 /// Attaches a detached mount on `target`.

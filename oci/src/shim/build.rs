@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
 
+use super::binds::{Binds, Owner};
 use super::inside::{Inside, own};
 use super::mounts;
 use super::network;
@@ -45,12 +46,16 @@ pub(super) fn build(
     config: &BundleConfig,
     spec: &mut Spec,
     doors: Doors,
+    binds: &Binds<'_>,
 ) -> Result<Built, Failure> {
     network::join(spec)?;
     mount_rootfs(bundle, config)?;
     let inside =
         Inside::open(Path::new(mounts::ROOTFS)).map_err(|e| failed("open the root file system", e, ""))?;
     let (uid, oom_score_adj) = adapt(spec, config, &inside)?;
+    let (user, idmap) = (spec.process().as_ref().map(|process| process.user()), config.idmap);
+    let (own_uid, own_gid) = user.map_or((0, 0), |user| (user.uid(), user.gid()));
+    binds.attach(&inside, Owner { idmap, uid: own_uid, gid: own_gid })?;
 
     let io = |what: &'static str| move |e: io::Error| failed(what, e, "");
     let (report_end, report_write) = pipe().map_err(io("make a pipe"))?;

@@ -17,7 +17,7 @@ impl Inside {
         Ok(Inside(File::open(root)?.into()))
     }
 
-    fn at(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    pub(super) fn at(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

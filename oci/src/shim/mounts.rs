@@ -8,6 +8,7 @@
 //!                  namespace's root)
 //! /sys/host        a fresh sysfs, which the container gets to see read-only
 //! /sys/state       libcontainer's files
+//! /sys/binds/N     volumes, files and devices of the host (`binds`)
 //! /sys/fs/cgroup   empty, and no cgroup file system is mounted anywhere: libcontainer takes that for a v1 host
 //!                  without controllers, and leaves cgroups to us
 //! ```
@@ -22,6 +23,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub(super) const ROOTFS: &str = "/sys/rootfs";
 pub(super) const SYSFS: &str = "/sys/host";
 pub(super) const STATE: &str = "/sys/state";
+pub(super) const BINDS: &str = "/sys/binds";
 
 /// The way back to the host's mounts.
 pub(super) struct Host {

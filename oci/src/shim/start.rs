@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use oci_spec::runtime::Spec;
 
+use super::binds::Binds;
 use super::report;
 use super::{build, mounts};
 use crate::bundle::{
@@ -91,8 +92,9 @@ fn attempt(bundle: &Bundle, config: &BundleConfig, mut spec: Spec) -> Result<Sta
     config.cgroup.create().map_err(cgroup)?;
     let doors = config.cgroup.doors().map_err(cgroup)?;
 
+    let binds = Binds::open(&config.binds)?;
     let host = mounts::enter().map_err(|(step, error)| failed(step, error, "the agent must run as root"))?;
-    let built = build::build(bundle, config, &mut spec, doors);
+    let built = build::build(bundle, config, &mut spec, doors, &binds);
     host.back().map_err(|e| failed("return to the host's mounts", e, ""))?;
     config.cgroup.join_shims().map_err(cgroup)?;
     let built = built?;

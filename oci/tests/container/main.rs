@@ -9,4 +9,6 @@ mod life;
 mod limits;
 mod log;
 mod network;
+mod privileges;
+mod volumes;
 mod world;

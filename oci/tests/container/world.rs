@@ -76,6 +76,7 @@ impl World {
             limits: Limits { cpu_milli: Some(1000), memory_bytes: Some(64 << 20), pids: Some(100) },
             log_cap_bytes: 64 << 20,
             network: None,
+            binds: Vec::new(),
         };
         let input = SpecInput {
             args: args.iter().map(|a| a.to_string()).collect(),
@@ -86,6 +87,9 @@ impl World {
             read_only: false,
             oom_score_adj: 100,
             network: None,
+            capabilities: Vec::new(),
+            tmpfs: Vec::new(),
+            binds: Vec::new(),
         };
         Run { world: self, config, input, host: Host::detect() }
     }
@@ -120,6 +124,7 @@ fn example(name: &str) -> PathBuf {
 impl Run<'_> {
     pub fn bundle(&mut self) -> Bundle {
         self.input.idmap = self.config.idmap;
+        self.input.binds.clone_from(&self.config.binds);
         let spec = spec::build(&self.input, &self.host).unwrap();
         Bundle::create(self.world.dir.path().join(&self.config.run), &self.config, &spec).unwrap()
     }
