@@ -59,6 +59,7 @@ use crate::{
     server::{self, ServerError, Services},
     session,
     store::{Store, StoreError},
+    volumes::Volumes,
 };
 
 /// Ports that a node allots (INTERFACES).
@@ -428,6 +429,7 @@ fn ground(
         store,
         networks: Networks::new(identity.node.0, config.subnet),
         spares: Spares::default(),
+        volumes: Volumes::new(dir.join("volumes")),
         idmaps: idmaps.is_ok(),
     }))
 }

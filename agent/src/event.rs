@@ -214,6 +214,8 @@ pub enum Change {
 pub struct StartRun {
     pub run: RunId,
     pub owner: String,
+    /// The job's.
+    pub name: String,
     /// What people call the image.
     pub image: String,
     /// Shown as the container's host name.

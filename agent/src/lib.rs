@@ -27,3 +27,4 @@ pub mod session;
 #[cfg(test)]
 mod sim;
 pub mod store;
+mod volumes;

@@ -4,6 +4,7 @@ mod fetch;
 mod ground;
 mod network;
 pub(crate) mod prepare;
+mod surroundings;
 mod watch;
 
 use std::{

@@ -16,6 +16,7 @@ impl Core {
         Some(Action::Start(Box::new(StartRun {
             run,
             owner: spec.job.owner.clone(),
+            name: spec.job.name.clone(),
             image: spec.image.clone(),
             hostname: format!("{}-{}", spec.job.name, key.index),
             digest: spec.digest.clone(),

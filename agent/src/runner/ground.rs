@@ -15,7 +15,7 @@ use oci::{
     network::{Networks, Spares},
 };
 
-use crate::{event::RunId, images::Images, store::Store};
+use crate::{event::RunId, images::Images, store::Store, volumes::Volumes};
 
 /// What all runs on a node share.
 pub struct Ground {
@@ -30,6 +30,7 @@ pub struct Ground {
     pub networks: Networks,
     pub spares: Spares,
     pub store: Store,
+    pub volumes: Volumes,
     /// Whether this kernel can map layers into user namespaces.
     pub idmaps: bool,
 }

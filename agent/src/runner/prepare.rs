@@ -23,6 +23,7 @@ use placement::{
 use tokio::task::spawn_blocking;
 
 use super::{Ground, network::Wired};
+use super::{Ground, surroundings};
 use crate::event::StartRun;
 
 /// Why nothing was started.
@@ -58,6 +59,8 @@ pub(super) async fn spawn(
     dir: PathBuf,
 ) -> Result<(Bundle, Spawned, Wired), Failure> {
     let idmap = match ground.idmaps {
+) -> Result<(Bundle, Spawned), Failure> {
+    let idmap = match ground.idmaps && !start.container.privileges.host_users {
         true => Some(idmap(ground, &start.owner).await?),
         false => None,
     };
@@ -68,6 +71,7 @@ pub(super) async fn spawn(
         // Left by an earlier try of this very run that was cut short.
         let _ = std::fs::remove_dir_all(&dir);
         let bundle = Bundle::create(dir, &config, &spec).map_err(transient)?;
+        surroundings::allow_devices(&config)?;
         let spawned = container::spawn(&ground.exe, bundle.dir()).map_err(transient)?;
         Ok((bundle, spawned, wired))
     });
@@ -106,6 +110,7 @@ fn bundle(
         return Err(Failure { why, transient: false });
     }
     let container = &start.container;
+    let surroundings = surroundings::of(&ground.volumes, start)?;
     let cwd = match container.workdir.as_deref().unwrap_or(&image.working_dir) {
         "" => "/",
         dir => dir,
@@ -119,13 +124,19 @@ fn bundle(
         read_only: false,
         oom_score_adj: oom_score(start.band),
         network: wired.namespace.as_ref().map(Namespace::path),
+        capabilities: surroundings.capabilities,
+        tmpfs: surroundings.tmpfs,
+        binds: surroundings.binds.clone(),
     };
     let spec = spec::build(&input, &ground.host).map_err(lasting)?;
     let run = start.run.to_string();
     let some = |name| start.limit.0.get(name).copied().filter(|n| *n > 0);
     let config = BundleConfig {
         version: oci::bundle::VERSION,
-        cgroup: ground.tree.placement(band(start.band), &run),
+        cgroup: match container.privileges.devices.is_empty() {
+            true => ground.tree.placement(band(start.band), &run),
+            false => ground.tree.placement_with_devices(band(start.band), &run),
+        },
         run,
         layers,
         idmap,
@@ -137,6 +148,7 @@ fn bundle(
         },
         log_cap_bytes: container.log_bytes.unwrap_or(LOG_CAP),
         network: wired.attachment.clone(),
+        binds: surroundings.binds,
     };
     Ok((config, spec))
 }

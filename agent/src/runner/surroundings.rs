@@ -1,0 +1,56 @@
+//! What a task's container has of its node beside its image: volumes, files, devices, privileges.
+
+use std::path::{Path, PathBuf};
+
+use oci::{
+    bundle::{Bind, BindKind, BundleConfig},
+    cgroup::Device,
+    spec::{self, Tmpfs},
+};
+use oci_spec::runtime::Capability;
+use placement::{ids::JobKey, job::container::Source};
+
+use super::prepare::{Failure, lasting, transient};
+use crate::{event::StartRun, volumes::Volumes};
+
+pub(super) struct Surroundings {
+    pub(super) capabilities: Vec<Capability>,
+    pub(super) tmpfs: Vec<Tmpfs>,
+    pub(super) binds: Vec<Bind>,
+}
+
+pub(super) fn of(volumes: &Volumes, start: &StartRun) -> Result<Surroundings, Failure> {
+    let privileges = &start.container.privileges;
+    let names = privileges.capabilities.iter();
+    let capabilities = names.map(|name| spec::capability(name)).collect::<Result<_, _>>().map_err(lasting)?;
+    let job = JobKey { owner: start.owner.clone(), name: start.name.clone() };
+    let (mut tmpfs, mut binds) = (Vec::new(), Vec::new());
+    for volume in &start.container.volumes {
+        let target = PathBuf::from(&volume.path);
+        let (source, kind) = match &volume.source {
+            Source::Tmpfs(bytes) => {
+                tmpfs.push(Tmpfs { target, bytes: *bytes });
+                continue;
+            }
+            Source::Name(name) => (volumes.path(&job, start.run.key.index, name), BindKind::Volume),
+            Source::Host(path) => (PathBuf::from(path), BindKind::Host),
+        };
+        binds.push(Bind { source, target, kind });
+    }
+    for path in &privileges.devices {
+        let path = PathBuf::from(path);
+        binds.push(Bind { source: path.clone(), target: path, kind: BindKind::Device });
+    }
+    Ok(Surroundings { capabilities, tmpfs, binds })
+}
+
+/// In the run's cgroups, which are made for that. What is not there, or no device, the shim finds too, and says so.
+pub(super) fn allow_devices(config: &BundleConfig) -> Result<(), Failure> {
+    let wanted = config.binds.iter().filter(|bind| bind.kind == BindKind::Device);
+    let number = |path: &Path| Device::of(path).ok().flatten();
+    let devices: Vec<Device> = wanted.filter_map(|bind| number(&bind.source)).collect();
+    match devices.is_empty() {
+        true => Ok(()),
+        false => config.cgroup.allow(&devices).map_err(transient),
+    }
+}
