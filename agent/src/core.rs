@@ -128,6 +128,10 @@ impl Core {
                 self.node_changed |= self.config.node.images != images;
                 self.config.node.images = images;
             }
+            Event::Volumes(volumes) => {
+                self.node_changed |= self.config.node.volumes != volumes;
+                self.config.node.volumes = volumes;
+            }
             Event::Capacity(capacity) => {
                 self.node_changed |= self.config.node.capacity != capacity;
                 self.config.node.capacity = capacity;

@@ -395,6 +395,7 @@ fn info(config: &Config, identity: &Identity, tree: &Tree, addr: SocketAddr) -> 
         labels,
         capacity,
         images: Default::default(),
+        volumes: Default::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use gossip::wire::{FromAgent, Hello, SessionId, ToAgent, Welcome};
 use placement::{
     ids::{Activation, BadId, Generation, JobKey, TaskKey},
     job::{Band, Health, container::Container},
+    node::Held,
     resources::Resources,
 };
 
@@ -89,6 +90,8 @@ pub enum Event {
     Measured(BTreeMap<RunId, Resources>),
     /// The images that the node has whole, by their digests.
     Images(BTreeSet<String>),
+    /// The volumes that the node has, as in `NodeInfo`.
+    Volumes(BTreeMap<String, BTreeMap<u32, Held>>),
     /// The node's capacity changed.
     Capacity(Resources),
     /// The time last asked for by `WakeAt` has come.

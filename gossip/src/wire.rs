@@ -301,6 +301,9 @@ pub struct Offer {
     pub generation: Generation,
     pub version: Version,
     pub spec: TaskSpec,
+    /// What the task's owner should know of this start: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// Agent → placer. `number` counts from 0 without a gap; 0 is the full report.

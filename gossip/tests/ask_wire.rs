@@ -57,6 +57,7 @@ fn told() -> Vec<Told> {
         labels: BTreeMap::new(),
         capacity: Resources::new(2_000, 1 << 30),
         images: BTreeSet::new(),
+        volumes: Default::default(),
     };
     let own = OwnPart {
         node,

@@ -195,7 +195,7 @@ fn report() -> Report {
 fn orders() -> Vec<ToAgent> {
     let (key, generation) = (KEY, GENERATION);
     let orders = vec![
-        Order::Offer(Box::new(Offer { key, generation, version: VERSION, spec: spec() })),
+        Order::Offer(Box::new(Offer { key, generation, version: VERSION, spec: spec(), remark: None })),
         Order::Stop { key, generation, reason: "the job was stopped".into() },
         Order::Keep { key, generation },
         Order::Forget { key },
@@ -216,6 +216,7 @@ fn news() -> Vec<FromAgent> {
         labels: BTreeMap::from([("arch".into(), "x86_64".into())]),
         capacity: Resources::new(2_000, 1 << 30),
         images: Default::default(),
+        volumes: Default::default(),
     };
     let delta = || Delta { books: books.clone(), tasks: vec![report()], gone: vec![KEY], ..Delta::default() };
     let (key, generation) = (KEY, GENERATION);

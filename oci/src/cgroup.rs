@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::pidfd;
 
-pub(crate) use nest::Nest;
 pub use devices::Device;
+pub(crate) use nest::Nest;
 pub use tree::{Capacity, Tree, Warning};
 
 /// The key of the v2 hierarchy in [`Placement::trees`].

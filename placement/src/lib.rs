@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod feasible;
+pub mod home;
 pub mod ids;
 pub mod intent;
 pub mod job;

@@ -6,7 +6,11 @@ use alloc::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::NodeId, job::Band, resources::Resources};
+use crate::{
+    ids::{Generation, NodeId},
+    job::Band,
+    resources::Resources,
+};
 
 /// Labels that an agent finds out by itself; `node` is the node's name. Any other is what its operators say.
 pub const DETECTED: [&str; 8] = ["node", "arch", "kernel", "os", "cgroup", "cores", "cpu", "memory"];
@@ -25,6 +29,17 @@ pub struct NodeInfo {
     /// Digests of the images that it holds whole: with equal fit it comes before a node that would have to fetch.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub images: BTreeSet<String>,
+    /// Volumes that stay with a job's index, by job (`OWNER/NAME`) and index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, BTreeMap<u32, Held>>,
+}
+
+/// The volumes of one index that a node has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// Of the newest copy that used them: where two nodes have volumes of one index, the later counts.
+    pub generation: Generation,
+    pub names: BTreeSet<String>,
 }
 
 /// Sums over a band's tasks that hold resources.

@@ -74,6 +74,10 @@ pub enum No {
     Draining,
     /// The index of an older job of this name is not gone yet.
     OlderJob,
+    /// The data of this volume is on one node, and it starts on no other.
+    Volume {
+        volume: String,
+    },
     /// The present copy is not replaced while another index of the job is not well.
     Budget {
         index: u32,
@@ -147,6 +151,7 @@ impl fmt::Display for Obstacle {
             No::Refused(why) | No::NotWell(why) => write!(f, "{nodes}: {why}"),
             No::Offered => write!(f, "it was offered to {nodes}, which has not answered yet"),
             No::Ending { generation } => write!(f, "its copy {generation} on {nodes} has to end first"),
+            No::Volume { volume } => write!(f, "the data of its volume {volume} is on {nodes}"),
             No::Recording => f.write_str("its end is being recorded"),
             No::OlderJob => write!(f, "an older job of this name has not ended on {nodes} yet"),
             No::Budget { index } => {

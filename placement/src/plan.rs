@@ -46,6 +46,8 @@ pub struct PlannedOffer {
     pub key: TaskKey,
     pub version: Version,
     pub spec: TaskSpec,
+    /// What its owner should know of this start: a sentence.
+    pub remark: Option<String>,
 }
 
 /// Ends all generations up to this one.

@@ -246,6 +246,7 @@ fn names_and_amounts() {
         labels: [("arch".to_string(), "x86_64".to_string())].into(),
         capacity: Resources::new(4000, 8 << 30),
         images: Default::default(),
+        volumes: Default::default(),
     };
     let refusal = Refusal::new("conflict", "web is at version 2, not at 1", Some("look again"));
     let all = json!({

@@ -16,7 +16,7 @@ use crate::event::{About, Action, Note};
 
 impl Core {
     pub(crate) fn on_offer(&mut self, offer: Offer) {
-        let Offer { key, generation, version, spec } = offer;
+        let Offer { key, generation, version, spec, remark } = offer;
         let Some(session) = self.session.as_mut() else { return };
         if let Some(task) = self.tasks.get_mut(&key).filter(|t| t.record.generation == generation) {
             // It is here: accepted, or being written and answered then, maybe since an earlier session.
@@ -76,6 +76,7 @@ impl Core {
             exit: None,
             outcome: None,
             reason: None,
+            remark: remark.clone(),
             since_ms: self.now.wall_ms,
             stopping: None,
             unknown: Default::default(),
@@ -87,6 +88,9 @@ impl Core {
             session.kept.insert(key, generation);
         }
         self.write(key, Writing::Accept);
+        if let Some(remark) = remark {
+            self.note(key, "volume_lost", remark);
+        }
     }
 
     /// Whether the node takes it.

@@ -38,6 +38,9 @@ pub struct Record {
     pub outcome: Option<State>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What its owner should know of this copy as long as it lives: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
     /// Wall time of the last change of state that was written, milliseconds since 1970.
     pub since_ms: u64,
     /// Told to end for good: a stop survives the agent.

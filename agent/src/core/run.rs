@@ -63,7 +63,7 @@ impl Core {
         if let Some(task) = self.tasks.get_mut(&key)
             && task.goal == Goal::Run
         {
-            task.record.reason = None;
+            task.record.reason = task.record.remark.clone();
             self.probe(key);
         }
         self.note(key, "started", format!("started with pid {pid}"));

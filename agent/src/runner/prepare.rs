@@ -22,8 +22,7 @@ use placement::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{Ground, network::Wired};
-use super::{Ground, surroundings};
+use super::{Ground, network::Wired, surroundings};
 use crate::event::StartRun;
 
 /// Why nothing was started.
@@ -58,8 +57,6 @@ pub(super) async fn spawn(
     start: StartRun,
     dir: PathBuf,
 ) -> Result<(Bundle, Spawned, Wired), Failure> {
-    let idmap = match ground.idmaps {
-) -> Result<(Bundle, Spawned), Failure> {
     let idmap = match ground.idmaps && !start.container.privileges.host_users {
         true => Some(idmap(ground, &start.owner).await?),
         false => None,

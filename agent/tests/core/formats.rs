@@ -41,6 +41,7 @@ fn offered() -> Vec<Action> {
         generation: [1, 3, 4].into(),
         version: Version { cell: 1, number: 1 },
         spec,
+        remark: None,
     };
     let order = Order::Offer(Box::new(offer));
     let mut actions =

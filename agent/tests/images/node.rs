@@ -217,6 +217,7 @@ fn looked_at(id: NodeId, name: &str) -> NodeHandle {
         labels: BTreeMap::new(),
         capacity: Resources::default(),
         images: Default::default(),
+        volumes: Default::default(),
     };
     let config = Config {
         node,

@@ -27,6 +27,7 @@ impl NodeModel {
             labels: BTreeMap::new(),
             capacity: Resources::new(cores * 1000, gib << 30),
             images: Default::default(),
+            volumes: Default::default(),
         };
         NodeModel { info, tasks: BTreeMap::new(), offers: BTreeMap::new() }
     }

@@ -6,6 +6,7 @@ use core::cmp::Reverse;
 use super::{Pending, Plan, PlannedOffer, copies::Copies, settle::JobNow};
 use crate::{
     feasible::{Obstacles, Place},
+    home::Home,
     ids::JobKey,
     intent::Wanted,
     job::{Job, Template},
@@ -61,7 +62,8 @@ pub(super) fn choose<'a>(
             }
         };
         let search = searches.entry(at).or_insert_with(|| Search::new(job, places, copies, &wanted.key));
-        match search.place(wanted, index, &spec.digest, view.now_ms, places) {
+        let home = Home::of(places, &wanted.key, index, job.template(index));
+        match search.place(wanted, index, &spec.digest, view.now_ms, places, &home) {
             Ok(place) => {
                 places[place].take(job.template(index));
                 search.spread.add(place);
@@ -71,6 +73,7 @@ pub(super) fn choose<'a>(
                     key,
                     version: wanted.record.version,
                     spec,
+                    remark: home.lost,
                 });
             }
             Err(obstacles) => {
@@ -127,23 +130,29 @@ impl<'a> Search<'a> {
         digest: &str,
         now_ms: u64,
         places: &[Place<'_>],
+        home: &Home,
     ) -> Result<usize, Arc<Vec<Obstacle>>> {
         let (key, task) = (wanted.task(index), self.job.template(index));
         let (version, restart_at) = (wanted.record.version, wanted.restart_at(index));
         if let Some((_, obstacles)) =
             self.hopeless.iter().find(|(hopeless, _)| core::ptr::eq(*hopeless, task))
+            && home.at.is_none()
         {
             return Err(obstacles.clone());
         }
         let refused = |at: usize| places[at].node.refusal(key, version, restart_at, now_ms);
-        let fitting = self.open.iter().copied().filter(|at| places[*at].fits(task) && refused(*at).is_none());
+        let fits = |at: &usize| home.allows(*at) && places[*at].fits(task) && refused(*at).is_none();
+        let fitting = self.open.iter().copied().filter(fits);
         let best = fitting.max_by_key(|at| score(places, *at, task, digest, &self.job.prefer, &self.spread));
         if let Some(best) = best {
             return Ok(best);
         }
         let mut obstacles = Obstacles::default();
-        let mut own = false;
-        for at in &self.open {
+        let mut own = home.at.is_some();
+        if let Some(at) = home.at {
+            obstacles.add(home.no(), Some(&places[at].node.name));
+        }
+        for at in self.open.iter().filter(|at| home.allows(**at)) {
             let name = Some(places[*at].node.name.as_str());
             places[*at].shortages(task).into_iter().for_each(|no| obstacles.add(no, name));
             if let Some(refusal) = refused(*at) {
@@ -151,7 +160,7 @@ impl<'a> Search<'a> {
                 obstacles.add(No::Refused(refusal.why.clone()), name);
             }
         }
-        for (no, at) in &self.closed {
+        for (no, at) in self.closed.iter().filter(|(_, at)| home.allows(*at)) {
             obstacles.add(no.clone(), Some(&places[*at].node.name));
         }
         obstacles.sum_up(places, &self.job.require);

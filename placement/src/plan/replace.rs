@@ -6,6 +6,7 @@ use alloc::{format, sync::Arc, vec::Vec};
 use super::{Plan, PlannedRestart, PlannedStop, copies::Copy, settle::JobNow};
 use crate::{
     feasible::{Obstacles, Place},
+    home::Home,
     intent::Wanted,
     obstacle::{No, Obstacle},
     view::View,
@@ -67,10 +68,15 @@ fn room_for_next(
     let key = copy.report.key;
     let (task, restart_at) = (job.template(key.index), wanted.restart_at(key.index));
 
+    let home = Home::of(places, &wanted.key, key.index, task);
+
     places[copy.at].give(&copy.report.limit, copy.report.ports.len());
     let mut obstacles = Obstacles::default();
+    if let Some(at) = home.at {
+        obstacles.add(home.no(), Some(&places[at].node.name));
+    }
     let here_first = [copy.at].into_iter().chain((0..places.len()).filter(|at| *at != copy.at));
-    for at in here_first {
+    for at in here_first.filter(|at| home.allows(*at)) {
         let place = &mut places[at];
         let refused = place.node.refusal(key, wanted.record.version, restart_at, now_ms);
         let no = place

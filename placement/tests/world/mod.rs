@@ -87,6 +87,7 @@ impl World {
                 labels: BTreeMap::new(),
                 capacity: Resources::new(cores * 1000, gib * G),
                 images: Default::default(),
+                volumes: Default::default(),
             };
             let node = NodeView {
                 name: name.to_string(),

@@ -126,6 +126,7 @@ mod tests {
             labels: BTreeMap::new(),
             capacity: Resources::new(1000, 1 << 30),
             images: BTreeSet::new(),
+            volumes: Default::default(),
         };
         OwnPart {
             node,

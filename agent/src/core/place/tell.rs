@@ -72,7 +72,8 @@ impl Active {
             if let Some(link) = self.links.get_mut(&planned.node) {
                 link.offered_ms.get_or_insert(now.mono_ms);
             }
-            let offer = Offer { key: planned.key, generation, version: planned.version, spec: planned.spec };
+            let (version, remark) = (planned.version, planned.remark);
+            let offer = Offer { key: planned.key, generation, version, spec: planned.spec, remark };
             self.send(planned.node, Order::Offer(Box::new(offer)), actions);
         }
         if !said.complete.is_empty() {

@@ -62,6 +62,7 @@ impl Machine {
             labels: BTreeMap::from([("rack".into(), format!("r{}", id.0 % 3))]),
             capacity: Resources::new(1_600, 4 << 30),
             images: Default::default(),
+            volumes: Default::default(),
         };
         Machine {
             power: None,

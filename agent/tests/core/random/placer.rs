@@ -117,7 +117,7 @@ impl Placer {
                 let mut spec = task_spec(job);
                 spec.retries = (generation.seq % 2) as u32;
                 let version = Version { cell: 1, number: 1 };
-                Order::Offer(Box::new(Offer { key, generation, version, spec }))
+                Order::Offer(Box::new(Offer { key, generation, version, spec, remark: None }))
             }
             45..60 => {
                 let (key, mut generation, _) = dice.pick(&here)?;

@@ -71,6 +71,7 @@ impl Node {
             labels: BTreeMap::new(),
             capacity: Resources::new(1_600, 4 << 30),
             images: Default::default(),
+            volumes: Default::default(),
         };
         let config = Config {
             node,
