@@ -211,6 +211,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         images: images.clone(),
         bundles: ground.bundles.clone(),
         logs: ground.logs.clone(),
+        exe: ground.exe.clone(),
         left: left.clone(),
     };
     let services = Arc::new(services);

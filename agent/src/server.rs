@@ -13,6 +13,7 @@ mod look;
 mod member;
 mod pass;
 mod passed;
+mod reach;
 mod read;
 mod watch;
 
@@ -30,6 +31,7 @@ use gossip::{
     wire::{
         Call, PROTOCOL, Reply, Request,
         ask::{Passed, To},
+        stream::{self, Part},
     },
 };
 use placement::{
@@ -67,6 +69,8 @@ pub(crate) struct Services {
     pub(crate) bundles: PathBuf,
     /// Of runs that are over.
     pub(crate) logs: PathBuf,
+    /// The covey binary: what helpers are made of.
+    pub(crate) exe: PathBuf,
     /// Told when this node has left the cell: its agent ends, and with it what still runs here.
     pub(crate) left: Arc<Notify>,
 }
@@ -140,6 +144,11 @@ impl Out {
         frame::write(&mut self.0, reply).await.map_err(Stopped::Frame)
     }
 
+    /// Of what goes both ways, once it has begun.
+    pub(crate) async fn part(&mut self, part: &Part) -> Result<(), Stopped> {
+        stream::write(&mut self.0, part).await.map_err(Stopped::Frame)
+    }
+
     pub(crate) async fn item(&mut self, document: Value) -> Result<(), Stopped> {
         self.send(&Reply::Item(document)).await
     }
@@ -194,7 +203,7 @@ struct Client {
 }
 
 async fn client(
-    mut read: impl AsyncRead + Unpin,
+    mut read: impl AsyncRead + Send + Unpin,
     mut out: Out,
     client: Client,
     services: &Services,
@@ -211,6 +220,11 @@ async fn client(
         Ok(stamp)
     });
     let result = match admitted {
+        Ok(stamp) if reach::opens(&request.call).is_some() => {
+            let passed = Passed { request, to: To::Placer, images: None, task: None };
+            let result = reach::client(services, passed, &stamp, &mut read, &mut out).await;
+            return end_of_way(&mut out, result).await;
+        }
         Ok(stamp) => tokio::select! {
             result = call(request, stamp, services, &mut out) => result,
             () = gone(&mut read) => return Ok(()),
@@ -271,6 +285,14 @@ fn image_admitted(
             ))
         }
         _ => Ok(()),
+    }
+}
+
+/// What went both ways has had its own last part.
+async fn end_of_way(out: &mut Out, result: Result<(), Stopped>) -> Result<(), FrameError> {
+    match result {
+        Ok(()) => out.0.shutdown().await.map_err(FrameError::Broken),
+        refused => finish(out, refused).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line's shape: verbs, options, and the texts of `--help`.
 
 pub(crate) mod cell;
+pub(crate) mod reach;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -23,6 +24,7 @@ A short tour:
   covey run web.toml --wait       create or change the job that the file describes
   covey tasks web                 where its tasks are and how they do
   covey logs -f web/0             what a task says
+  covey exec -t web/0 -- sh       a look around in it
   covey why web                   why it does not run, and what would help
   covey scale web 5               more of it
   covey stop web                  end it
@@ -141,6 +143,9 @@ pub(crate) enum Verb {
         count: u32,
     },
     Logs(Logs),
+    Exec(reach::Exec),
+    Cp(reach::Cp),
+    PortForward(reach::PortForward),
     /// Say why a job or task does not run, and what would make it run
     #[command(after_help = "Examples:\n  covey why web\n  covey why web/2")]
     Why {

@@ -11,6 +11,7 @@ mod grant;
 mod image;
 mod logs;
 mod node;
+mod reach;
 mod run;
 mod show;
 mod token;
@@ -82,6 +83,9 @@ async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure
         Verb::Agent(_) | Verb::Dev | Verb::Login(_) | Verb::Context(_) => Ok(()),
         Verb::Run(args) => run::run(args, session, out).await,
         Verb::Logs(args) => logs::logs(args, session, out).await,
+        Verb::Exec(args) => reach::exec(args, session).await,
+        Verb::Cp(args) => reach::cp(args, session, out).await,
+        Verb::PortForward(args) => reach::port_forward(args, session, out).await,
         Verb::Events(args) => events::events(args, session, out).await,
         Verb::Image(args) => image::image(args, session, out).await,
         Verb::Jobs => show::jobs(session, out).await,
@@ -131,6 +135,9 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Restart { target } => format!("restart {target}"),
         Verb::Scale { job, .. } => format!("scale {}", Shown(job)),
         Verb::Logs(args) => format!("show the logs of {}", args.task),
+        Verb::Exec(args) => format!("execute a command in {}", args.task),
+        Verb::Cp(_) => "copy files".into(),
+        Verb::PortForward(args) => format!("forward ports to {}", args.task),
         Verb::Why { target } => format!("say why {target} does not run"),
         Verb::Events(_) => "show events".into(),
         Verb::Nodes => "list nodes".into(),

@@ -63,8 +63,24 @@ pub(crate) enum Failure {
     /// It was found out, and shown.
     #[error("the cell is not well: {wrong} thing{} wrong", if *wrong == 1 { " is" } else { "s are" })]
     Unwell { wrong: usize },
+    #[error(transparent)]
+    Copy(oci::copy::Error),
+    #[error("{}", listening(*port, source))]
+    Listen { port: u16, source: io::Error },
+    /// A command was executed and ended so: it has said all there is to say.
+    #[error("the command ended with code {0}")]
+    Ended(u8),
     #[error("interrupted: {goes_on}")]
     Interrupted { goes_on: String, hint: String },
+}
+
+/// Why nobody can connect here.
+fn listening(port: u16, source: &io::Error) -> String {
+    match source.kind() {
+        ErrorKind::AddrInUse => format!("port {port} of this machine is in use already"),
+        ErrorKind::PermissionDenied => format!("port {port} of this machine is for root"),
+        _ => format!("nobody can listen on port {port} of this machine: {source}"),
+    }
 }
 
 /// What a failed attempt to connect means.
@@ -114,6 +130,8 @@ impl Failure {
             Failure::Garbled { .. } => "protocol",
             Failure::Refused(refusal) => &refusal.code,
             Failure::Output(_) | Failure::System { .. } => "io",
+            Failure::Copy(_) | Failure::Listen { .. } => "io",
+            Failure::Ended(_) => "ended",
             Failure::Unsettled { .. } => "unsettled",
             Failure::Unwell { .. } => "unwell",
             Failure::Interrupted { .. } => "interrupted",
@@ -148,6 +166,8 @@ impl Failure {
             // Their texts say what to do.
             Failure::Config(_) | Failure::Agent(_) | Failure::Unwell { .. } => None,
             Failure::Arguments(_) | Failure::Output(_) | Failure::System { .. } => None,
+            Failure::Listen { .. } => Some("LOCAL 0 takes one that is free".into()),
+            Failure::Copy(_) | Failure::Ended(_) => None,
         }
     }
 

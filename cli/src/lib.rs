@@ -26,8 +26,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => {
             let mut out = Out::new(cli.global.json);
             let doing = commands::doing(&cli.verb);
+            // `exec` exits as its command did, so that its own failures have a code of their own.
+            let failed = if matches!(cli.verb, args::Verb::Exec(_)) { 125 } else { 1 };
             let done = commands::run(cli, &mut out);
-            end(&mut out, &doing, done)
+            end(&mut out, &doing, done, failed)
         }
         Err(why) => {
             let code = why.exit_code();
@@ -42,11 +44,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn end(out: &mut Out, doing: &str, done: Result<(), Failure>) -> ExitCode {
+fn end(out: &mut Out, doing: &str, done: Result<(), Failure>, failed: u8) -> ExitCode {
     let Err(why) = done else { return ExitCode::SUCCESS };
     match why {
         // The reader of our output has seen enough.
         Failure::Output(why) if why.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Failure::Ended(code) => ExitCode::from(code),
         why => {
             // A verb that shows one document has shown it.
             if out.json() && !matches!(why, Failure::Unwell { .. }) {
@@ -55,7 +58,7 @@ fn end(out: &mut Out, doing: &str, done: Result<(), Failure>) -> ExitCode {
                 eprintln!("{}", why.explain(doing));
             }
             // Wrong arguments are told apart from what failed.
-            if matches!(why, Failure::Arguments(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if matches!(why, Failure::Arguments(_)) { ExitCode::from(2) } else { ExitCode::from(failed) }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod cell;
 mod context;
+mod copied;
 mod doctor;
 mod event;
 mod image;
@@ -24,6 +25,7 @@ use serde_json::Value;
 pub(crate) use self::{
     cell::cell,
     context::contexts,
+    copied::copied,
     doctor::doctor,
     event::event_line,
     image::{images, removed},

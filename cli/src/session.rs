@@ -11,7 +11,7 @@ use std::{
 };
 
 use gossip::{
-    client::{Answer, ClientError},
+    client::{Answer, ClientError, Ways},
     frame::FrameError,
     wire::{Call, PROTOCOL, Reply, Request},
 };
@@ -107,6 +107,17 @@ impl Session {
         }
         let silent = || FrameError::Broken(io::Error::from(ErrorKind::TimedOut));
         Ok(timeout(SILENCE, answer.next()).await.map_err(|_| ClientError::from(silent()))??)
+    }
+
+    /// Has a way into a task opened: the node's first word, and what goes both ways from then on. It is done once: nobody
+    /// knows what a command did before the connection broke.
+    pub(crate) async fn open(&self, call: Call) -> Result<(Value, Ways), Failure> {
+        let failed = |why: Unsent| Failure::of(&self.way, why);
+        let mut answer = self.way.send(&self.request(call)).await.map_err(failed)?;
+        match self.next(&mut answer).await.map_err(failed)? {
+            Some(Reply::Item(document)) => Ok((document, answer.into_ways())),
+            _ => Err(failed(ClientError::Closed.into())),
+        }
     }
 
     /// Reads an answer of many parts to its end, or until the reader has enough. If the connection breaks, the reader

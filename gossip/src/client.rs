@@ -3,7 +3,11 @@
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use placement::ledger::Refusal;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    time::timeout,
+};
 
 use crate::{
     frame::{self, FrameError},
@@ -60,7 +64,21 @@ pub async fn send_to(
     Ok(Answer { from: From::Node(stream) })
 }
 
+/// Where an answer goes on with parts of its own (`wire::stream`): from the node, and to it.
+pub type Ways = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+
 impl Answer {
+    /// What comes after the replies that were read, and the way back. Whoever drops the way back hangs up.
+    pub fn into_ways(self) -> Ways {
+        match self.from {
+            From::Local(stream) => {
+                let (read, write) = stream.into_split();
+                (Box::new(read), Box::new(write))
+            }
+            From::Node(Stream { outgoing, incoming }) => (Box::new(incoming), Box::new(outgoing)),
+        }
+    }
+
     /// The next part; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<Reply>, ClientError> {
         let read = match &mut self.from {

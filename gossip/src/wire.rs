@@ -5,6 +5,7 @@ pub mod ask;
 pub mod examine;
 pub mod image;
 pub mod join;
+pub mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,6 +105,46 @@ pub enum Call {
         tail: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<LogPlace>,
+    },
+    /// A command in a task that runs, by whoever may change its job. The task's node answers with an `Item`
+    /// `{node, pid, generation}`; then come parts, both ways: see `stream`.
+    Exec {
+        job: JobName,
+        index: u32,
+        command: Vec<String>,
+        /// Laid over the task's.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        env: BTreeMap<String, String>,
+        /// `USER[:GROUP]`; the task's own if none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+        /// The task's own if none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workdir: Option<String>,
+        /// With a terminal instead of three pipes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        terminal: Option<stream::TerminalSize>,
+    },
+    /// A connection to a port of a task that runs, by its name or number: an `Item` `{node, port}`, then parts.
+    Forward {
+        job: JobName,
+        index: u32,
+        port: String,
+    },
+    /// A file or directory of a task, as a tar archive: an `Item` `{node}`, then parts.
+    CopyOut {
+        job: JobName,
+        index: u32,
+        path: String,
+    },
+    /// An archive into a task: the one thing in it to `path` (below it, if that is a directory), or `all` of it below the
+    /// directory `path`. An `Item` `{node}`, then parts.
+    CopyIn {
+        job: JobName,
+        index: u32,
+        path: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        all: bool,
     },
     /// The archive or directory is read by the node, which runs on the client's machine. `Progress` frames, then an
     /// `Item`: a list as that of `ImageLs`, of what was loaded.

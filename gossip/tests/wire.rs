@@ -13,7 +13,7 @@ use gossip::{
     peer::Peer,
     wire::{
         Call, Delta, Exchange, FromAgent, Hello, JobName, LogPlace, LogStream, News, Offer, Order, PROTOCOL,
-        ReadVersion, RefusedOffer, Reply, Request, SessionId, ToAgent, Welcome,
+        ReadVersion, RefusedOffer, Reply, Request, SessionId, ToAgent, Welcome, stream::TerminalSize,
     },
 };
 use placement::{
@@ -78,6 +78,18 @@ fn requests() -> Vec<Request> {
             tail: Some(10),
             from: Some(LogPlace { run: "1.7.2-1.3.5-0".into(), stdout: 10, stderr: 0 }),
         },
+        Call::Exec {
+            job: name(),
+            index: 0,
+            command: vec!["sh".into(), "-c".into(), "id".into()],
+            env: [("TERM".to_owned(), "xterm".to_owned())].into(),
+            user: Some("0".into()),
+            workdir: Some("/tmp".into()),
+            terminal: Some(TerminalSize { rows: 24, columns: 80 }),
+        },
+        Call::Forward { job: name(), index: 0, port: "http".into() },
+        Call::CopyOut { job: name(), index: 0, path: "/etc/hosts".into() },
+        Call::CopyIn { job: name(), index: 0, path: "/tmp".into(), all: true },
         Call::ImageLoad { path: "/a.tar".into(), name: Some("a:1".into()) },
         Call::ImageLs,
         Call::ImageRm { reference: "a:1".into() },

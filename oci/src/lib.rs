@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod container;
 pub mod copy;
+pub mod dial;
 pub mod exec;
 pub mod logs;
 pub mod network;

@@ -1,6 +1,6 @@
 //! What others may see: reports, books, notes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
     ids::{JobKey, TaskKey},
@@ -49,6 +49,14 @@ impl Core {
             super::task::Stage::Running { pid, .. } => Some((task.run_id(run.number), pid)),
             _ => None,
         }
+    }
+
+    /// The numbers that a task's ports have in its own network, by their names.
+    pub fn ports_inside(&self, key: TaskKey) -> BTreeMap<String, u16> {
+        let Some(task) = self.tasks.get(&key) else { return BTreeMap::new() };
+        let inside = &task.record.spec.container.inside;
+        let own = |(name, port): (&String, &u16)| (name.clone(), *inside.get(name).unwrap_or(port));
+        task.record.ports.iter().map(own).collect()
     }
 
     /// All runs whose containers are there now: what is to be measured.

@@ -14,7 +14,8 @@ use placement::{
 };
 
 use super::{
-    Out, Services, Stopped, admit, change, doctor, events, finish, follow, gone, invalid, log, look,
+    Out, Services, Stopped, admit, change, doctor, end_of_way, events, finish, follow, gone, invalid, log,
+    look, reach,
     read::{self, Read},
     watch,
 };
@@ -33,6 +34,10 @@ pub(crate) async fn passed(stream: Stream, from: NodeId, services: &Services) ->
     };
     let admitted = member(services, from).and_then(|()| admit(&passed.request));
     let result = match admitted {
+        Ok(stamp) if reach::opens(&passed.request.call).is_some() => {
+            let result = reach::passed_on(services, passed, &stamp, &mut incoming, &mut out).await;
+            return end_of_way(&mut out, result).await;
+        }
         Ok(stamp) => tokio::select! {
             result = answer(passed, stamp, services, &mut out) => result,
             () = gone(&mut incoming) => return Ok(()),

@@ -30,7 +30,7 @@ pub struct Passed {
     /// What each image of a `Run` was resolved to by the node which took it: reference → digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<BTreeMap<String, String>>,
-    /// Which task `Logs` mean: the node's ledger may be behind.
+    /// Which task `Logs` and what opens a way into a task mean: the node's ledger may be behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskKey>,
 }
