@@ -1,6 +1,7 @@
 //! Logs of runs: in the bundle while it is there, put aside when it goes.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -64,20 +65,16 @@ pub fn keep(kept: &Path, run: RunId, log: &Path) -> Result<(), LogsError> {
 
 /// A task's runs that have logs here, the oldest first, with their directories.
 pub fn of_task(bundles: &Path, kept: &Path, key: TaskKey) -> Result<Vec<(RunId, PathBuf)>, LogsError> {
-    let mut runs = Vec::new();
-    for (dir, below) in [(kept, ""), (bundles, "log")] {
+    let mut runs = BTreeMap::new();
+    // In the order in which logs move, so that none is missed on its way. A bundle without its log may take a while to go.
+    for (dir, below) in [(bundles, "log"), (kept, "")] {
         let found =
             list(dir).map_err(|source| LogsError { what: "list", path: dir.to_path_buf(), source })?;
-        runs.extend(
-            found
-                .into_iter()
-                .filter(|(run, _)| run.key == key)
-                .map(|(run, _)| (run, dir.join(run.to_string()).join(below))),
-        );
+        let of_task = found.into_iter().filter(|(run, _)| run.key == key);
+        let logs = of_task.map(|(run, _)| (run, dir.join(run.to_string()).join(below)));
+        runs.extend(logs.filter(|(_, log)| log.is_dir()));
     }
-    runs.sort();
-    runs.dedup_by_key(|(run, _)| *run);
-    Ok(runs)
+    Ok(runs.into_iter().collect())
 }
 
 /// The runs that have a directory here, and when it was last changed.
@@ -117,13 +114,12 @@ mod tests {
             fs::write(log.join("x"), number.to_string()).unwrap();
             if number < 3 {
                 keep(&kept, run("1.7.0", number), &log).unwrap();
-                fs::remove_dir_all(log.parent().unwrap()).unwrap();
             }
         }
         let of = of_task(&bundles, &kept, "1.7.0".parse().unwrap()).unwrap();
         let texts: Vec<String> =
             of.iter().map(|(_, dir)| fs::read_to_string(dir.join("x")).unwrap()).collect();
-        assert_eq!(texts, ["1", "2", "3"]);
+        assert_eq!(texts, ["1", "2", "3"], "of bundles that are not gone yet too");
 
         // Many runs end at once: what one has deleted already does not trouble the others.
         std::thread::scope(|scope| {
