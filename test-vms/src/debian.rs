@@ -70,7 +70,7 @@ impl Unpacked {
 }
 
 /// `$COVEY_CACHE`, else the user's cache directory, else the checkout's target directory.
-fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     if let Some(cache) = env::var_os("COVEY_CACHE") {
         return cache.into();
     }
@@ -140,7 +140,11 @@ fn update() -> Result<()> {
     output_of(Command::new("apt-get").args(["-q", "update"])).map(drop)
 }
 
-fn download(into: &Path, packages: &[String]) -> Result<()> {
+/// Downloads packages, as they are, into a directory.
+///
+/// # Errors
+/// Where there is no apt, no archive, or no such package.
+pub fn download(into: &Path, packages: &[String]) -> Result<()> {
     let mut apt = Command::new("apt-get");
     apt.current_dir(into).args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(packages);
     output_of(&mut apt).map(drop)
