@@ -1,4 +1,6 @@
-//! An image made of one static executable, such as `hello:1` of the agent's own.
+//! An image made of one static executable: `hello:1` of the agent's own, or a user's (`file`).
+
+mod file;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,12 +9,15 @@ use std::path::{Path, PathBuf};
 
 use tar::{EntryType, Header};
 
+pub use self::file::{Error as FileError, image_from_file};
+
 use crate::content::documents::{
     CONFIG, Descriptor, ImageConfig, LAYER_TAR, MANIFEST, Manifest, RootFs, RunConfig,
 };
 use crate::content::{Error, Flush, Lease, Made, Record, Store, boot_id, now_ms};
 use crate::digest::{Digest, Hasher};
-use crate::layout::{LoadedImage, platform};
+use crate::layout::LoadedImage;
+use crate::platform;
 use crate::reference::Reference;
 
 const CHUNK: usize = 1 << 20;
@@ -55,7 +60,34 @@ pub fn image_from_binary(
         return Ok(image);
     }
     let mut lease = store.lease();
-    let (layer, layer_dir) = write_layer(store, &mut lease, &exe, meta.len(), binary)?;
+    let made = make(store, &mut lease, &exe, meta.len(), binary)?;
+    store.write_record(&Record {
+        reference: reference.tagged(),
+        digest: made.digest,
+        set_ms: now_ms(),
+        made: Some(Made { stamp, boot: boot_id()?, content: made.content }),
+    })?;
+    Ok(LoadedImage { reference: reference.tagged(), digest: made.digest, size: made.size })
+}
+
+/// What was made, and nothing of it named yet nor flushed.
+pub(crate) struct Unnamed {
+    /// Of the manifest.
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    /// Paths relative to the store.
+    content: Vec<PathBuf>,
+}
+
+/// The image's blobs and its layer unpacked. The lease holds them.
+pub(crate) fn make(
+    store: &Store,
+    lease: &mut Lease,
+    exe: &File,
+    len: u64,
+    binary: &Binary<'_>,
+) -> Result<Unnamed, Error> {
+    let (layer, layer_dir) = write_layer(store, lease, exe, len, binary)?;
     let config = ImageConfig {
         architecture: platform::architecture().into(),
         os: "linux".into(),
@@ -66,22 +98,16 @@ pub fn image_from_binary(
         }),
         rootfs: RootFs { kind: "layers".into(), diff_ids: vec![layer.digest] },
     };
-    let config = write_document(store, &mut lease, CONFIG, &config)?;
+    let config = write_document(store, lease, CONFIG, &config)?;
     let blobs = [layer.digest, config.digest];
     let size = layer.size + config.size;
     let manifest =
         Manifest { schema_version: 2, media_type: Some(MANIFEST.into()), config, layers: vec![layer] };
-    let manifest = write_document(store, &mut lease, MANIFEST, &manifest)?;
+    let manifest = write_document(store, lease, MANIFEST, &manifest)?;
     let relative = |path: &Path| path.strip_prefix(store.root()).map(Path::to_owned).unwrap_or_default();
     let mut content: Vec<PathBuf> = blobs.iter().map(|blob| relative(&store.blob_path(blob))).collect();
     content.extend([relative(&store.blob_path(&manifest.digest)), relative(&layer_dir)]);
-    store.write_record(&Record {
-        reference: reference.tagged(),
-        digest: manifest.digest,
-        set_ms: now_ms(),
-        made: Some(Made { stamp, boot: boot_id()?, content }),
-    })?;
-    Ok(LoadedImage { reference: reference.tagged(), digest: manifest.digest, size: size + manifest.size })
+    Ok(Unnamed { digest: manifest.digest, size: size + manifest.size, content })
 }
 
 /// The image, if it was made of this very file and nothing of it has gone since.
@@ -104,7 +130,7 @@ fn write_layer(
     len: u64,
     binary: &Binary<'_>,
 ) -> Result<(Descriptor, PathBuf), Error> {
-    let blob = store.temp();
+    let mut blob = store.temp();
     let dir = store.temp();
     let ((digest, size), file) = std::thread::scope(|scope| {
         let unpacking = scope.spawn(|| write_unpacked(exe, len, dir.path(), binary));
@@ -114,7 +140,7 @@ fn write_layer(
     })?;
     let path = store.layer_path(&digest);
     lease.hold(&digest);
-    store.adopt_blob(blob, &file, &digest, Flush::Later)?;
+    store.adopt_blob(&mut blob, &file, &digest, Flush::Later)?;
     match fs::rename(dir.path(), &path) {
         // The same layer is there, of this content since that is its name.
         Err(_) if path.is_dir() => {}
@@ -198,11 +224,11 @@ fn write_document(
     let bytes =
         serde_json::to_vec(document).map_err(|error| Error::io("encode", media_type)(error.into()))?;
     let digest = Digest::of(&bytes);
-    let temp = store.temp();
+    let mut temp = store.temp();
     let mut file = File::create_new(temp.path()).map_err(Error::io("make the file", temp.path()))?;
     file.write_all(&bytes).map_err(Error::io("write the blob", temp.path()))?;
     lease.hold(&digest);
-    store.adopt_blob(temp, &file, &digest, Flush::Later)?;
+    store.adopt_blob(&mut temp, &file, &digest, Flush::Later)?;
     let (media_type, size) = (media_type.to_owned(), bytes.len() as u64);
     Ok(Descriptor { media_type, digest, size, platform: None, annotations: Default::default() })
 }

@@ -6,6 +6,8 @@ pub mod content;
 pub mod digest;
 pub mod layers;
 pub mod layout;
+pub mod manifest;
+mod platform;
 pub mod reference;
 pub mod rootfs;
 

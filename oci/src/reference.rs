@@ -61,6 +61,25 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// The registry's `host[:port]`, if the name begins with one.
+    pub fn registry(&self) -> Option<&str> {
+        let (host, _) = self.name.split_once('/')?;
+        is_registry(host).then_some(host)
+    }
+
+    /// The name without the registry: `team/web`.
+    pub fn repository(&self) -> &str {
+        match self.registry() {
+            Some(host) => self.name.get(host.len() + 1..).unwrap_or_default(),
+            None => &self.name,
+        }
+    }
+
+    /// A name of covey's own giving. The parts are of a reference's letters.
+    pub(crate) fn of(place: &str, name: &str, tag: &str) -> Reference {
+        Reference { name: format!("{place}/{name}"), tag: Some(tag.to_owned()), digest: None }
+    }
+
     /// `name:tag` alone: what names are filed under.
     pub(crate) fn tagged(&self) -> Reference {
         let tag = self.tag.clone().unwrap_or_else(|| DEFAULT_TAG.into());
@@ -111,8 +130,7 @@ fn check_name(text: &str, name: &str) -> Result<(), ParseError> {
     }
     let mut path = name;
     if let Some((host, rest)) = name.split_once('/') {
-        // What distinguishes a host from a first component: a dot, a port, or being localhost.
-        if host.contains(['.', ':']) || host == "localhost" {
+        if is_registry(host) {
             if !is_host(host) {
                 return Err(ParseError::Host { text: text.into(), host: host.into() });
             }
@@ -123,6 +141,11 @@ fn check_name(text: &str, name: &str) -> Result<(), ParseError> {
         Some(component) => Err(ParseError::Component { text: text.into(), component: component.into() }),
         None => Ok(()),
     }
+}
+
+/// What distinguishes a host from a first component: a dot, a port, or being localhost.
+fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 fn is_host(host: &str) -> bool {

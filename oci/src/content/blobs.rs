@@ -92,7 +92,7 @@ impl Store {
         if self.has_whole_blob(digest, size, progress)? {
             return Ok(());
         }
-        let temp = self.temp();
+        let mut temp = self.temp();
         let mut file = File::create_new(temp.path()).map_err(Error::io("make the file", temp.path()))?;
         let mut hasher = Hasher::default();
         let mut buffer = vec![0; CHUNK];
@@ -114,7 +114,7 @@ impl Store {
             let (expected, expected_size) = (*digest, size);
             return Err(Error::Mismatch { what: what.into(), expected, expected_size, found, found_size });
         }
-        self.adopt_blob(temp, &file, digest, Flush::Now)?;
+        self.adopt_blob(&mut temp, &file, digest, Flush::Now)?;
         lease.made(digest);
         Ok(())
     }
@@ -122,7 +122,7 @@ impl Store {
     /// Gives a verified temporary file its final name.
     pub(crate) fn adopt_blob(
         &self,
-        temp: super::Temp,
+        temp: &mut super::Temp,
         file: &File,
         digest: &Digest,
         flush: Flush,
@@ -132,6 +132,8 @@ impl Store {
             file.sync_all().map_err(Error::io("flush the blob", &path))?;
         }
         fs::rename(temp.path(), &path).map_err(Error::io("name the blob", &path))?;
+        // Somebody else may make that path anew.
+        temp.leave();
         if flush == Flush::Now {
             sync_dir(&self.blobs())?;
         }

@@ -10,6 +10,9 @@ use crate::digest::Digest;
 /// Largest index, manifest or config that is read; real ones have a few KiB.
 pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 
+/// Most lower layers of an overlay: OVL_MAX_STACK of Linux.
+pub(crate) const LAYERS_MAX: usize = 500;
+
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";

@@ -25,6 +25,12 @@ pub enum Error {
     LargeDocument { what: &'static str, digest: Digest, limit: u64 },
     #[error("{what} {digest} cannot be read: {source}")]
     Document { what: &'static str, digest: Digest, source: serde_json::Error },
+    #[error("image {image} is for {found}, this machine is {wanted}")]
+    Platform { image: Digest, found: String, wanted: String },
+    #[error("image {image} has {layers} layers; Linux mounts at most {limit}")]
+    ManyLayers { image: Digest, layers: usize, limit: usize },
+    #[error("layer {digest} of image {image} has the media type {media_type:?}, which is not supported")]
+    LayerType { image: Digest, digest: Digest, media_type: String },
     #[error("image {image}: the manifest has {layers} layers, the config {diff_ids} diff ids")]
     LayerCount { image: Digest, layers: usize, diff_ids: usize },
     #[error(

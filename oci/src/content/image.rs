@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use super::documents::{Descriptor, ImageConfig, Manifest};
+use super::documents::{Descriptor, ImageConfig, LAYERS_MAX, Manifest, Platform, is_layer};
 use super::{Error, Store};
 use crate::digest::Digest;
+use crate::platform;
 
 /// What an image asks for when it runs, and what it is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,27 @@ impl Store {
         digest: &Digest,
     ) -> Result<T, Error> {
         parse(what, digest, &self.read_blob(what, digest)?)
+    }
+}
+
+/// Whether the image can run on this machine: what came from elsewhere may be anything.
+pub(super) fn runs_here(image: &Digest, manifest: &Manifest, config: &ImageConfig) -> Result<(), Error> {
+    let image = *image;
+    let built_for =
+        Platform { architecture: config.architecture.clone(), os: config.os.clone(), variant: None };
+    if platform::fit(&built_for).is_none() {
+        let found = platform::listed([&built_for].into_iter());
+        return Err(Error::Platform { image, found, wanted: platform::own() });
+    }
+    let layers = manifest.layers.len();
+    if layers > LAYERS_MAX {
+        return Err(Error::ManyLayers { image, layers, limit: LAYERS_MAX });
+    }
+    match manifest.layers.iter().find(|layer| !is_layer(&layer.media_type)) {
+        Some(Descriptor { digest, media_type, .. }) => {
+            Err(Error::LayerType { image, digest: *digest, media_type: media_type.clone() })
+        }
+        None => Ok(()),
     }
 }
 

@@ -4,9 +4,10 @@
 //! DIR/blobs/sha256/HEX    manifests, configs and layers as they were distributed
 //! DIR/layers/HEX/         a layer unpacked, in the form overlayfs reads; HEX is its *chain id* (see `unpacked`)
 //! DIR/names/HEX.json      one image name, the digest of its manifest, and when it was given; HEX is the name's hash
+//! DIR/partial/HEX         the beginning of a large blob that broke off on its way in (see `incoming`)
 //! DIR/tmp/                what is being written; emptied when the store is opened
 //! ```
-//! Whatever is outside `tmp` is whole: it was written in `tmp`, verified, flushed and renamed. One process
+//! Whatever is outside `tmp` and `partial` is whole: it was written in `tmp`, verified, flushed and renamed. One process
 //! has the store open at a time (the agent's lock sees to that); its threads may use it together.
 
 mod blobs;
@@ -72,7 +73,9 @@ impl Store {
             temps: AtomicU64::new(0),
         };
         // Layers hold setuid programs: nobody but root may come near them.
-        for dir in [dir.to_owned(), store.blobs(), store.layers(), store.names_dir(), store.tmp()] {
+        for dir in
+            [dir.to_owned(), store.blobs(), store.layers(), store.names_dir(), store.partial(), store.tmp()]
+        {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(Error::io("make the directory", &dir))?;
         }
@@ -102,6 +105,10 @@ impl Store {
         self.root.join("names")
     }
 
+    fn partial(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
     fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
@@ -109,7 +116,7 @@ impl Store {
     /// A fresh path under `tmp`; whatever is there is removed when the value is dropped.
     pub(crate) fn temp(&self) -> Temp {
         let number = self.temps.fetch_add(1, Ordering::Relaxed);
-        Temp { path: self.tmp().join(number.to_string()) }
+        Temp::at(self.tmp().join(number.to_string()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,13 +134,23 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A path under `tmp` that is removed, file or directory, unless it was renamed away.
+/// A path under `tmp` or `partial` that is removed, file or directory, unless it was renamed away or is to stay.
 #[derive(Debug)]
 pub(crate) struct Temp {
     path: PathBuf,
+    stays: bool,
 }
 
 impl Temp {
+    fn at(path: PathBuf) -> Temp {
+        Temp { path, stays: false }
+    }
+
+    /// It is not removed, whatever is there.
+    fn leave(&mut self) {
+        self.stays = true;
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -141,6 +158,9 @@ impl Temp {
 
 impl Drop for Temp {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         // What cannot be removed now is removed when the store is opened next.
         let _ = remove_all(&self.path);
     }

@@ -47,6 +47,7 @@ impl Store {
     ) -> Result<Vec<PathBuf>, Error> {
         lease.hold(digest);
         let (manifest, config, _) = self.documents(digest)?;
+        image::runs_here(digest, &manifest, &config)?;
         let layers = image::layers(manifest, &config);
         for layer in &layers {
             lease.hold(&layer.blob.digest);

@@ -5,21 +5,20 @@ mod docker;
 mod error;
 mod files;
 mod oci;
-pub(crate) mod platform;
 
 use std::io::Read;
 use std::path::Path;
 
 pub use error::Error;
 
-use crate::content::documents::{Descriptor, ImageConfig, Manifest, Platform, is_config, is_layer};
+use crate::content::documents::{
+    Descriptor, ImageConfig, LAYERS_MAX, Manifest, Platform, is_config, is_layer,
+};
 use crate::content::{Lease, Store, Unpacked};
 use crate::digest::Digest;
+use crate::platform;
 use crate::reference::Reference;
 use files::Files;
-
-/// Most lower layers of an overlay: OVL_MAX_STACK of Linux.
-const LAYERS_MAX: usize = 500;
 
 /// An image that is in the store, unpacked, under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,10 +156,6 @@ fn check(files: &Files, digest: &Digest, manifest: &Manifest, config: &ImageConf
 }
 
 fn no_platform(files: &Files, image: String, available: &[Platform]) -> Error {
-    let mut available: Vec<_> = available.iter().map(platform::shown).collect();
-    available.sort();
-    available.dedup();
-    let available = if available.is_empty() { "none at all".into() } else { available.join(", ") };
-    let wanted = format!("linux/{}", platform::architecture());
+    let (wanted, available) = (platform::own(), platform::listed(available.iter()));
     Error::NoPlatform { path: files.path.clone(), image, wanted, available }
 }

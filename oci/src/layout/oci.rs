@@ -3,8 +3,9 @@
 use serde::Deserialize;
 
 use super::files::{Files, blob_name};
-use super::{Error, Found, check, no_platform, platform};
+use super::{Error, Found, check, no_platform};
 use crate::content::documents::{Descriptor, ImageConfig, Index, Manifest, Platform, is_index, is_manifest};
+use crate::platform;
 use crate::reference::Reference;
 
 /// The whole name, as containerd, BuildKit and Docker write it.
@@ -77,19 +78,10 @@ fn choose(files: &Files, image: &str, descriptors: &[Descriptor]) -> Result<Desc
     for descriptor in descriptors {
         gather(files, descriptor, 0, &mut candidates)?;
     }
-    let best = candidates
-        .iter()
-        .filter_map(|(platform, descriptor)| Some((platform::fit(platform)?, descriptor)))
-        // Among equals the first listed.
-        .rev()
-        .max_by_key(|(fit, _)| *fit);
-    match best {
-        Some((_, descriptor)) => Ok(descriptor.clone()),
+    match platform::best(&candidates) {
+        Some(descriptor) => Ok(descriptor.clone()),
         None => {
-            // What is for no platform at all is no image but a statement about one.
-            let real =
-                |(platform, _): (Platform, _)| Some(platform).filter(|platform| platform.os != "unknown");
-            let available: Vec<_> = candidates.into_iter().filter_map(real).collect();
+            let available: Vec<_> = candidates.into_iter().map(|(platform, _)| platform).collect();
             Err(no_platform(files, image.into(), &available))
         }
     }

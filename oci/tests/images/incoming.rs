@@ -84,3 +84,40 @@ fn an_older_name_does_not_replace_a_newer_one() {
     assert!(world.store.set_name_at(&a.reference, &b.digest, set_ms + 1).unwrap());
     assert_eq!((named().digest, named().set_ms), (b.digest, set_ms + 1));
 }
+
+/// What broke off goes on where it was, in another store on the same directory too; what was wrong does not.
+#[test]
+fn a_large_blob_goes_on_where_it_broke_off() {
+    let world = World::new();
+    let wanted: Vec<u8> = (0..3_u32 << 20).map(|n| (n >> 3) as u8).collect();
+    let (half, size) = (2 << 20, wanted.len() as u64);
+    let part = Part { what: "layer", digest: Digest::of(&wanted), size: Some(size) };
+    let mut lease = world.store.lease();
+    let mut broken = world.store.receive(&part, size).unwrap();
+    broken.write(&wanted[..half]).unwrap();
+    // Another who wants it meanwhile begins anew.
+    assert_eq!(world.store.receive(&part, size).unwrap().received(), 0);
+    drop(broken);
+    let again = Store::open(world.store.root()).unwrap();
+    let mut incoming = again.receive(&part, size).unwrap();
+    assert_eq!(incoming.received(), half as u64);
+    let mut wrong = wanted[half..].to_vec();
+    wrong[0] ^= 1;
+    incoming.write(&wrong).unwrap();
+    assert!(matches!(again.adopt(incoming, &mut lease), Err(Error::Mismatch { .. })));
+    let mut incoming = again.receive(&part, size).unwrap();
+    assert_eq!(incoming.received(), 0, "nothing of what was wrong is left");
+    incoming.write(&wanted[..half]).unwrap();
+    drop(incoming);
+    // Not in use and not old: it goes only when all of it is to go.
+    assert_eq!(again.collect_partial(false).unwrap(), 0);
+    let mut incoming = again.receive(&part, size).unwrap();
+    assert_eq!(again.collect_partial(true).unwrap(), 0, "it is coming in");
+    incoming.write(&wanted[half..]).unwrap();
+    again.adopt(incoming, &mut lease).unwrap();
+    assert_eq!(again.size_of(&part.digest), Some(size));
+    let mut incoming = again.receive(&part, size).unwrap();
+    incoming.write(&wanted[..half]).unwrap();
+    drop(incoming);
+    assert_eq!(again.collect_partial(true).unwrap(), half as u64);
+}

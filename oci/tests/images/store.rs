@@ -80,6 +80,31 @@ fn garbage_is_what_nobody_needs() {
     assert!(matches!(world.store.image(&a.digest), Err(Error::MissingBlob { .. })));
 }
 
+/// All images are known, named or not, and when they were used last.
+#[test]
+fn what_is_held_and_since_when() {
+    let world = World::new();
+    let a = world.load(&image("a:1").files()).unwrap().remove(0);
+    let b = world.load(&image("b:1").files()).unwrap().remove(0);
+    world.store.remove(&reference("b:1")).unwrap();
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    for digest in [a.digest, b.digest] {
+        let path = world.store.root().join("blobs/sha256").join(digest.hex());
+        fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    let held =
+        |digest: &Digest| world.store.held().unwrap().into_iter().find(|h| h.digest == *digest).unwrap();
+    assert_eq!(world.store.held().unwrap().len(), 2);
+    assert_eq!(held(&a.digest).names, [reference("a:1")]);
+    assert_eq!((held(&b.digest).names.len(), held(&b.digest).used_ms), (0, 1_000_000_000_000));
+    world.store.touch(&b.digest);
+    assert!(held(&b.digest).used_ms > held(&a.digest).used_ms);
+    // Nobody uses the one without a name.
+    let collected = world.store.collect(&[]).unwrap();
+    assert!(collected.layer_bytes > 0, "{collected:?}");
+    assert_eq!(world.store.held().unwrap().len(), 1);
+}
+
 #[test]
 fn an_unreadable_record_is_named_and_stops_nothing_else() {
     let world = World::new();
@@ -283,7 +308,7 @@ fn a_full_disk_is_named_and_leaves_nothing_half_made() {
         assert!(error.contains(doing), "{error}");
         let says = "No space left on device (os error 28); free some space there, e.g. with `covey image rm`";
         assert!(error.ends_with(says), "{error}");
-        for dir in ["blobs/sha256", "layers", "names", "tmp"] {
+        for dir in ["blobs/sha256", "layers", "names", "partial", "tmp"] {
             assert_eq!(fs::read_dir(content.join(dir)).unwrap().count(), 0, "{dir}");
         }
         // What fits still does.
