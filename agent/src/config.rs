@@ -8,6 +8,8 @@ use std::{
 
 use placement::resources::Resources;
 
+use crate::images::{Rules, registry};
+
 /// Where the local socket is unless somebody says otherwise.
 pub const SOCKET: &str = "/run/covey/agent.sock";
 
@@ -43,6 +45,10 @@ pub struct Config {
     pub subnet: Option<oci::network::Subnet>,
     /// The covey binary: what shims are made of, and the image `hello:1`.
     pub exe: PathBuf,
+    /// Where images come from that no node has.
+    pub registries: registry::Settings,
+    /// When images that nobody uses go.
+    pub collect: Rules,
     /// A throw-away cell (`covey dev`): its directory goes away with it, so nothing is forced to disk for the sake of
     /// the next start.
     pub dev: bool,

@@ -48,7 +48,10 @@ use crate::{
     dir::{DataDir, DirError},
     event::Event,
     identity::{Held, Identity, IdentityError},
-    images::{self, Images},
+    images::{
+        self, Images,
+        registry::{Registries, RegistriesError},
+    },
     join::{self, JoinError},
     journal::Journal,
     labels,
@@ -100,6 +103,8 @@ pub enum AgentError {
          copy; or start with a new directory, after ending what still runs here"
     )]
     LedgerGone(PathBuf),
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     #[error("cannot open the images: {0}")]
     Images(#[from] oci::content::Error),
     #[error(transparent)]
@@ -180,7 +185,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     }
 
     let info = info(&config, &identity, &tree, addr);
-    let images = Images::new(content, node.clone(), journal.clone(), cell.clone());
+    let registries = Registries::open(config.registries.clone(), &dir.join("registries.json"))?;
+    let images = Images::new(content, node.clone(), journal.clone(), cell.clone(), registries);
     let ground = ground(&config, &dir, &identity, images.clone(), tree, store.clone(), &mut warnings)?;
     let runner = Runner::new(ground.clone(), node.clone());
     let found = runner.scan()?;
@@ -226,6 +232,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(certificates::keep(cell.clone(), who.clone(), |why| tracing::warn!("{why}")));
     tokio::spawn(company::keep(cell, members));
     tokio::spawn(images::keep(images.clone()));
+    tokio::spawn(images::tidy(images.clone(), config.collect, ground.logs.clone()));
     tokio::spawn(images::report(images, node.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
     tokio::spawn(streams::serve(arrived, services.clone()));

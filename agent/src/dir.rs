@@ -49,7 +49,7 @@ pub struct Format {
 }
 
 /// What makes the directory a node's of one cell. The identity goes first: without it, what is left over is of no use.
-const OF_THE_CELL: [&str; 8] = [
+const OF_THE_CELL: [&str; 9] = [
     "identity.json",
     "authority.json",
     "joining.json",
@@ -58,6 +58,7 @@ const OF_THE_CELL: [&str; 8] = [
     "ledger.redb",
     "copy.redb",
     "agent.redb",
+    "registries.json",
 ];
 
 /// A data directory that is ours until this is dropped.

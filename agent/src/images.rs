@@ -9,7 +9,12 @@ mod copies;
 mod fetch;
 mod flight;
 mod keep;
+mod login;
 mod names;
+mod prune;
+mod pull;
+mod pulled;
+pub mod registry;
 mod serve;
 mod transfer;
 
@@ -26,12 +31,16 @@ use tokio::{
     task::spawn_blocking,
 };
 
+use self::registry::Registries;
 pub use self::{
     copies::{Kept, Step},
     fetch::FetchError,
     flight::{Fetched, Phase},
     keep::keep,
+    login::LoggedIn,
     names::{CellName, CellNames, Removed},
+    prune::{Pruned, Rules, tidy},
+    pulled::{FILE, Moved, Pulled},
     serve::answer,
 };
 use crate::{cell::Cell, daemon::inbox::NodeHandle, event::Event, journal::Journal};
@@ -78,10 +87,13 @@ struct Inner {
     journal: Journal,
     pace: Pace,
     cell: Cell,
+    registries: Registries,
     /// Images that are being fetched.
     flights: Mutex<BTreeMap<Digest, watch::Sender<Phase>>>,
     /// One at a time brings in the same blob, for whichever image.
     turns: Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// Blobs that this node brings in from a registry (true), or is about to.
+    coming: Mutex<BTreeMap<Digest, bool>>,
     /// How many blobs each node gives to this one now.
     givers: Mutex<BTreeMap<NodeId, usize>>,
     incoming: Semaphore,
@@ -93,8 +105,14 @@ struct Inner {
 }
 
 impl Images {
-    pub fn new(store: Arc<Store>, node: NodeHandle, journal: Journal, cell: Cell) -> Images {
-        Images::with_pace(store, node, journal, cell, Pace::default())
+    pub fn new(
+        store: Arc<Store>,
+        node: NodeHandle,
+        journal: Journal,
+        cell: Cell,
+        registries: Registries,
+    ) -> Images {
+        Images::with_pace(store, node, journal, cell, registries, Pace::default())
     }
 
     pub fn with_pace(
@@ -102,6 +120,7 @@ impl Images {
         node: NodeHandle,
         journal: Journal,
         cell: Cell,
+        registries: Registries,
         pace: Pace,
     ) -> Images {
         Images(Arc::new(Inner {
@@ -109,9 +128,11 @@ impl Images {
             node,
             journal,
             cell,
+            registries,
             pace,
             flights: Mutex::default(),
             turns: Mutex::default(),
+            coming: Mutex::default(),
             givers: Mutex::default(),
             incoming: Semaphore::new(INCOMING),
             outgoing: Semaphore::new(OUTGOING),

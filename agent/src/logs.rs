@@ -13,7 +13,7 @@ use crate::event::RunId;
 
 /// Runs whose logs are kept after their end, the newest; and for how long at most.
 const KEPT_RUNS: usize = 200;
-const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Of one task: the run before the present one, and one more while the present one is being replaced.
 const KEPT_OF_TASK: usize = 2;
 
@@ -53,6 +53,27 @@ pub fn keep(kept: &Path, run: RunId, log: &Path) -> Result<(), LogsError> {
             let path = kept.join(old.to_string());
             match fs::remove_dir_all(&path) {
                 // Another run's end was quicker.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("delete", &path)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the logs of runs that ended so long ago, though nothing has ended since.
+pub fn tidy(kept: &Path, after: Duration) -> Result<(), LogsError> {
+    let failed = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| LogsError { what, path, source }
+    };
+    let now = SystemTime::now();
+    for (old, ended) in list(kept).map_err(failed("list", kept))? {
+        if now.duration_since(ended).is_ok_and(|age| age > after) {
+            let path = kept.join(old.to_string());
+            match fs::remove_dir_all(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("delete", &path)(error));
                 }

@@ -32,6 +32,7 @@ use gossip::{
         Call, PROTOCOL, Reply, Request,
         ask::{Passed, To},
         stream::{self, Part},
+        image::Login,
     },
 };
 use placement::{
@@ -278,9 +279,19 @@ fn image_admitted(
             "an image is loaded from a file of the node's own machine".to_string(),
             "give the command there, as root",
         )),
-        Call::ImageRm { .. } if services.ledger.state().role(&stamp.principal) != Some(Role::Admin) => {
+        Call::Run { document, .. } if !local && change::names_a_file(document) => Err(denied(
+            "an image of a file (file://) is made by the node whose machine the command is given on"
+                .to_string(),
+            "give the command there, as root; or load an image, which any node can run",
+        )),
+        Call::ImageRm { .. }
+        | Call::ImagePrune { .. }
+        | Call::ImageLogin { .. }
+        | Call::ImageLogout { .. }
+            if services.ledger.state().role(&stamp.principal) != Some(Role::Admin) =>
+        {
             Err(denied(
-                format!("`{}` is no admin: others may use the image", stamp.principal.0),
+                format!("`{}` is no admin: this concerns others' images", stamp.principal.0),
                 "ask an admin, or root on any node",
             ))
         }
@@ -334,6 +345,12 @@ async fn call(
         Call::ImageLoad { path, name } => image::load(services, path, name, out).await,
         Call::ImageLs => out.item(image::list(services).await?).await,
         Call::ImageRm { reference } => out.item(image::remove(services, reference).await?).await,
+        Call::ImagePull { reference } => image::pull(services, reference, out).await,
+        Call::ImagePrune { unused_ms } => out.item(image::prune(services, unused_ms).await).await,
+        Call::ImageLogin { registry, user, password } => {
+            out.item(image::login(services, &registry, Login { user, password }).await?).await
+        }
+        Call::ImageLogout { registry } => out.item(image::logout(services, &registry).await?).await,
         Call::Leave { deadline_ms } => leave::leave(services, &passed.request, deadline_ms, out).await,
         Call::Doctor => out.item(doctor::doctor(services).await).await,
         change => {

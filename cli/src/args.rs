@@ -189,7 +189,7 @@ pub(crate) enum Verb {
     /// List the cells that one has logged in to, and choose the one to talk to
     #[command(subcommand)]
     Context(cell::Context),
-    /// Load, list and remove images
+    /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(Image),
 }
@@ -201,8 +201,9 @@ pub(crate) enum Verb {
 /// may repeat them. Containers go on when the agent ends, and the next agent takes them over. It needs root.
 ///
 /// A configuration file is TOML with the same keys: data, socket, name, cell, listen, advertise, join, token, and the
-/// tables label and capacity. What the command line says counts. The log goes to stderr; COVEY_LOG=debug makes it say
-/// more.
+/// tables label and capacity. What the command line says counts. Only the file has the tables registry (default, insecure,
+/// ca, auth_file, mirror) and collect (unused, above, below): see the README. The log goes to stderr; COVEY_LOG=debug
+/// makes it say more.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  covey agent --data /var/lib/covey                        a new cell, of this node\n  \
@@ -332,9 +333,55 @@ pub(crate) enum Image {
         #[arg(long, value_name = "REF")]
         name: Option<String>,
     },
+    /// Pull an image from its registry, as its name stands there now
+    ///
+    /// The node that is asked pulls it, what other nodes have of it from these; others keep copies. A name without a
+    /// registry is one of docker.io; registries on this machine (localhost:PORT) are asked without TLS. A pull that broke
+    /// off goes on where it was. Jobs whose image no node has pull it by themselves.
+    #[command(
+        after_help = "Examples:\n  covey image pull nginx:1.27\n  covey image pull registry.example.org/team/app:2"
+    )]
+    Pull {
+        #[arg(value_name = "REF")]
+        reference: String,
+    },
+    /// Give all nodes credentials for a registry
+    ///
+    /// They are tried first. Each node keeps them in its data directory, in registries.json, which only root can read; they
+    /// are not encrypted there, and go between nodes over the cell's own connections only. Nodes that join later get them
+    /// too. Credentials of one machine alone can be in /etc/covey/registries.json, written as docker's config.json.
+    #[command(
+        after_help = "Example: covey image login registry.example.org --user ci --password-stdin < password"
+    )]
+    Login {
+        #[arg(value_name = "REGISTRY")]
+        registry: String,
+        #[arg(long, value_name = "U")]
+        user: String,
+        /// Read the password from standard input: a command line is seen by others
+        #[arg(long, required = true)]
+        password_stdin: bool,
+    },
+    /// Take a registry's credentials from all nodes
+    #[command(after_help = "Example: covey image logout registry.example.org")]
+    Logout {
+        #[arg(value_name = "REGISTRY")]
+        registry: String,
+    },
     /// List images
     #[command(after_help = "Example: covey image ls")]
     Ls,
+    /// Remove the images that no job uses, on all nodes
+    ///
+    /// What a job names or a task runs stays, and what is on its way. Nodes do the same by themselves: with images unused
+    /// for seven days, and with those unused for longest when the disk is more than 85 % full (the agent's configuration,
+    /// table collect, says otherwise). An image that was loaded from a file must be loaded again then.
+    #[command(after_help = "Examples:\n  covey image prune\n  covey image prune --older-than 24h")]
+    Prune {
+        /// Only those unused for so long
+        #[arg(long, value_name = "D", default_value = "0s")]
+        older_than: Patience,
+    },
     /// Remove an image
     ///
     /// Tasks that run from it go on.

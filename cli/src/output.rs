@@ -28,7 +28,7 @@ pub(crate) use self::{
     copied::copied,
     doctor::doctor,
     event::event_line,
-    image::{images, removed},
+    image::{images, logged_in, pruned, removed},
     job::{job, jobs, version},
     node::nodes,
     task::{task, tasks},

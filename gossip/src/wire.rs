@@ -159,6 +159,27 @@ pub enum Call {
     ImageRm {
         reference: String,
     },
+    /// The node asks the image's registry what the name stands for now and brings it in, from other nodes or from there.
+    /// `Progress` frames, then an `Item`: a list as that of `ImageLs`, of one.
+    ImagePull {
+        reference: String,
+    },
+    /// Every node forgets the images that no job uses, those unused for so long. Answered by an `Item`
+    /// `{changed, freed_bytes, images, missing, items: [{node, images, freed_bytes, trouble}]}`.
+    ImagePrune {
+        unused_ms: u64,
+    },
+    /// Credentials for a registry, for every node; the node that is asked tries them first. Answered by an `Item`
+    /// `{registry, user, changed, nodes, missing}`.
+    ImageLogin {
+        registry: String,
+        user: String,
+        password: Secret,
+    },
+    /// Answered as `ImageLogin`.
+    ImageLogout {
+        registry: String,
+    },
     /// What is wrong with the cell, as its nodes find it. An `Item`
     /// `{as_of, stale, missing, healthy, items: [{weight, kind, nodes, text, means, hint}], nodes, pairs}`.
     Doctor,
@@ -214,6 +235,17 @@ pub enum Call {
     Leave {
         deadline_ms: Option<u64>,
     },
+}
+
+/// What no log, event or error message may show: its debug form does not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// A job as people write it: `NAME` is one's own, `OWNER/NAME` anybody's.

@@ -13,7 +13,7 @@ use gossip::{
     peer::Peer,
     wire::{
         Call, Delta, Exchange, FromAgent, Hello, JobName, LogPlace, LogStream, News, Offer, Order, PROTOCOL,
-        ReadVersion, RefusedOffer, Reply, Request, SessionId, ToAgent, Welcome, stream::TerminalSize,
+        ReadVersion, RefusedOffer, Reply, Request, Secret, SessionId, ToAgent, Welcome, stream::TerminalSize,
     },
 };
 use placement::{
@@ -93,6 +93,14 @@ fn requests() -> Vec<Request> {
         Call::ImageLoad { path: "/a.tar".into(), name: Some("a:1".into()) },
         Call::ImageLs,
         Call::ImageRm { reference: "a:1".into() },
+        Call::ImagePull { reference: "a:1".into() },
+        Call::ImagePrune { unused_ms: 604_800_000 },
+        Call::ImageLogin {
+            registry: "r.example.org".into(),
+            user: "ann".into(),
+            password: Secret("p".into()),
+        },
+        Call::ImageLogout { registry: "r.example.org".into() },
         Call::Doctor,
         Call::Cell,
         Call::CellSet { lost_after_ms: Some(1000) },

@@ -12,6 +12,8 @@ use crate::digest::{self, Digest};
 
 /// The tag of a reference that names none.
 pub const DEFAULT_TAG: &str = "latest";
+/// Names of images that were made of a file begin so.
+const OF_FILE: &str = "file/";
 /// Longest name in bytes, as registries have it.
 const NAME_MAX: usize = 255;
 /// Longest tag in bytes, as the distribution specification has it.
@@ -75,9 +77,19 @@ impl Reference {
         }
     }
 
+    /// The same image by its digest.
+    pub fn with_digest(&self, digest: Digest) -> Reference {
+        Reference { digest: Some(digest), ..self.clone() }
+    }
+
+    /// Whether it names an image that was made of a file (`binary`): no registry has it.
+    pub fn is_of_file(&self) -> bool {
+        self.name.starts_with(OF_FILE)
+    }
+
     /// A name of covey's own giving. The parts are of a reference's letters.
-    pub(crate) fn of(place: &str, name: &str, tag: &str) -> Reference {
-        Reference { name: format!("{place}/{name}"), tag: Some(tag.to_owned()), digest: None }
+    pub(crate) fn of_file(name: &str, tag: &str) -> Reference {
+        Reference { name: format!("{OF_FILE}{name}"), tag: Some(tag.to_owned()), digest: None }
     }
 
     /// `name:tag` alone: what names are filed under.
@@ -129,13 +141,13 @@ fn check_name(text: &str, name: &str) -> Result<(), ParseError> {
         return Err(ParseError::LongName { text: text.into() });
     }
     let mut path = name;
-    if let Some((host, rest)) = name.split_once('/') {
-        if is_registry(host) {
-            if !is_host(host) {
-                return Err(ParseError::Host { text: text.into(), host: host.into() });
-            }
-            path = rest;
+    if let Some((host, rest)) = name.split_once('/')
+        && is_registry(host)
+    {
+        if !is_host(host) {
+            return Err(ParseError::Host { text: text.into(), host: host.into() });
         }
+        path = rest;
     }
     match path.split('/').find(|component| !is_component(component)) {
         Some(component) => Err(ParseError::Component { text: text.into(), component: component.into() }),

@@ -114,7 +114,7 @@ impl Images {
             };
             match answered {
                 None => return holders,
-                Some(Ok((node, Ok(ImageTold::Held { blobs })))) => {
+                Some(Ok((node, Ok(ImageTold::Held { blobs, .. })))) => {
                     holders.asked.push(node);
                     for digest in blobs.iter().filter_map(|blob| blob.digest.parse().ok()) {
                         holders.of.entry(digest).or_default().push(node);

@@ -17,6 +17,7 @@ use super::{
     ask::Holders,
     flight::{Moving, Phase},
     listed,
+    transfer::progress,
 };
 
 /// An image that did not come.
@@ -112,9 +113,13 @@ impl Images {
             }
             let digests: Vec<Digest> = parts.iter().map(|part| part.digest).collect();
             let holders = self.who_has(&digests).await;
-            if let Some(part) = parts.iter().find(|part| !holders.of.contains_key(&part.digest)) {
+            let nowhere = parts.iter().find(|part| !holders.of.contains_key(&part.digest));
+            if let Some(part) = nowhere
+                && self.0.registries.reference(name).is_none()
+            {
                 return Err(self.nobody(name, part, &holders));
             }
+            moving.parts = moving.came + parts.len();
             moving.total = moving.done + parts.iter().filter_map(|part| part.size).sum::<u64>();
             phase.send_replace(Phase::Fetching(moving.clone()));
             let (came, failed) = self.all_parts(name, parts, holders, phase).await;
@@ -146,7 +151,10 @@ impl Images {
         let (mut leases, mut failed) = (Vec::new(), None);
         while let Some(came) = coming.join_next().await {
             match came {
-                Ok(Ok(lease)) => leases.push(lease),
+                Ok(Ok(lease)) => {
+                    progress(phase, |moving| moving.came += 1);
+                    leases.push(lease);
+                }
                 Ok(Err(error)) => failed = failed.or(Some(error)),
                 Err(_) => failed = failed.or(Some(FetchError::BrokeOff { image: name.to_string() })),
             }

@@ -27,6 +27,9 @@ pub struct Moving {
     pub from: BTreeSet<String>,
     pub done: u64,
     pub total: u64,
+    /// Blobs that have come, and those in all.
+    pub came: usize,
+    pub parts: usize,
 }
 
 /// What a fetch brought.

@@ -25,6 +25,7 @@ pub async fn keep(images: Images) {
         known.retain(|node, _| here.contains(node));
         let new: Vec<NodeId> = here.difference(&seen).copied().collect();
         seen = here;
+        images.give_credentials(new.clone()).await;
         if let Err(refusal) = images.look(&mut known, new).await {
             tracing::warn!("cannot look after the images' copies: {refusal}");
         }

@@ -7,7 +7,7 @@ use oci::{content::Named, digest::Digest, reference::Reference};
 use placement::{ids::NodeId, ledger::Refusal};
 use tokio::task::spawn_blocking;
 
-use super::{Images, ask::NoAnswer, listed};
+use super::{Images, ask::NoAnswer, listed, pulled::FILE};
 
 /// A name in the cell, and who has the image whole under that name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +44,42 @@ fn broke_off<T>(_: T) -> Refusal {
 }
 
 impl Images {
-    /// The digest that a reference means: by this node's own names, or else the newest of the others'.
+    /// The digest that a reference means: by this node's own names, or else the newest of the others', or else by the
+    /// registry that it leads to; or by the file that it names.
     pub async fn resolve(&self, text: &str) -> Result<Digest, Refusal> {
+        if text.starts_with(FILE) {
+            return self.of_file(text).await;
+        }
+        let refusal = match self.resolve_in_cell(text).await {
+            Ok(digest) => {
+                // It is not collected before the job is known that wants it.
+                self.0.store.touch(&digest);
+                return Ok(digest);
+            }
+            Err(refusal) => refusal,
+        };
+        let reference = self.0.registries.reference(text).filter(|_| refusal.code == "not_found");
+        let Some(reference) = reference else { return Err(refusal) };
+        let begun = std::time::Instant::now();
+        self.0.registries.forgive();
+        match self.0.registries.resolve(&reference).await {
+            Ok(digest) => {
+                let (from, ms) = (self.registry_name(&reference), begun.elapsed().as_millis());
+                let text = format!("{reference} is {digest} at {from}, which said so in {ms} ms");
+                self.0.journal.node("image_resolved", text);
+                Ok(digest)
+            }
+            Err(error) => {
+                let code = match error.code() {
+                    "unreachable" => "not_found",
+                    code => code,
+                };
+                Err(Refusal::new(code, format!("{}; {error}", refusal.message), refusal.hint.as_deref()))
+            }
+        }
+    }
+
+    async fn resolve_in_cell(&self, text: &str) -> Result<Digest, Refusal> {
         let reference = Reference::from_str(text).map_err(invalid)?;
         let hint = format!("load it on any node: covey image load FILE --name {text}");
         if let Some(digest) = reference.digest() {
@@ -148,7 +182,7 @@ impl Images {
     }
 
     /// What tasks here use, and what any job wants to run.
-    async fn in_use(&self) -> Result<Vec<Digest>, Refusal> {
+    pub(super) async fn in_use(&self) -> Result<Vec<Digest>, Refusal> {
         let reports = self.0.node.read(|core| core.reports()).await.ok_or_else(|| broke_off(()))?;
         let mut used: Vec<String> = reports.into_iter().map(|report| report.digest).collect();
         let ledger = self.0.cell.state();

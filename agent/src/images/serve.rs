@@ -64,6 +64,11 @@ pub async fn answer(question: ImageQuestion, mut stream: Stream, images: &Images
             let removed = images.remove_here(&reference).await;
             tell(&mut stream, removed.map(|gone| ImageTold::Changed { changed: gone.is_some() })).await
         }
+        ImageQuestion::Prune { unused_ms } => tell(&mut stream, Ok(images.prune_told(unused_ms).await)).await,
+        ImageQuestion::Credentials { registries } => {
+            let changed = images.take_credentials(registries);
+            tell(&mut stream, changed.map(|changed| ImageTold::Changed { changed })).await
+        }
         ImageQuestion::Loaded { name } => {
             let changed = images.supersede(&name);
             images.touch();
@@ -93,11 +98,12 @@ impl Images {
                 digests.len()
             )));
         }
+        let known: Vec<Digest> = digests.iter().filter_map(|digest| digest.parse().ok()).collect();
         let held = digests.iter().filter_map(|digest| {
             let size = self.0.store.size_of(&digest.parse().ok()?)?;
             Some(HeldBlob { digest: digest.clone(), size })
         });
-        Ok(ImageTold::Held { blobs: held.collect() })
+        Ok(ImageTold::Held { blobs: held.collect(), coming: self.coming(&known) })
     }
 
     /// The blob, piece by piece; whoever takes it verifies it.

@@ -1,4 +1,4 @@
-//! One blob, from one node after another until it is here.
+//! One blob, from one node after another until it is here, or else from the image's registry.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +15,7 @@ use gossip::{
 use oci::{
     content::{self, Incoming, Lease, Part},
     digest::Digest,
+    reference::Reference,
 };
 use placement::ids::NodeId;
 use tokio::{
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{FetchError, Images, flight::Phase, locked, serve::BUSY};
+use super::{FetchError, Images, flight::Phase, locked, pull::Elsewhere, serve::BUSY};
 use crate::peers::AskError;
 
 /// Bytes of a piece: what is in memory of each blob.
@@ -35,8 +36,11 @@ const BREAKS: u32 = 3;
 /// After so many refusals for want of time, others are looked for: somebody may have it by now.
 const BUSY_TIMES: u32 = 4;
 
-/// How a node's part in it ended.
-enum End {
+/// A registry is asked once more for what was wrong: it may have been the way here.
+const WRONG_AT_REGISTRY: u32 = 2;
+
+/// How a node's part in it ended, or the registry's.
+pub(super) enum End {
     Whole,
     /// What came until then is of use.
     Broke(String),
@@ -48,7 +52,8 @@ enum End {
 }
 
 impl Images {
-    /// Brings in one blob from one of those that have it. The lease holds it.
+    /// Brings in one blob from one of those that have it, else from the registry that the image's name leads to. The lease
+    /// holds it.
     pub(super) async fn transfer(
         &self,
         image: &str,
@@ -69,26 +74,59 @@ impl Images {
             });
             return Ok(lease);
         }
-        let mut breaks = BTreeMap::<NodeId, u32>::new();
-        let mut why = BTreeMap::<NodeId, String>::new();
-        let mut givers = BTreeSet::<NodeId>::new();
-        let mut incoming = None;
+        let registry = self.0.registries.reference(image);
+        // By node; none is the registry.
+        let mut breaks = BTreeMap::<Option<NodeId>, u32>::new();
+        let mut why = BTreeMap::<Option<NodeId>, String>::new();
+        let mut givers = BTreeSet::<Option<NodeId>>::new();
+        let mut incoming = self.resume(image, &part).await?;
+        // Whoever gave what is left of an earlier try.
+        let mut resumed = received(&incoming) > 0;
+        progress(phase, |moving| moving.total = moving.total.saturating_sub(received(&incoming)));
         // Once a blob of several givers was wrong, each gives the whole of it: so it is known who is wrong.
         let mut alone = false;
         let mut busy = 0;
         loop {
-            let able: Vec<NodeId> =
-                from.iter().copied().filter(|n| breaks.get(n).is_none_or(|b| *b < BREAKS)).collect();
-            let Some(giver) = self.choose(&able, &breaks, &part.digest) else {
-                let Part { what, digest, .. } = part;
-                let why = why.into_iter().map(|(node, why)| format!("{}: {why}", self.name(node))).collect();
-                return Err(FetchError::Broken { image: image.to_string(), what, digest, why });
-            };
+            let is_able = |giver: &Option<NodeId>| breaks.get(giver).is_none_or(|b| *b < BREAKS);
+            let able: Vec<NodeId> = from.iter().copied().filter(|node| is_able(&Some(*node))).collect();
+            let giver = self.choose(&able, &breaks, &part.digest);
             let before = received(&incoming);
-            let floor = if able.len() > 1 { PIECE } else { CREEP };
-            let end = self.pull(&giver, &part, &mut incoming, floor, phase).await;
+            // Until it is seen here: others would not know else that it has come.
+            let mut _coming = None;
+            let (node, end) = match (&giver, &registry) {
+                (Some(giver), _) => {
+                    let floor = if able.len() > 1 { PIECE } else { CREEP };
+                    (Some(giver.node), self.take(giver, &part, &mut incoming, floor, phase).await)
+                }
+                (None, Some(reference)) if is_able(&None) => {
+                    let intent = self.intend(part.digest);
+                    match self.elsewhere(&part).await {
+                        Elsewhere::Has(nodes) if nodes.iter().any(|node| is_able(&Some(*node))) => {
+                            from = nodes;
+                            continue;
+                        }
+                        Elsewhere::Comes => {
+                            drop(intent);
+                            sleep(self.again()).await;
+                            continue;
+                        }
+                        _ => intent.begin(),
+                    }
+                    _coming = Some(intent);
+                    (None, self.pull(reference, &part, &mut incoming, phase).await)
+                }
+                _ => {
+                    let Part { what, digest, .. } = part;
+                    let name = |node: Option<NodeId>| node.map(|node| self.name(node));
+                    let said = |(node, why): (_, String)| {
+                        name(node).map_or(why.clone(), |name| format!("{name}: {why}"))
+                    };
+                    let why = why.into_iter().map(said).collect();
+                    return Err(FetchError::Broken { image: image.to_string(), what, digest, why });
+                }
+            };
             if received(&incoming) > before {
-                givers.insert(giver.node);
+                givers.insert(node);
             }
             let broke = match end {
                 End::Whole => {
@@ -99,8 +137,8 @@ impl Images {
                         (held, Err(content::Error::Mismatch { .. })) => {
                             lease = held;
                             progress(phase, |moving| moving.done = moving.done.saturating_sub(size));
-                            if givers.len() > 1 {
-                                alone = true;
+                            if givers.len() > 1 || resumed {
+                                (alone, resumed) = (true, false);
                                 givers.clear();
                                 continue;
                             }
@@ -109,9 +147,16 @@ impl Images {
                             tracing::warn!(
                                 "{} of {} has other content than its digest says",
                                 part.digest,
-                                self.name(giver.node)
+                                self.giver_name(node, &registry)
                             );
-                            Some(("sent what does not match the digest".to_string(), BREAKS))
+                            let text = match node {
+                                Some(_) => "sent what does not match the digest".to_string(),
+                                None => {
+                                    let name = self.giver_name(node, &registry);
+                                    format!("{name} sent what does not match the digest")
+                                }
+                            };
+                            Some((text, if node.is_some() { BREAKS } else { WRONG_AT_REGISTRY }))
                         }
                         (_, Err(error)) => return Err(here_failed(image, error)),
                     }
@@ -126,12 +171,13 @@ impl Images {
             };
             match broke {
                 Some((text, weight)) => {
-                    *breaks.entry(giver.node).or_default() += weight;
-                    why.insert(giver.node, text);
+                    *breaks.entry(node).or_default() += weight;
+                    why.insert(node, text);
                     if alone && let Some(part_of_it) = incoming.take() {
                         progress(phase, |moving| {
                             moving.done = moving.done.saturating_sub(part_of_it.received())
                         });
+                        part_of_it.discard();
                         givers.clear();
                     }
                 }
@@ -145,6 +191,23 @@ impl Images {
                     }
                 }
             }
+        }
+    }
+
+    /// What is left of an earlier try. It is read, to be hashed.
+    async fn resume(&self, image: &str, part: &Part) -> Result<Option<Incoming>, FetchError> {
+        let (Some(size), store, part) = (part.size, self.0.store.clone(), *part) else { return Ok(None) };
+        match spawn_blocking(move || store.receive(&part, size)).await {
+            Ok(incoming) => incoming.map(Some).map_err(|error| here_failed(image, error)),
+            Err(_) => Err(FetchError::BrokeOff { image: image.to_string() }),
+        }
+    }
+
+    fn giver_name(&self, node: Option<NodeId>, registry: &Option<Reference>) -> String {
+        match (node, registry) {
+            (Some(node), _) => self.name(node),
+            (None, Some(reference)) => self.registry_name(reference),
+            (None, None) => String::new(),
         }
     }
 
@@ -167,7 +230,7 @@ impl Images {
     }
 
     /// Bytes from one node, as far as it goes.
-    async fn pull(
+    async fn take(
         &self,
         giver: &Giver,
         part: &Part,
@@ -244,9 +307,14 @@ impl Images {
     }
 
     /// The node that broke off least often and gives least to this one now; between equals each blob has its own order.
-    fn choose(&self, able: &[NodeId], breaks: &BTreeMap<NodeId, u32>, blob: &Digest) -> Option<Giver> {
+    fn choose(
+        &self,
+        able: &[NodeId],
+        breaks: &BTreeMap<Option<NodeId>, u32>,
+        blob: &Digest,
+    ) -> Option<Giver> {
         let mut givers = locked(&self.0.givers);
-        let broke = |node: &NodeId| breaks.get(node).copied().unwrap_or_default();
+        let broke = |node: &NodeId| breaks.get(&Some(*node)).copied().unwrap_or_default();
         let load = |node: &NodeId| givers.get(node).copied().unwrap_or_default();
         let order = |node: &NodeId| Digest::of(format!("{blob} {node}").as_bytes());
         let node = *able.iter().min_by_key(|node| (broke(node), load(node), order(node)))?;
@@ -284,7 +352,7 @@ impl Drop for Giver {
     }
 }
 
-fn received(incoming: &Option<Incoming>) -> u64 {
+pub(super) fn received(incoming: &Option<Incoming>) -> u64 {
     incoming.as_ref().map_or(0, Incoming::received)
 }
 
@@ -293,7 +361,7 @@ fn here_failed(image: &str, error: content::Error) -> FetchError {
 }
 
 /// Changes the numbers of a fetch that moves.
-fn progress(phase: &watch::Sender<Phase>, change: impl FnOnce(&mut super::flight::Moving)) {
+pub(super) fn progress(phase: &watch::Sender<Phase>, change: impl FnOnce(&mut super::flight::Moving)) {
     phase.send_if_modified(|phase| match phase {
         Phase::Fetching(moving) => {
             change(moving);

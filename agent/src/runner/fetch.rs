@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use oci::digest::Digest;
+use oci::{content::Lease, digest::Digest};
 use tokio::{
     sync::{oneshot, watch},
     task::spawn_blocking,
@@ -24,17 +24,26 @@ use crate::{
 /// Between two reports of how far a fetch has got.
 const REPORT: Duration = Duration::from_secs(1);
 
+/// Keeps an image from being collected.
+pub(super) struct Hold {
+    _image: Lease,
+    _fetch: Option<watch::Receiver<Phase>>,
+}
+
 impl Watched {
     /// The image whole and unpacked. What is returned keeps it so until the run is known.
     pub(super) async fn have_image(
         &self,
         start: &StartRun,
         called_off: oneshot::Receiver<()>,
-    ) -> Result<Option<watch::Receiver<Phase>>, Failure> {
+    ) -> Result<Hold, Failure> {
         let digest = Digest::from_str(&start.digest).map_err(lasting)?;
         let images = &self.ground.images;
+        let mut lease = images.store().lease();
+        lease.hold(&digest);
+        images.store().touch(&digest);
         if images.store().is_unpacked(&digest) {
-            return Ok(None);
+            return Ok(Hold { _image: lease, _fetch: None });
         }
         let mut phase = images.fetch(&start.image, digest);
         let begun = Instant::now();
@@ -54,7 +63,8 @@ impl Watched {
         let unpacked = spawn_blocking(move || store.ensure_unpacked(&digest)).await;
         unpacked.map_err(transient)?.map_err(lasting)?;
         self.over("unpacked", format!("unpacked {}", start.image), begun);
-        Ok(Some(phase))
+        images.name_fetched(&start.image, digest, &fetched).await;
+        Ok(Hold { _image: lease, _fetch: Some(phase) })
     }
 
     fn over(&self, kind: &'static str, text: String, begun: Instant) {

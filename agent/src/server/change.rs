@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::{Services, cell, invalid, member, pass::Unpassed};
 use crate::{
     clock,
+    images::FILE,
     ledger::{ProposeError, Role},
 };
 
@@ -82,6 +83,11 @@ pub(super) async fn images(
 ) -> Result<Option<BTreeMap<String, String>>, Refusal> {
     let Call::Run { document, .. } = call else { return Ok(None) };
     resolve(services, &Job::from_document(document)?).await.map(Some)
+}
+
+/// Whether the job wants an image made of a file of some machine.
+pub(super) fn names_a_file(document: &Value) -> bool {
+    Job::from_document(document).is_ok_and(|job| job.images().iter().any(|image| image.starts_with(FILE)))
 }
 
 /// How a `Run` goes with what there is.

@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_peers;
+mod collecting;
 mod copies;
+mod fake;
 mod fetching;
 mod image;
 mod node;
+mod pulling;
+mod real;

@@ -13,7 +13,10 @@ use agent::{
     clock,
     core::{Config, Core},
     daemon::inbox::{NodeHandle, NodeMsg},
-    images::{Images, Pace, Phase},
+    images::{
+        Images, Pace, Phase,
+        registry::{self, Registries},
+    },
     journal::Journal,
     ledger::LedgerHandle,
     peers::Peers,
@@ -73,6 +76,11 @@ pub(crate) struct Node {
 
 /// All see each other. A name may have a rack: `h1/r1`.
 pub(crate) async fn cell(names: &[&str]) -> Vec<Node> {
+    cell_with(names, registry::Settings { patience: PATIENCE, ..registry::Settings::named_only() }).await
+}
+
+/// With these settings of registries.
+pub(crate) async fn cell_with(names: &[&str], registries: registry::Settings) -> Vec<Node> {
     let authority = AuthorityKey::found("test").unwrap();
     let opened = authority.open("test").unwrap();
     let split = |name: &&str| {
@@ -86,7 +94,7 @@ pub(crate) async fn cell(names: &[&str]) -> Vec<Node> {
     for (name, _, key) in &keys {
         let me = credentials(&opened, &authority.certificate, key, name);
         let greet = nodes.first().map(|first| first.addr()).into_iter().collect();
-        nodes.push(Node::start(name, me, greet, &roster).await);
+        nodes.push(Node::start(name, me, greet, &roster, registries.clone()).await);
     }
     for node in &mut nodes {
         node.sees(names.len() - 1).await;
@@ -114,6 +122,7 @@ impl Node {
         me: Credentials,
         greet: Vec<SocketAddr>,
         roster: &[(NodeId, String, String)],
+        registries: registry::Settings,
     ) -> Node {
         let (dir, id, cell_id) = (tempfile::tempdir().unwrap(), me.subject.node, me.cell.clone());
         let listen = "127.0.0.1:0".parse().unwrap();
@@ -133,7 +142,9 @@ impl Node {
         let content = oci::content::Store::open(&dir.path().join("content")).unwrap();
         let cell = Cell::new(Peers::new(id, driver.transport.clone(), driver.members.clone()), ledger);
         let node = looked_at(id, name);
-        let images = Images::with_pace(Arc::new(content), node, journal.clone(), cell.clone(), pace());
+        let registries = Registries::open(registries, &dir.path().join("registries.json")).unwrap();
+        let images =
+            Images::with_pace(Arc::new(content), node, journal.clone(), cell.clone(), registries, pace());
         let gives = Arc::new(Mutex::new(Gives::Well));
         let given = Arc::new(Mutex::new(BTreeMap::new()));
         let members = driver.members.clone();

@@ -37,6 +37,8 @@ pub(super) fn dev(socket: Option<PathBuf>, out: &mut Out) -> Result<(), Failure>
         capacity: Default::default(),
         exe: agent::exe()?,
         subnet: None,
+        registries: Default::default(),
+        collect: Default::default(),
         dev: true,
     };
     let data = config.data.display().to_string();

@@ -1,9 +1,13 @@
-//! Images on this node: load, ls, rm.
+//! Images: load, pull, ls, rm, prune; and credentials for registries.
 
-use std::{io::IsTerminal, path};
+use std::{
+    io::{self, IsTerminal, Read},
+    path,
+};
 
-use gossip::wire::Call;
+use gossip::wire::{Call, Secret};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use crate::{
     args::Image,
@@ -15,6 +19,10 @@ use crate::{
 pub(super) fn doing(args: &Image) -> String {
     match args {
         Image::Load { file, .. } => format!("load {}", file.display()),
+        Image::Pull { reference } => format!("pull {reference}"),
+        Image::Login { registry, .. } => format!("log in to {registry}"),
+        Image::Logout { registry } => format!("log out of {registry}"),
+        Image::Prune { .. } => "remove unused images".into(),
         Image::Ls => "list images".into(),
         Image::Rm { reference } => format!("remove image {reference}"),
     }
@@ -33,16 +41,23 @@ pub(super) async fn image(args: Image, session: &Session, out: &mut Out) -> Resu
                 Failure::Arguments(format!("{} is not UTF-8: give the file another name", path.display()))
             })?;
             let call = Call::ImageLoad { path: path.to_owned(), name };
-            let bar = bar();
-            let loaded = session
-                .ask_with_progress(call, |what, done, total| {
-                    bar.set_length(total);
-                    bar.set_position(done);
-                    bar.set_message(shown(what).into_owned());
-                })
-                .await;
-            bar.finish_and_clear();
-            out.either(&loaded?, output::images)
+            out.either(&with_bar(session, call).await?, output::images)
+        }
+        Image::Pull { reference } => {
+            out.either(&with_bar(session, Call::ImagePull { reference }).await?, output::images)
+        }
+        Image::Login { registry, user, .. } => {
+            let password = password()?;
+            let call = Call::ImageLogin { registry, user, password };
+            out.either(&session.ask(call).await?, |done| output::logged_in(done, "logged in to"))
+        }
+        Image::Logout { registry } => {
+            let call = Call::ImageLogout { registry };
+            out.either(&session.ask(call).await?, |done| output::logged_in(done, "logged out of"))
+        }
+        Image::Prune { older_than } => {
+            let call = Call::ImagePrune { unused_ms: older_than.millis() };
+            out.either(&session.ask(call).await?, output::pruned)
         }
         Image::Ls => out.either(&session.ask(Call::ImageLs).await?, output::images),
         Image::Rm { reference } => {
@@ -52,8 +67,36 @@ pub(super) async fn image(args: Image, session: &Session, out: &mut Out) -> Resu
     }
 }
 
+/// Longer ones are a mistake: a file that is none of a password.
+const PASSWORD_MAX: u64 = 64 << 10;
+
+/// From standard input; the end of its line is not part of it.
+fn password() -> Result<Secret, Failure> {
+    let mut text = String::new();
+    let read = io::stdin().take(PASSWORD_MAX).read_to_string(&mut text);
+    read.map_err(|source| Failure::System { what: "read the password", source })?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(Failure::Arguments("there is no password on standard input".into()));
+    }
+    Ok(Secret(password.to_owned()))
+}
+
+async fn with_bar(session: &Session, call: Call) -> Result<Value, Failure> {
+    let bar = bar();
+    let answer = session
+        .ask_with_progress(call, |what, done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(shown(what).into_owned());
+        })
+        .await;
+    bar.finish_and_clear();
+    answer
+}
+
 fn bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(0);

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Secret;
+
 /// One question about images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -18,17 +20,66 @@ pub enum ImageQuestion {
     Remove { reference: String },
     /// News: the name stands for this now; whoever has an older one forgets it. Answered by `Changed`.
     Loaded { name: ImageName },
+    /// The images that no job uses go, those unused for so long. Answered by `Collected`.
+    Prune { unused_ms: u64 },
+    /// Credentials for registries, the gone ones too: of each registry the newest counts. Answered by `Changed`.
+    Credentials { registries: Vec<Credential> },
 }
 
 /// The answer, or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageTold {
-    Held { blobs: Vec<HeldBlob> },
-    Blob { size: u64 },
-    Names { names: Vec<ImageName> },
-    Copying { done: u64, total: u64 },
-    Changed { changed: bool },
+    Held {
+        blobs: Vec<HeldBlob>,
+        /// Those that it is bringing in from a registry, or is about to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        coming: Vec<ComingBlob>,
+    },
+    Blob {
+        size: u64,
+    },
+    Names {
+        names: Vec<ImageName>,
+    },
+    Copying {
+        done: u64,
+        total: u64,
+    },
+    Changed {
+        changed: bool,
+    },
+    /// Names of the images that went (digests of those without), and what went wrong.
+    Collected {
+        images: Vec<String>,
+        freed_bytes: u64,
+        trouble: Option<String>,
+    },
+}
+
+/// A blob on its way from a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComingBlob {
+    pub digest: String,
+    /// False: whoever has a lower id and wants it too goes first.
+    pub begun: bool,
+}
+
+/// Who may pull from a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// `host[:port]`.
+    pub registry: String,
+    /// None: they were taken away.
+    pub login: Option<Login>,
+    /// When, by the clock of the node that was asked to.
+    pub set_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    pub user: String,
+    pub password: Secret,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

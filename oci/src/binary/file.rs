@@ -57,8 +57,8 @@ pub fn image_from_file(store: &Store, path: &Path) -> Result<LoadedImage, Error>
     let mut lease = store.lease();
     let made = make(store, &mut lease, &exe, meta.len(), &Binary { exe: path, name, cmd: &[] })?;
     let reference = reference(name, &made.digest.hex());
-    // SAFETY: a plain system call on a descriptor that is open.
     let root = File::open(store.root()).map_err(failed)?;
+    // SAFETY: a plain system call on a descriptor that is open.
     if unsafe { libc::syncfs(root.as_raw_fd()) } != 0 {
         return Err(failed(io::Error::last_os_error()));
     }
@@ -86,7 +86,7 @@ fn reference(name: &str, hex: &str) -> Reference {
     let name: String = name.chars().map(plain).collect();
     let name = name.trim_matches('-');
     let name = if name.is_empty() { "binary" } else { name };
-    Reference::of("file", name, &hex[..12])
+    Reference::of_file(name, &hex[..12])
 }
 
 const CLASS_64: u8 = 2;

@@ -53,6 +53,26 @@ impl Store {
         self.collect_among(in_use, |_| true)
     }
 
+    /// Removes these images with their names, but for those that are used or held, or were used since they were listed.
+    /// All others stay, named or not; what belongs to none of them goes. Which went, and what that freed.
+    pub fn collect_images(&self, gone: &[Held], in_use: &[Digest]) -> Result<(Vec<Held>, Collected), Error> {
+        let (went, kept) = {
+            let state = self.state();
+            let may_go = |held: &Held| {
+                let listed = gone.iter().any(|g| g.digest == held.digest && g.used_ms == held.used_ms);
+                listed && !in_use.contains(&held.digest) && !state.pins.contains_key(&held.digest)
+            };
+            let (went, kept): (Vec<Held>, Vec<Held>) = self.held()?.into_iter().partition(may_go);
+            for name in went.iter().flat_map(|held| &held.names) {
+                self.remove_name(name)?;
+            }
+            (went, kept)
+        };
+        let kept: Vec<Digest> = kept.iter().map(|held| held.digest).chain(in_use.iter().copied()).collect();
+        let collected = self.collect(&kept)?;
+        Ok((went, collected))
+    }
+
     /// All images here, whole or not.
     pub fn held(&self) -> Result<Vec<Held>, Error> {
         let mut names: BTreeMap<Digest, (Vec<Reference>, bool)> = BTreeMap::new();
@@ -154,7 +174,9 @@ impl Store {
         }
         let mut needed: BTreeSet<Digest> = state.pins.keys().copied().collect();
         let named = listing.names.iter().map(|named| &named.digest);
-        for manifest in named.chain(in_use).copied().collect::<BTreeSet<_>>() {
+        // Whoever holds a manifest holds all that it needs.
+        let held = state.pins.keys().filter(|pin| self.is_manifest(pin, &self.blob_path(pin)));
+        for manifest in named.chain(in_use).chain(held).copied().collect::<BTreeSet<_>>() {
             needed.insert(manifest);
             let document: Manifest = match self.document("manifest", &manifest) {
                 // Nothing is there to need anything.

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use blobs::Flush;
-pub use collect::Collected;
+pub use collect::{Collected, Held};
 pub use error::Error;
 pub use image::Image;
 pub use incoming::{Incoming, Part};

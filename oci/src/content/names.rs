@@ -99,9 +99,15 @@ impl Store {
         let meant = |record: &Record| reference.digest().is_none_or(|digest| *digest == record.digest);
         let record = read_record(&path)?.filter(meant);
         let Some(record) = record else { return Err(self.unknown(reference)?) };
-        fs::remove_file(&path).map_err(Error::io("remove the name", &path))?;
-        sync_dir(&self.names_dir())?;
+        self.remove_name(reference)?;
         Ok(record.digest)
+    }
+
+    /// Only while the store's state is locked.
+    pub(super) fn remove_name(&self, reference: &Reference) -> Result<(), Error> {
+        let path = self.name_path(reference);
+        fs::remove_file(&path).map_err(Error::io("remove the name", &path))?;
+        sync_dir(&self.names_dir())
     }
 
     /// What `reference` stands for here, whatever digest it names, and since when.

@@ -252,7 +252,7 @@ fn wrong_content_is_named() {
 }
 
 /// What an empty store holds.
-const EMPTY: [&str; 5] = ["blobs", "blobs/sha256", "layers", "names", "partial", "tmp"];
+const EMPTY: [&str; 6] = ["blobs", "blobs/sha256", "layers", "names", "partial", "tmp"];
 
 #[test]
 fn pipes_are_refused_without_waiting_for_them() {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fs, io, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use agent::config::{Config, LISTEN, SOCKET};
+use agent::{
+    config::{Config, LISTEN, SOCKET},
+    images::{Rules, registry::Settings},
+};
 use oci::network::BadSubnet;
 use placement::{
     job::{name::is_node_label, quantity},
@@ -13,6 +16,7 @@ use serde::Deserialize;
 use crate::{
     address::{self, HostPort},
     args,
+    times::Patience,
     token::{self, TokenError, VARIABLE},
 };
 
@@ -62,7 +66,38 @@ struct Written {
     label: BTreeMap<String, String>,
     #[serde(default)]
     capacity: BTreeMap<String, Amount>,
+    #[serde(default)]
+    registry: Registry,
+    #[serde(default)]
+    collect: Collect,
 }
+
+/// Where images come from that no node has.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Registry {
+    /// What a name without a registry means; empty: nothing.
+    default: Option<String>,
+    #[serde(default)]
+    insecure: Vec<String>,
+    #[serde(default)]
+    ca: Vec<PathBuf>,
+    auth_file: Option<PathBuf>,
+    #[serde(default)]
+    mirror: BTreeMap<String, Vec<String>>,
+}
+
+/// When images that nobody uses go.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Collect {
+    unused: Option<String>,
+    above: Option<u8>,
+    below: Option<u8>,
+}
+
+/// As docker's `config.json`; there may be none.
+const AUTH_FILE: &str = "/etc/covey/registries.json";
 
 /// One address, or several.
 #[derive(Debug, Deserialize)]
@@ -122,7 +157,10 @@ pub(super) fn config(
         None => Vec::new(),
     };
     let subnet = file.subnet.map(|text| text.parse().map_err(|why: BadSubnet| value(why.to_string())));
+    let collect = file.collect.rules().map_err(value)?;
     let config = Config {
+        registries: file.registry.settings(),
+        collect,
         data: args.data.or(file.data).ok_or_else(|| ConfigError::NoData { path: path.clone() })?,
         socket: socket.or(file.socket).unwrap_or_else(|| PathBuf::from(SOCKET)),
         name: args.name.or(file.name),
@@ -152,6 +190,40 @@ pub(super) fn config(
         (None, None, None) => return Err(ConfigError::NoToken),
     };
     Ok(Config { token: Some(token::read(&given, &from)?.to_string()), ..config })
+}
+
+impl Registry {
+    fn settings(self) -> Settings {
+        let usual = Settings::default();
+        Settings {
+            default: match self.default {
+                Some(none) if none.is_empty() => None,
+                given => given.or(usual.default),
+            },
+            plain: self.insecure,
+            ca: self.ca,
+            mirrors: self.mirror,
+            auth_file: Some(self.auth_file.unwrap_or_else(|| PathBuf::from(AUTH_FILE))),
+            patience: usual.patience,
+        }
+    }
+}
+
+impl Collect {
+    fn rules(self) -> Result<Rules, String> {
+        let usual = Rules::default();
+        let unused = match self.unused {
+            None => usual.unused,
+            Some(text) => text.parse::<Patience>().map_err(|why| format!("collect.unused: {why}"))?.0,
+        };
+        let (above, below) = (self.above.unwrap_or(usual.above), self.below.unwrap_or(usual.below));
+        if above > 100 || below > above {
+            return Err(format!(
+                "collect.above = {above} and collect.below = {below} are shares of the disk in per cent, the second the lower"
+            ));
+        }
+        Ok(Rules { unused, above, below })
+    }
 }
 
 fn hosts<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<HostPort>, String> {
