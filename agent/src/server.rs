@@ -31,8 +31,8 @@ use gossip::{
     wire::{
         Call, PROTOCOL, Reply, Request,
         ask::{Passed, To},
-        stream::{self, Part},
         image::Login,
+        stream::{self, Part},
     },
 };
 use placement::{

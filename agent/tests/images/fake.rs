@@ -34,11 +34,18 @@ pub(crate) enum Answers {
     Basic(&'static str),
 }
 
+/// What a path leads to.
+#[derive(Clone)]
+struct Document {
+    media_type: String,
+    bytes: Vec<u8>,
+}
+
 #[derive(Clone)]
 pub(crate) struct Fake {
     /// `127.0.0.1:PORT`
     pub(crate) host: String,
-    content: Arc<Mutex<BTreeMap<String, (String, Vec<u8>)>>>,
+    content: Arc<Mutex<BTreeMap<String, Document>>>,
     answers: Arc<Mutex<Answers>>,
     /// Paths, with ranges, of all requests for layers.
     layers: Arc<Mutex<Vec<String>>>,
@@ -81,7 +88,7 @@ impl Fake {
 
     pub(crate) fn put(&self, path: &str, media_type: &str, bytes: Vec<u8>) {
         let path = path.to_string();
-        self.content.lock().unwrap().insert(path, (media_type.to_string(), bytes));
+        self.content.lock().unwrap().insert(path, Document { media_type: media_type.to_string(), bytes });
     }
 
     pub(crate) fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) {
@@ -130,7 +137,7 @@ impl Fake {
             _ => {}
         }
         let found = self.content.lock().unwrap().get(&path).cloned();
-        let Some((media_type, mut bytes)) = found else {
+        let Some(Document { media_type, mut bytes }) = found else {
             let body = br#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}"#;
             return say(&mut stream, 404, "", body).await;
         };

@@ -62,6 +62,34 @@ fn the_command_line_counts_more_than_the_file() {
     assert_eq!(config.capacity, Resources::new(1000, 1 << 30));
 }
 
+/// Where images come from, and when they go.
+#[test]
+fn registries_and_collection_are_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("covey.toml");
+    let written = |text: &str| {
+        fs::write(&path, format!("data = \"/d\"\n{text}")).unwrap();
+        parsed(&["--config", path.to_str().unwrap()])
+    };
+    let config = written("").unwrap();
+    assert_eq!(config.registries.default.as_deref(), Some("docker.io"));
+    assert_eq!(config.registries.auth_file, Some(PathBuf::from(AUTH_FILE)));
+    assert_eq!(config.collect, Rules::default());
+    let config = written(
+        "[registry]\ndefault = \"\"\ninsecure = [\"r:5000\"]\nca = [\"/ca.pem\"]\nmirror = { \"docker.io\" = [\"m\"] }\n\
+         [collect]\nunused = \"36h\"\nabove = 90\nbelow = 80\n",
+    )
+    .unwrap();
+    let Settings { default, plain, ca, mirrors, .. } = config.registries;
+    assert_eq!((default, plain, ca), (None, vec!["r:5000".to_string()], vec![PathBuf::from("/ca.pem")]));
+    assert_eq!(mirrors["docker.io"], ["m"]);
+    let unused = std::time::Duration::from_secs(36 * 3600);
+    assert_eq!(config.collect, Rules { unused, above: 90, below: 80 });
+    let why = written("[collect]\nabove = 50\n").unwrap_err();
+    assert!(why.contains("collect.above = 50 and collect.below = 75"), "{why}");
+    assert!(written("[collect]\nunused = \"long\"\n").unwrap_err().contains("collect.unused: a duration"));
+}
+
 fn token() -> String {
     format!("covey1.{}.{}", "ab".repeat(32), "07".repeat(16))
 }
