@@ -15,6 +15,7 @@ use crate::{
     core::place::{JobRow, NodeRow, Settled, TaskRow},
     event::Now,
 };
+use placement::task::State;
 
 /// A list, as of now, to which all that there are could answer.
 pub(crate) fn list(now: Now, items: Vec<Value>) -> Value {
@@ -101,6 +102,7 @@ pub(crate) fn task(row: &TaskRow) -> Value {
         "version": row.version.number,
         "image": image(&row.image, &row.digest),
         "healthy": copy.and_then(|c| c.healthy),
+        "ready": row.state == State::Running && copy.is_some_and(|c| c.ready),
         "since": copy.map(|c| clock::rfc3339(c.since_ms)),
         "reason": row.reason,
         "exit": row.exit,

@@ -6,6 +6,7 @@
 //! takes the one next step that brings the run to the goal. The state that users see follows from the three.
 
 mod admit;
+mod bad;
 mod drive;
 mod env;
 mod health;
@@ -77,6 +78,8 @@ pub struct Core {
     dirty: BTreeSet<TaskKey>,
     gone: BTreeSet<TaskKey>,
     node_changed: bool,
+    /// Monotonic: when each of the node's `bad` is forgotten.
+    bad_until: BTreeMap<TaskKey, u64>,
     next_ticket: Ticket,
     wake_at: Option<u64>,
     /// Of the event being handled.
@@ -97,6 +100,7 @@ impl Core {
             dirty: BTreeSet::new(),
             gone: BTreeSet::new(),
             node_changed: false,
+            bad_until: BTreeMap::new(),
             next_ticket: 0,
             wake_at: None,
             now: Now::default(),
@@ -139,6 +143,7 @@ impl Core {
             Event::Woke => {
                 self.wake_at = None;
                 self.write_promise_again();
+                self.forget_old_failures();
                 self.drive_all();
             }
         }
@@ -148,7 +153,9 @@ impl Core {
     fn finish(&mut self) -> Vec<Action> {
         self.flush();
         let opening = self.opening.as_ref().and_then(|o| o.retry_at);
-        let earliest = self.tasks.values().filter_map(|t| self.deadline(t)).chain(opening).min();
+        let forget = self.bad_until.values().min().copied();
+        let earliest =
+            self.tasks.values().filter_map(|t| self.deadline(t)).chain(opening).chain(forget).min();
         if earliest.is_some() && earliest != self.wake_at {
             self.out.extend(earliest.map(|mono_ms| Action::WakeAt { mono_ms }));
             self.wake_at = earliest;

@@ -404,6 +404,7 @@ fn info(config: &Config, identity: &Identity, tree: &Tree, addr: SocketAddr) -> 
         capacity,
         images: Default::default(),
         volumes: Default::default(),
+        bad: Vec::new(),
     }
 }
 

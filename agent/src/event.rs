@@ -11,7 +11,7 @@ use std::{
 use gossip::wire::{FromAgent, Hello, SessionId, ToAgent, Welcome};
 use placement::{
     ids::{Activation, BadId, Generation, JobKey, TaskKey},
-    job::{Band, Health, container::Container},
+    job::{Band, Check, Health, container::Container},
     node::Held,
     resources::Resources,
 };
@@ -118,8 +118,8 @@ pub enum RunEvent {
     Exited(Ended),
     /// Bundle and cgroup are gone.
     Removed,
-    /// A health check's result; the text says what was seen.
-    Health { ok: bool, text: String },
+    /// A check's result; the text says what was seen. A success after a success need not be told.
+    Health { check: Check, ok: bool, text: String },
 }
 
 /// How a container ended, as its shim wrote it.
@@ -181,12 +181,15 @@ pub enum Action {
     Remove {
         run: RunId,
     },
-    /// Check health from now on: each result comes as `RunEvent::Health`.
+    /// Check from now on: results come as `RunEvent::Health`. `Check::Startup` ends with its first success.
     Probe {
         run: RunId,
+        check: Check,
         health: Health,
-        port: u16,
+        /// As the task knows it; none if a command is run.
+        port: Option<u16>,
     },
+    /// No more of its checks.
     Unprobe {
         run: RunId,
     },

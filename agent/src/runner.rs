@@ -10,6 +10,7 @@ mod watch;
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -20,7 +21,7 @@ use oci::{
     bundle::{Bundle, Process},
     container::{self, Live},
 };
-use placement::job::Health;
+use placement::job::{Check, Health};
 use tokio::{
     sync::oneshot,
     task::{AbortHandle, spawn_blocking},
@@ -31,7 +32,7 @@ use self::watch::{Watched, ended, lost};
 use crate::{
     daemon::inbox::NodeHandle,
     event::{Event, Found, RunEvent, RunId, Signal, StartRun},
-    probe,
+    probe::{self, Target},
 };
 
 /// What runs here could not be found out. The agent does not start then: it would take running containers for lost.
@@ -47,7 +48,7 @@ pub enum ScanError {
 pub struct Runner {
     ground: Arc<Ground>,
     node: NodeHandle,
-    probes: BTreeMap<RunId, AbortHandle>,
+    probes: BTreeMap<(RunId, Check), AbortHandle>,
     /// Starts that may still be called off.
     starts: BTreeMap<RunId, oneshot::Sender<()>>,
     /// The containers' first processes, to be signalled.
@@ -178,20 +179,29 @@ impl Runner {
         });
     }
 
-    pub fn probe(&mut self, run: RunId, health: Health, port: u16) {
+    pub fn probe(&mut self, run: RunId, check: Check, health: Health, port: Option<u16>) {
         let node = self.node.clone();
-        let task = tokio::spawn(probe::watch(health, port, move |ok, text| {
-            node.tell(Event::Run { run, what: RunEvent::Health { ok, text } });
+        let of = match port {
+            Some(port) => Target::Port(SocketAddr::from((self.ground.reach(run), port))),
+            None => Target::Container {
+                exe: self.ground.exe.clone(),
+                bundle: Bundle::at(self.ground.bundles.join(run.to_string())),
+            },
+        };
+        let task = tokio::spawn(probe::watch(check, health, of, move |ok, text| {
+            node.tell(Event::Run { run, what: RunEvent::Health { check, ok, text } });
             true
         }));
-        if let Some(old) = self.probes.insert(run, task.abort_handle()) {
+        if let Some(old) = self.probes.insert((run, check), task.abort_handle()) {
             old.abort();
         }
     }
 
     pub fn unprobe(&mut self, run: RunId) {
-        if let Some(task) = self.probes.remove(&run) {
-            task.abort();
+        for check in Check::ALL {
+            if let Some(task) = self.probes.remove(&(run, check)) {
+                task.abort();
+            }
         }
     }
 

@@ -58,6 +58,7 @@ fn told() -> Vec<Told> {
         capacity: Resources::new(2_000, 1 << 30),
         images: BTreeSet::new(),
         volumes: Default::default(),
+        bad: Vec::new(),
     };
     let own = OwnPart {
         node,

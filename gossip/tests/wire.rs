@@ -203,6 +203,7 @@ fn report() -> Report {
         restarts: 1,
         restart_at: 0,
         healthy: Some(true),
+        ready: true,
         since_ms: 1_000,
         reason: None,
         exit: Some(Exit { code: None, signal: Some(9), cause: Cause::OomLimit }),
@@ -237,6 +238,7 @@ fn news() -> Vec<FromAgent> {
         capacity: Resources::new(2_000, 1 << 30),
         images: Default::default(),
         volumes: Default::default(),
+        bad: Vec::new(),
     };
     let delta = || Delta { books: books.clone(), tasks: vec![report()], gone: vec![KEY], ..Delta::default() };
     let (key, generation) = (KEY, GENERATION);

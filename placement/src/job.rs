@@ -19,7 +19,7 @@ use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use field::{DocumentError, Step};
-pub use health::{Health, Probe};
+pub use health::{Check, Health, Probe};
 
 use self::container::Container;
 use crate::{
@@ -166,6 +166,13 @@ pub struct Job {
 #[error("the image `{image}` has no digest; submit the job again to resolve it")]
 pub struct Unresolved {
     pub image: String,
+}
+
+impl Template {
+    /// Whether anything tells if it is well beside that it runs.
+    pub fn is_checked(&self) -> bool {
+        self.health.is_some() || self.ready.is_some() || self.startup.is_some()
+    }
 }
 
 impl Job {

@@ -2,12 +2,14 @@
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
+    format,
     string::String,
+    vec::Vec,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{Generation, NodeId},
+    ids::{Generation, NodeId, TaskKey, Version},
     job::Band,
     resources::Resources,
 };
@@ -32,6 +34,9 @@ pub struct NodeInfo {
     /// Volumes that stay with a job's index, by job (`OWNER/NAME`) and index.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, BTreeMap<u32, Held>>,
+    /// Tasks that failed here again and again, also when they have moved: until each is forgotten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad: Vec<Bad>,
 }
 
 /// The volumes of one index that a node has.
@@ -40,6 +45,32 @@ pub struct Held {
     /// Of the newest copy that used them: where two nodes have volumes of one index, the later counts.
     pub generation: Generation,
     pub names: BTreeSet<String>,
+}
+
+/// A task that failed on a node several times in a row. Its node remembers it for a while, so that any placer knows it, and
+/// forgets it by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bad {
+    pub key: TaskKey,
+    /// Of the copy that failed: while it is there it asks for another node.
+    pub generation: Generation,
+    /// What failed: another version, or a later restart, is another matter.
+    pub version: Version,
+    pub restart_at: u64,
+    /// In a row.
+    pub times: u32,
+    /// How it failed last.
+    pub why: String,
+    /// Wall time of the end of this memory, milliseconds since 1970: to show.
+    pub until_ms: u64,
+}
+
+impl Bad {
+    /// The hour and minute until which other nodes come first.
+    pub fn until(&self) -> String {
+        let minutes = self.until_ms / 60_000;
+        format!("{:02}:{:02} UTC", minutes / 60 % 24, minutes % 60)
+    }
 }
 
 /// Sums over a band's tasks that hold resources.

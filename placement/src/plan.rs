@@ -6,10 +6,13 @@
 
 mod choose;
 mod copies;
+mod elsewhere;
 mod replace;
 mod settle;
 
 use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
+
+pub use elsewhere::failed_on;
 
 use crate::{
     feasible::places,
@@ -35,7 +38,7 @@ pub struct Plan {
     pub complete: Vec<Completion>,
     /// Wanted, on no node, and not offered by this plan: each with at least one obstacle.
     pub pending: BTreeMap<TaskKey, Pending>,
-    /// Run on in an old version, and why they are not replaced now.
+    /// Run on in an old version, or where they fail again and again, and why they are not replaced now.
     pub stuck: BTreeMap<TaskKey, Arc<Vec<Obstacle>>>,
 }
 

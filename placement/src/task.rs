@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{Generation, JobKey, TaskKey, Version},
-    job::{Band, Health, Kind, container::Container},
+    job::{Band, Check, Health, Kind, container::Container},
     resources::Resources,
 };
 
@@ -137,6 +137,20 @@ pub struct TaskSpec {
     pub retries: u32,
 }
 
+impl TaskSpec {
+    pub fn check(&self, check: Check) -> Option<&Health> {
+        match check {
+            Check::Startup => self.startup.as_ref(),
+            Check::Live => self.health.as_ref(),
+            Check::Ready => self.ready.as_ref(),
+        }
+    }
+
+    pub fn is_checked(&self) -> bool {
+        Check::ALL.iter().any(|check| self.check(*check).is_some())
+    }
+}
+
 /// One copy of a task as its node reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -158,8 +172,11 @@ pub struct Report {
     /// Restarts in place within this generation.
     pub restarts: u32,
     pub restart_at: u64,
-    /// None: no health check, or not known yet.
+    /// By all of its checks. None: there is none, or not known yet.
     pub healthy: Option<bool>,
+    /// It may be used: it runs, was not told to end, and every check of it says so.
+    #[serde(default)]
+    pub ready: bool,
     /// Wall time of the last change of state, milliseconds since 1970.
     pub since_ms: u64,
     /// A sentence.

@@ -15,6 +15,7 @@ use crate::{
     feasible::Obstacles,
     ids::{JobKey, TaskKey},
     intent::{Intent, Verdict, Wanted},
+    job::Template,
     obstacle::{No, Obstacle},
     plan::{Plan, plan},
     task::{Report, State},
@@ -120,7 +121,7 @@ fn copy_of(view: &View, key: TaskKey) -> Option<(&str, &Report)> {
 
 /// It has its place, but does not run well there.
 fn not_well(wanted: &Wanted, node: &str, copy: &Report, name: &str) -> Option<Obstacle> {
-    let checked = wanted.template(copy.key.index).is_some_and(|t| t.health.is_some());
+    let checked = wanted.template(copy.key.index).is_some_and(Template::is_checked);
     let mut text = match (copy.state, copy.healthy) {
         (State::Running, Some(false)) => "it runs, but is not healthy".to_string(),
         (State::Running, None) if checked => "it runs, but its health is not known yet".to_string(),

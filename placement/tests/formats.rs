@@ -8,7 +8,7 @@ use placement::{
     ids::{Activation, CellId, Generation, JobKey, NodeId, Principal, RequestId, TaskKey, Uid, Version},
     job::{Band, Job, Kind},
     ledger::{Answer, Command, Completion, Entry, Expect, Ledger, Refusal, RequestStamp, Role},
-    node::{Books, NodeInfo},
+    node::{Bad, Books, NodeInfo},
     resources::Resources,
     task::{Cause, Exit, Report, State},
 };
@@ -201,6 +201,7 @@ fn what_a_node_is_given_and_reports() {
         restarts: 1,
         restart_at: 8,
         healthy: Some(true),
+        ready: true,
         since_ms: 1_700_000_000_000,
         reason: None,
         exit: None,
@@ -238,6 +239,15 @@ fn names_and_amounts() {
         State::Lost,
         State::Unknown,
     ];
+    let bad = Bad {
+        key: TaskKey { uid: Uid { cell: 1, index: 4 }, index: 2 },
+        generation: Generation { cell: 1, activation: 3, seq: 9 },
+        version: Version { cell: 1, number: 2 },
+        restart_at: 0,
+        times: 3,
+        why: "exited with code 1".into(),
+        until_ms: 1_750_000_600_000,
+    };
     let node = NodeInfo {
         id: NodeId(0xA1),
         name: "h1".into(),
@@ -247,6 +257,7 @@ fn names_and_amounts() {
         capacity: Resources::new(4000, 8 << 30),
         images: Default::default(),
         volumes: Default::default(),
+        bad: vec![bad],
     };
     let refusal = Refusal::new("conflict", "web is at version 2, not at 1", Some("look again"));
     let all = json!({

@@ -65,7 +65,7 @@ impl Core {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&key) else { return };
         let Some(run) = task.run.as_mut() else { return };
-        let probing = std::mem::take(&mut run.probing);
+        let probing = run.checks.stop();
         let number = run.number;
         let signal = match &mut run.told {
             None => {
@@ -139,7 +139,6 @@ impl Core {
         }
         task.armed = false;
         task.goal = Goal::Run;
-        task.healthy = None;
         if task.record.reason.as_deref() == Some(WAITS_FOR_KEEP) {
             task.record.reason = None;
             self.dirty.insert(key);

@@ -1,56 +1,152 @@
-//! Health checks: enough failures in a row end a run, and it starts again.
+//! Checks: enough failures in a row end a run, and it starts again; or take it out of use.
 
-use placement::{ids::TaskKey, task::Cause};
+use placement::{
+    ids::TaskKey,
+    job::{Check, container::Network},
+    task::{Cause, State},
+};
 
 use super::{
     Core,
-    task::{Goal, Stage},
+    task::{Goal, Stage, Task},
 };
 use crate::event::Action;
 
-impl Core {
-    /// Has a run's health checked from now on, if its job asks for it.
-    pub(crate) fn probe(&mut self, key: TaskKey) {
-        let Some(task) = self.tasks.get_mut(&key) else { return };
-        let Some(health) = task.record.spec.health.clone() else { return };
-        let Some(port) = health.port().and_then(|port| task.record.ports.get(port)).copied() else { return };
-        let Some(run) = task.run.as_mut() else { return };
-        run.probing = true;
-        let number = run.number;
-        let run = task.run_id(number);
-        self.out.push(Action::Probe { run, health, port });
+/// What the checks of one run have said.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Checks {
+    /// Being made.
+    on: bool,
+    startup: Said,
+    live: Said,
+    ready: Said,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Said {
+    /// None: nothing that counts yet.
+    good: Option<bool>,
+    /// Failures in a row that count.
+    failed: u32,
+}
+
+impl Checks {
+    /// Whether they were being made.
+    pub(crate) fn stop(&mut self) -> bool {
+        std::mem::take(&mut self.on)
     }
 
-    pub(crate) fn on_health(&mut self, key: TaskKey, ok: bool, text: &str) {
+    fn of(&mut self, check: Check) -> &mut Said {
+        match check {
+            Check::Startup => &mut self.startup,
+            Check::Live => &mut self.live,
+            Check::Ready => &mut self.ready,
+        }
+    }
+}
+
+impl Task {
+    /// By all of its checks; none: it has none, or one of them is not known yet.
+    pub(crate) fn healthy(&self) -> Option<bool> {
+        let run = self.run.as_ref().filter(|r| matches!(r.stage, Stage::Running { .. }))?;
+        let mut checks = run.checks;
+        let spec = &self.record.spec;
+        let said: Vec<Option<bool>> = Check::ALL
+            .into_iter()
+            .filter(|check| spec.check(*check).is_some())
+            .map(|check| checks.of(check).good)
+            .collect();
+        match said.contains(&Some(false)) {
+            true => Some(false),
+            false => (!said.is_empty() && !said.contains(&None)).then_some(true),
+        }
+    }
+
+    /// Whether it may be used: not from the moment on in which it is told to end.
+    pub(crate) fn ready(&self) -> bool {
+        self.state_now() == State::Running && self.healthy().unwrap_or(!self.record.spec.is_checked())
+    }
+}
+
+impl Core {
+    /// Has a run checked from now on, for what its job asks: whether it has come up, and then the rest.
+    pub(crate) fn probe(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let record = &task.record;
+        let Some(run) = task.run.as_mut() else { return };
+        let up = record.spec.startup.is_none() || run.checks.startup.good == Some(true);
+        let checks: &[Check] = if up { &[Check::Live, Check::Ready] } else { &[Check::Startup] };
+        let id = crate::event::RunId { key, generation: record.generation, run: run.number };
+        for check in checks {
+            let Some(health) = record.spec.check(*check).cloned() else { continue };
+            let container = &record.spec.container;
+            let port = health.port().map(|name| match container.network {
+                Network::Private => container.inside.get(name).or_else(|| record.ports.get(name)).copied(),
+                Network::Host | Network::None => record.ports.get(name).copied(),
+            });
+            // A port that it has not got: a document that says so is refused.
+            if port == Some(None) {
+                continue;
+            }
+            run.checks.on = true;
+            self.out.push(Action::Probe { run: id, check: *check, health, port: port.flatten() });
+        }
+    }
+
+    pub(crate) fn on_health(&mut self, key: TaskKey, check: Check, ok: bool, text: &str) {
         let now = self.now.mono_ms;
         let Some(task) = self.tasks.get_mut(&key) else { return };
-        let (Some(health), Some(run), Goal::Run) = (&task.record.spec.health, task.run.as_mut(), task.goal)
+        let (Some(health), Some(run), Goal::Run) =
+            (task.record.spec.check(check), task.run.as_mut(), task.goal)
         else {
             return;
         };
         let Stage::Running { since, .. } = run.stage else { return };
+        let came_up = run.checks.startup.good == Some(true);
+        let said = run.checks.of(check);
         if ok {
-            run.unhealthy = 0;
-            if task.healthy != Some(true) {
-                task.healthy = Some(true);
-                task.record.reason = None;
-                self.note(key, "healthy", text.to_string());
-                self.dirty.insert(key);
+            said.failed = 0;
+            if said.good.replace(true) != Some(true) {
+                self.is_good(key, check, text);
             }
             return;
         }
         // Before its first success it may still be starting up.
-        if task.healthy.is_none() && now < since.saturating_add(health.start_ms) {
+        let starting = said.good.is_none() && !came_up && now < since.saturating_add(health.start_ms);
+        if starting || check == Check::Startup && said.good == Some(true) {
             return;
         }
-        run.unhealthy += 1;
-        if run.unhealthy < health.failures.max(1) {
+        said.failed = said.failed.saturating_add(1);
+        if said.failed < health.failures.max(1) || check == Check::Ready && said.good == Some(false) {
             return;
         }
-        let text = format!("{} health checks failed in a row: {text}", run.unhealthy);
-        task.healthy = Some(false);
+        said.good = Some(false);
+        let text = format!("{} {check} checks failed in a row: {text}", said.failed);
         self.dirty.insert(key);
+        if check == Check::Ready {
+            self.say(key, &format!("it is not ready: {text}"));
+            return self.note(key, "not_ready", text);
+        }
         self.note(key, "unhealthy", text.clone());
         self.end_and_again(key, Cause::Unhealthy, &text);
+    }
+
+    /// It was not known, or it was not good.
+    fn is_good(&mut self, key: TaskKey, check: Check, text: &str) {
+        let kind = match check {
+            Check::Startup => "started_up",
+            Check::Live => "healthy",
+            Check::Ready => "ready",
+        };
+        self.note(key, kind, text.to_string());
+        if check == Check::Startup {
+            self.probe(key);
+        }
+        if let Some(task) = self.tasks.get_mut(&key)
+            && task.healthy() == Some(true)
+        {
+            task.record.reason = None;
+        }
+        self.dirty.insert(key);
     }
 }

@@ -53,7 +53,9 @@ impl Core {
                     self.dirty.insert(id.key);
                 }
             }
-            (RunEvent::Health { ok, text }, Stage::Running { .. }) => self.on_health(id.key, ok, &text),
+            (RunEvent::Health { check, ok, text }, Stage::Running { .. }) => {
+                self.on_health(id.key, check, ok, &text)
+            }
             _ => return,
         }
         self.drive(id.key);
@@ -112,9 +114,8 @@ impl Core {
             _ => 0,
         };
         let number = run.number;
-        let probing = std::mem::take(&mut run.probing);
+        let probing = run.checks.stop();
         run.stage = Stage::Ended { removing: false };
-        task.healthy = None;
         task.usage = Default::default();
         task.record.exit = Some(exit.clone());
         let (batch, goal, run) = (task.is_batch(), task.goal, task.run_id(number));
@@ -169,7 +170,12 @@ impl Core {
             task.record.restarts += 1;
             task.unsaved = true;
         }
-        let text = format!("{why}; starting again in {}", seconds(pause));
+        let times = task.failures;
+        self.remember_failure(key, why);
+        let text = match times {
+            0..3 => format!("{why}; starting again in {}", seconds(pause)),
+            _ => format!("failed {times} times in a row: {why}; starting again in {}", seconds(pause)),
+        };
         self.say(key, &text);
         self.note(key, "restarting", text);
     }

@@ -206,6 +206,7 @@ impl Core {
         task.failures = 0;
         task.unsaved = true;
         self.dirty.insert(key);
+        self.forgive(key);
         self.note(key, "restarting", "asked to start again".to_string());
         self.end_and_again(key, Cause::Stopped, "asked to start again");
     }

@@ -8,7 +8,7 @@ use placement::{
     task::{Cause, Report, State},
 };
 
-use super::record::Record;
+use super::{health::Checks, record::Record};
 use crate::event::{Ended, RunId, Ticket};
 use gossip::wire::SessionId;
 
@@ -70,7 +70,6 @@ pub(crate) struct Task {
     pub(crate) not_before: u64,
     /// Failures in a row, for the back-off.
     pub(crate) failures: u32,
-    pub(crate) healthy: Option<bool>,
     pub(crate) usage: Resources,
     /// Usage as last reported.
     pub(crate) reported_usage: Resources,
@@ -83,13 +82,11 @@ pub(crate) struct Run {
     pub(crate) stage: Stage,
     /// Told to end.
     pub(crate) told: Option<Told>,
-    pub(crate) probing: bool,
     /// Its start was called off.
     pub(crate) abandoned: bool,
     /// Its own, in a private network.
     pub(crate) address: Option<Ipv4Addr>,
-    /// Health checks that failed in a row.
-    pub(crate) unhealthy: u32,
+    pub(crate) checks: Checks,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +112,7 @@ pub(crate) struct Told {
 
 impl Run {
     pub(crate) fn new(number: u32, stage: Stage) -> Run {
-        Run { number, stage, told: None, probing: false, abandoned: false, address: None, unhealthy: 0 }
+        Run { number, stage, told: None, abandoned: false, address: None, checks: Checks::default() }
     }
 }
 
@@ -135,7 +132,6 @@ impl Task {
             armed: false,
             not_before: 0,
             failures: 0,
-            healthy: None,
             usage: Resources::default(),
             reported_usage: Resources::default(),
         }
@@ -218,7 +214,8 @@ impl Task {
             address: self.run.as_ref().and_then(|r| r.address).map(|address| address.to_string()),
             restarts: record.restarts,
             restart_at: record.restart_at,
-            healthy: self.healthy,
+            healthy: self.healthy(),
+            ready: self.ready(),
             since_ms: record.since_ms,
             reason: self.trouble.clone().or_else(|| record.reason.clone()),
             exit: record.exit.clone(),

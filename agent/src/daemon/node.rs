@@ -96,7 +96,7 @@ impl NodeLoop {
                 Action::Signal { run, signal } => self.runner.signal(run, signal),
                 Action::Abandon { run } => self.runner.abandon(run),
                 Action::Remove { run } => self.runner.remove(run),
-                Action::Probe { run, health, port } => self.runner.probe(run, health, port),
+                Action::Probe { run, check, health, port } => self.runner.probe(run, check, health, port),
                 Action::Unprobe { run } => self.runner.unprobe(run),
             }
         }

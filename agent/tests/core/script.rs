@@ -1,7 +1,8 @@
 //! Scripts in, golden text out. A line `> EVENT` is handled; what follows are the actions, and after `=` each task that
 //! now stands differently. `UPDATE=1 cargo test` writes the answers anew.
 //!
-//! Events: `hello ACTIVATION`, `offer KEY GENERATION [job=NAME] [batch] [cpu=N] [ports=A,B] [health] [retries=N]`, `stop`,
+//! Events: `hello ACTIVATION`, `offer KEY GENERATION [job=NAME] [batch] [cpu=N] [ports=A,B] [health] [startup] [ready]
+//! [retries=N]`, `stop`,
 //! `keep`, `forget`, `restart KEY GENERATION AT`, `stored [failed]` (the oldest store), `phase RUN TEXT`, `over RUN KIND MS
 //! TEXT`, `started RUN PID`, `exited RUN CODE [at=MS]`, `after MS` (time passes), `agent RUN=STATE…` (the agent is killed
 //! and started again and finds these runs), …
@@ -20,7 +21,7 @@ use agent::{
 use gossip::wire::{Hello, Offer, Order, PROTOCOL, SessionId, ToAgent, Welcome};
 use placement::{
     ids::{Activation, Generation, JobKey, NodeId, TaskKey, Version},
-    job::{Band, Health, Kind, Probe},
+    job::{Band, Check, Health, Kind, Probe},
     node::NodeInfo,
     resources::{CPU, MEMORY, Resources},
     task::{Report, TaskSpec},
@@ -88,6 +89,7 @@ pub(crate) fn config() -> Config {
             capacity: Resources::new(1000, 1 << 30),
             images: Default::default(),
             volumes: Default::default(),
+            bad: Vec::new(),
         },
         cell: "lab".into(),
         life: 1,
@@ -289,8 +291,9 @@ impl Stage {
             "busy" => run(RunEvent::PortBusy { port: words[2].parse().unwrap() }),
             "exited" => run(RunEvent::Exited(self.ended(&words[2..]))),
             "removed" => run(RunEvent::Removed),
-            "healthy" => run(RunEvent::Health { ok: true, text: "200".into() }),
-            "unhealthy" => run(RunEvent::Health { ok: false, text: "503".into() }),
+            // `healthy RUN [startup|ready]`
+            "healthy" => run(RunEvent::Health { check: check(words), ok: true, text: "200".into() }),
+            "unhealthy" => run(RunEvent::Health { check: check(words), ok: false, text: "503".into() }),
             // `old offer …`: on the session before the present one.
             "old" => self.order(&words[1..], self.sessions[self.sessions.len() - 2], line),
             _ => self.order(words, *self.sessions.last().expect("a session"), line),
@@ -334,13 +337,11 @@ fn offered(words: &[&str]) -> TaskSpec {
         match word.split_once('=') {
             None if *word == "batch" => spec.kind = Kind::Batch,
             None if *word == "health" => {
-                spec.health = Some(Health {
-                    probe: Probe::Http { http: "/healthz".into(), port: "http".into() },
-                    interval_ms: 2_000,
-                    timeout_ms: 1_000,
-                    failures: 3,
-                    start_ms: 30_000,
-                })
+                spec.health = health(Probe::Http { http: "/healthz".into(), port: "http".into() })
+            }
+            None if *word == "startup" => spec.startup = health(Probe::Tcp { tcp: "http".into() }),
+            None if *word == "ready" => {
+                spec.ready = health(Probe::Command { command: vec!["/ready".into(), "now".into()] })
             }
             Some(("job", name)) => spec.job.name = name.into(),
             Some(("cpu", amount)) => spec.limit.set(CPU, amount.parse().unwrap()),
@@ -358,4 +359,15 @@ fn offered(words: &[&str]) -> TaskSpec {
 fn numbers<const N: usize>(text: &str) -> [u64; N] {
     let parts: Vec<u64> = text.split('.').map(|p| p.parse().unwrap()).collect();
     parts.try_into().unwrap()
+}
+
+fn health(probe: Probe) -> Option<Health> {
+    Some(Health { probe, interval_ms: 2_000, timeout_ms: 1_000, failures: 3, start_ms: 30_000 })
+}
+
+fn check(words: &[&str]) -> Check {
+    match words.get(2) {
+        None => Check::Live,
+        Some(word) => Check::ALL.into_iter().find(|check| check.to_string() == *word).unwrap(),
+    }
 }

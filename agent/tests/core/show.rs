@@ -2,7 +2,12 @@
 
 use agent::event::{Action, Change, Signal};
 use gossip::wire::{Delta, FromAgent, News, RefusedOffer, Welcome};
-use placement::{job::Probe, node::Books, resources::Resources, task::Report};
+use placement::{
+    job::{Check, Probe},
+    node::{Books, NodeInfo},
+    resources::Resources,
+    task::{Report, State},
+};
 
 pub(crate) fn action(action: &Action) -> String {
     match action {
@@ -22,11 +27,18 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Signal { run, signal: Signal::Kill } => format!("SIGKILL {run}"),
         Action::Abandon { run } => format!("abandon {run}"),
         Action::Remove { run } => format!("remove {run}"),
-        Action::Probe { run, health, port } => match &health.probe {
-            Probe::Http { http, .. } => format!("probe {run} :{port}{http}"),
-            Probe::Tcp { .. } => format!("probe {run} :{port}"),
-            Probe::Command { command } => format!("probe {run} {}", command.join(" ")),
-        },
+        Action::Probe { run, check, health, port } => {
+            let port = port.unwrap_or_default();
+            let what = match &health.probe {
+                Probe::Http { http, .. } => format!(":{port}{http}"),
+                Probe::Tcp { .. } => format!(":{port}"),
+                Probe::Command { command } => command.join(" "),
+            };
+            match check {
+                Check::Live => format!("probe {run} {what}"),
+                check => format!("probe {run} {check} {what}"),
+            }
+        }
         Action::Unprobe { run } => format!("unprobe {run}"),
         Action::WakeAt { mono_ms } => format!("wake at {mono_ms}"),
         Action::Note(note) => {
@@ -55,7 +67,7 @@ fn change(change: &Change) -> String {
 
 fn send(message: &FromAgent) -> String {
     let what = match &message.news {
-        News::Full { books, tasks, .. } => format!("full{}{}", states(tasks), sums(books)),
+        News::Full { node, books, tasks, .. } => format!("full{}{}{}", bad(node), states(tasks), sums(books)),
         News::Delta(d) => format!("delta{}", delta(d)),
         News::Accepted { key, generation, delta: d } => format!("accepted {key} {generation}{}", delta(d)),
         News::Refused { key, generation, refused, delta: d } => {
@@ -79,10 +91,17 @@ fn refusal(refused: &RefusedOffer) -> String {
 }
 
 fn delta(delta: &Delta) -> String {
-    let node =
-        delta.node.as_ref().map(|n| format!(" [capacity {}]", amounts(&n.capacity))).unwrap_or_default();
+    let node = delta.node.as_ref().map(|n| format!(" [capacity {}{}]", amounts(&n.capacity), bad(n)));
     let gone: String = delta.gone.iter().map(|key| format!(" -{key}")).collect();
+    let node = node.unwrap_or_default();
     format!("{node}{}{gone}{}", states(&delta.tasks), sums(&delta.books))
+}
+
+fn bad(node: &NodeInfo) -> String {
+    let each = node.bad.iter().map(|b| {
+        format!("; {} {} failed {} times until {}: {}", b.key, b.generation, b.times, b.until(), b.why)
+    });
+    each.collect()
 }
 
 fn states(tasks: &[Report]) -> String {
@@ -120,6 +139,11 @@ pub(crate) fn task(task: &Report) -> String {
     if let Some(healthy) = task.healthy {
         text += if healthy { " healthy" } else { " unhealthy" };
     }
+    // Of itself it is so if it runs and is healthy.
+    if task.state == State::Running && task.ready != (task.healthy != Some(false)) {
+        text += if task.ready { " ready" } else { " not ready" };
+    }
+    assert!(!task.ready || task.state == State::Running, "{task:?}");
     if let Some(exit) = &task.exit {
         let cause = serde_json::to_value(exit.cause).unwrap();
         let how = exit.code.map(|c| format!("code {c}")).or(exit.signal.map(|s| format!("signal {s}")));

@@ -229,6 +229,7 @@ fn looked_at(id: NodeId, name: &str) -> NodeHandle {
         capacity: Resources::default(),
         images: Default::default(),
         volumes: Default::default(),
+        bad: Vec::new(),
     };
     let config = Config {
         node,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gossip::wire::{Delta, News, Offer, RefusedOffer};
 use placement::{
     ids::{JobKey, NodeId, TaskKey},
-    node::{Books, NodeInfo},
+    node::{Bad, Books, NodeInfo},
     resources::Resources,
     task::{Cause, Exit, Report, State},
 };
@@ -28,6 +28,7 @@ impl NodeModel {
             capacity: Resources::new(cores * 1000, gib << 30),
             images: Default::default(),
             volumes: Default::default(),
+            bad: Vec::new(),
         };
         NodeModel { info, tasks: BTreeMap::new(), offers: BTreeMap::new() }
     }
@@ -87,6 +88,7 @@ impl NodeModel {
             restarts: 0,
             restart_at: spec.restart_at,
             healthy: None,
+            ready: false,
             since_ms: 0,
             reason: None,
             exit: None,
@@ -106,6 +108,21 @@ impl NodeModel {
     pub(crate) fn refused(&mut self, key: TaskKey, refused: RefusedOffer) -> Option<News> {
         let offer = self.offers.remove(&key)?;
         Some(News::Refused { key, generation: offer.generation, refused, delta: self.delta(&[]) })
+    }
+
+    /// It waits to start after its third failure in a row, and is remembered.
+    pub(crate) fn fails(&mut self, key: TaskKey) {
+        self.becomes(key, &["starting", "1", "exited_with_code_1;_starting_again_in_2s"]);
+        let task = &self.tasks[&key];
+        self.info.bad.push(Bad {
+            key,
+            generation: task.generation,
+            version: task.version,
+            restart_at: task.restart_at,
+            times: 3,
+            why: "exited with code 1".into(),
+            until_ms: 45_240_000,
+        });
     }
 
     /// `running healthy`, `failed 3`, `succeeded`, `gone`.

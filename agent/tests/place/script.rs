@@ -14,6 +14,7 @@
 //! take n1 me/web/0            the same, but the answer is lost
 //! refuse n1 me/web/0 short memory_bytes WANTED FREE | noport FREE | busy | store TEXT
 //! task n1 me/web/0 STATE [healthy|unhealthy] [CODE] [reason_with_underscores] | gone
+//! bad n1 me/web/0 | forgets n1     it failed three times in a row there; the node's memory of all that is over
 //! again n1 | skip n1 | stray n1    its last message twice; the next is lost; one of another session
 //! dead n1 | alive n1          membership
 //! at MS                       time passes; wakes if it was asked for
@@ -30,7 +31,7 @@ use agent::{
     core::place::{PlaceAction, PlaceConfig, PlaceCore, PlaceEvent, Settled},
     event::Now,
 };
-use gossip::wire::{FromAgent, News, Order, RefusedOffer, SessionId, ToAgent};
+use gossip::wire::{Delta, FromAgent, News, Order, RefusedOffer, SessionId, ToAgent};
 use placement::{
     ids::{Activation, CellId, Generation, JobKey, NodeId, TaskKey, Uid},
     ledger::{Answer, Command, Entry, Expect, Ledger},
@@ -192,6 +193,19 @@ impl Script {
                 node.becomes(key, &words[3..]);
                 let news = News::Delta(node.delta(&[key]));
                 self.say(&name, news)?;
+            }
+            "bad" => {
+                let key = self.key(&name, words[2])?;
+                let node = self.nodes.get_mut(&name).unwrap();
+                node.fails(key);
+                let delta = Delta { node: Some(node.info.clone()), ..node.delta(&[key]) };
+                self.say(&name, News::Delta(delta))?;
+            }
+            "forgets" => {
+                let node = self.nodes.get_mut(&name).unwrap();
+                node.info.bad.clear();
+                let delta = Delta { node: Some(node.info.clone()), ..node.delta(&[]) };
+                self.say(&name, News::Delta(delta))?;
             }
             "again" => {
                 let from = Box::new(self.last[&name].clone());

@@ -1,6 +1,7 @@
 //! Checks of a running task, made by its node.
 
 use alloc::{string::String, vec::Vec};
+use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A check that is made again and again.
@@ -43,5 +44,31 @@ impl Health {
             Probe::Http { port, .. } | Probe::Tcp { tcp: port } => Some(port),
             Probe::Command { .. } => None,
         }
+    }
+}
+
+/// What a task is checked for; each may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// Whether it has come up: before its first success the others are not made, and after that this one is not.
+    Startup,
+    /// Whether it lives: failures start it again.
+    Live,
+    /// Whether it can be used: failures only say so.
+    Ready,
+}
+
+impl Check {
+    pub const ALL: [Check; 3] = [Check::Startup, Check::Live, Check::Ready];
+}
+
+/// By its key in a job file.
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Check::Startup => "startup",
+            Check::Live => "health",
+            Check::Ready => "ready",
+        })
     }
 }

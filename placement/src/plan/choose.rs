@@ -3,11 +3,10 @@
 use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 use core::cmp::Reverse;
 
-use super::{Pending, Plan, PlannedOffer, copies::Copies, settle::JobNow};
+use super::{Pending, Plan, PlannedOffer, copies::Copies, elsewhere::failed_on, settle::JobNow};
 use crate::{
     feasible::{Obstacles, Place},
     home::Home,
-    ids::JobKey,
     intent::Wanted,
     job::{Job, Template},
     obstacle::{No, Obstacle},
@@ -23,6 +22,8 @@ struct Search<'a> {
     /// Why the others are not.
     closed: Vec<(No, usize)>,
     spread: Spread,
+    /// Of all places: a task of the job failed there again and again. They come last.
+    failed: Vec<bool>,
     /// Templates that fit nowhere. Room only shrinks as a plan goes, so they stay so.
     hopeless: Vec<(*const Template, Arc<Vec<Obstacle>>)>,
 }
@@ -61,7 +62,7 @@ pub(super) fn choose<'a>(
                 continue;
             }
         };
-        let search = searches.entry(at).or_insert_with(|| Search::new(job, places, copies, &wanted.key));
+        let search = searches.entry(at).or_insert_with(|| Search::new(job, places, copies, wanted));
         let home = Home::of(places, &wanted.key, index, job.template(index));
         match search.place(wanted, index, &spec.digest, view.now_ms, places, &home) {
             Ok(place) => {
@@ -106,7 +107,8 @@ fn unheard(view: &View, no: No) -> Obstacle {
 }
 
 impl<'a> Search<'a> {
-    fn new(job: &'a Job, places: &[Place<'_>], copies: &Copies<'_>, name: &JobKey) -> Self {
+    fn new(job: &'a Job, places: &[Place<'_>], copies: &Copies<'_>, wanted: &Wanted) -> Self {
+        let name = &wanted.key;
         let (mut open, mut closed) = (Vec::new(), Vec::new());
         for (at, place) in places.iter().enumerate() {
             match place.closed().or_else(|| place.unmet(&job.require)) {
@@ -119,7 +121,8 @@ impl<'a> Search<'a> {
             here.copies.iter().filter(|c| !c.ended()).for_each(|c| spread.add(c.at));
             here.offers.iter().for_each(|o| spread.add(o.at));
         }
-        Search { job, open, closed, spread, hopeless: Vec::new() }
+        let failed = places.iter().map(|p| failed_on(p.node, wanted).is_some()).collect();
+        Search { job, open, closed, spread, failed, hopeless: Vec::new() }
     }
 
     /// The best place, or every obstacle.
@@ -143,7 +146,9 @@ impl<'a> Search<'a> {
         let refused = |at: usize| places[at].node.refusal(key, version, restart_at, now_ms);
         let fits = |at: &usize| home.allows(*at) && places[*at].fits(task) && refused(*at).is_none();
         let fitting = self.open.iter().copied().filter(fits);
-        let best = fitting.max_by_key(|at| score(places, *at, task, digest, &self.job.prefer, &self.spread));
+        let best = fitting.max_by_key(|at| {
+            (!self.failed[*at], score(places, *at, task, digest, &self.job.prefer, &self.spread))
+        });
         if let Some(best) = best {
             return Ok(best);
         }

@@ -1,9 +1,10 @@
 //! Copies of an old version are stopped one at a time for each job, and restarts go the same way: nothing is disturbed
-//! while another index of the job is on its way or not well, and nothing is stopped whose new version fits nowhere.
+//! while another index of the job is on its way or not well, and nothing is stopped whose new version fits nowhere. What
+//! fails again and again where it is moves, if there is room on another node.
 
 use alloc::{format, sync::Arc, vec::Vec};
 
-use super::{Plan, PlannedRestart, PlannedStop, copies::Copy, settle::JobNow};
+use super::{Plan, PlannedRestart, PlannedStop, copies::Copy, elsewhere, settle::JobNow};
 use crate::{
     feasible::{Obstacles, Place},
     home::Home,
@@ -23,7 +24,7 @@ pub(super) fn replace(jobs: Vec<JobNow<'_>>, view: &View, places: &mut [Place<'_
                 Some(index) if !unwell.contains(&key.index) => {
                     Err(Vec::from([Obstacle::on(No::Budget { index }, &copy.node.name)]))
                 }
-                _ => room_for_next(now.wanted, copy, places, view.now_ms),
+                _ => room_for_next(now.wanted, copy, Where::HereFirst, places, view.now_ms),
             };
             match stuck {
                 Ok(()) => {
@@ -32,6 +33,19 @@ pub(super) fn replace(jobs: Vec<JobNow<'_>>, view: &View, places: &mut [Place<'_
                         true => format!("{} is being drained: it moves to another node", copy.node.name),
                         false => format!("version {} takes its place", now.wanted.record.version.number),
                     };
+                    plan.stops.push(PlannedStop { node: copy.id, key, generation, reason });
+                }
+                Err(obstacles) => {
+                    plan.stuck.insert(key, Arc::new(obstacles));
+                }
+            }
+        }
+        // It does not run well as it is, so that nothing is disturbed.
+        for copy in now.failing.iter().filter(|c| may_start && c.live()) {
+            let (key, generation) = (copy.report.key, copy.report.generation);
+            match room_for_next(now.wanted, copy, Where::Elsewhere, places, view.now_ms) {
+                Ok(()) => {
+                    let reason = elsewhere::reason(copy);
                     plan.stops.push(PlannedStop { node: copy.id, key, generation, reason });
                 }
                 Err(obstacles) => {
@@ -55,10 +69,20 @@ fn other(unwell: &[u32], index: u32) -> Option<u32> {
     unwell.iter().copied().find(|i| *i != index)
 }
 
-/// Sets room aside for the new version: where the old copy is, as if that had ended, or anywhere.
+/// Where a copy's successor may go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// Where the copy is, as if that had ended, or anywhere.
+    HereFirst,
+    /// Neither there nor where another of the job failed.
+    Elsewhere,
+}
+
+/// Sets room aside for what takes a copy's place.
 fn room_for_next(
     wanted: &Wanted,
     copy: &Copy<'_>,
+    to: Where,
     places: &mut [Place<'_>],
     now_ms: u64,
 ) -> Result<(), Vec<Obstacle>> {
@@ -75,14 +99,17 @@ fn room_for_next(
     if let Some(at) = home.at {
         obstacles.add(home.no(), Some(&places[at].node.name));
     }
-    let here_first = [copy.at].into_iter().chain((0..places.len()).filter(|at| *at != copy.at));
-    for at in here_first.filter(|at| home.allows(*at)) {
+    let others = (0..places.len()).filter(|at| *at != copy.at);
+    let there = (to == Where::HereFirst).then_some(copy.at).into_iter().chain(others);
+    for at in there.filter(|at| home.allows(*at)) {
         let place = &mut places[at];
+        let failed = (to == Where::Elsewhere).then(|| elsewhere::failed_on(place.node, wanted)).flatten();
         let refused = place.node.refusal(key, wanted.record.version, restart_at, now_ms);
         let no = place
             .closed()
             .or_else(|| place.unmet(&job.require))
-            .or_else(|| refused.map(|r| No::Refused(r.why.clone())));
+            .or_else(|| refused.map(|r| No::Refused(r.why.clone())))
+            .or_else(|| failed.map(elsewhere::no));
         if no.is_none() && place.fits(task) {
             place.take(task);
             return Ok(());

@@ -5,11 +5,12 @@ use alloc::{collections::BTreeMap, format, string::ToString, sync::Arc, vec::Vec
 use super::{
     Pending, Plan, PlannedStop, Told,
     copies::{Copies, Copy, Here, Offered},
+    elsewhere,
 };
 use crate::{
     ids::{Generation, TaskKey},
     intent::{Intent, Verdict, Wanted},
-    job::Kind,
+    job::{Kind, Template},
     ledger::Completion,
     obstacle::{No, Obstacle},
     task::{Cause, Exit, State},
@@ -27,6 +28,8 @@ pub(super) struct JobNow<'a> {
     pub(super) outdated: Vec<Copy<'a>>,
     /// Are to be restarted in place.
     pub(super) restart: Vec<Copy<'a>>,
+    /// Failed again and again where they are.
+    pub(super) failing: Vec<Copy<'a>>,
 }
 
 pub(super) fn settle<'a>(
@@ -76,8 +79,14 @@ fn forget(copy: &Copy<'_>, plan: &mut Plan) {
 }
 
 fn job<'a>(wanted: &'a Wanted, view: &View, copies: &Copies<'a>, plan: &mut Plan) -> JobNow<'a> {
-    let mut now =
-        JobNow { wanted, missing: Vec::new(), unwell: Vec::new(), outdated: Vec::new(), restart: Vec::new() };
+    let mut now = JobNow {
+        wanted,
+        missing: Vec::new(),
+        unwell: Vec::new(),
+        outdated: Vec::new(),
+        restart: Vec::new(),
+        failing: Vec::new(),
+    };
     if let (Err(text), false) = (&wanted.job, wanted.record.stopped) {
         let text = format!("its document cannot be read: {text}");
         plan.pending.insert(wanted.task(0), waits(Obstacle::everywhere(No::Job(text))));
@@ -140,7 +149,7 @@ fn settle_index<'a>(
     };
     let outdated = now.wanted.outdated(copy.report.version, key.index);
     // Whether a copy of another version is checked is not known here.
-    let checked = !outdated && now.wanted.template(key.index).is_some_and(|t| t.health.is_some());
+    let checked = !outdated && now.wanted.template(key.index).is_some_and(Template::is_checked);
     if copy.ended() {
         let failed_for_good = batch
             && copy.report.state == State::Failed
@@ -172,6 +181,8 @@ fn settle_index<'a>(
         now.outdated.push(*copy);
     } else if copy.report.restart_at < wish && !restarting {
         now.restart.push(*copy);
+    } else if !copy.well(checked) && elsewhere::asks(copy) {
+        now.failing.push(*copy);
     }
     None
 }

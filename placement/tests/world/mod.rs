@@ -7,7 +7,7 @@ use placement::{
     ids::{Activation, CellId, Generation, JobKey, NodeId, TaskKey, Version},
     intent::Intent,
     ledger::{Command, Entry, Expect, Ledger},
-    node::{Books, NodeInfo},
+    node::{Bad, Books, NodeInfo},
     plan::{Plan, plan},
     resources::Resources,
     task::{Cause, Exit, Report, State},
@@ -61,6 +61,7 @@ pub(crate) fn report(world: &World, key: TaskKey, job: &JobKey, generation: u64,
         restarts: 0,
         restart_at: spec.as_ref().map_or(0, |s| s.restart_at),
         healthy: None,
+        ready: false,
         since_ms: 0,
         reason: None,
         exit: None,
@@ -88,6 +89,7 @@ impl World {
                 capacity: Resources::new(cores * 1000, gib * G),
                 images: Default::default(),
                 volumes: Default::default(),
+                bad: Vec::new(),
             };
             let node = NodeView {
                 name: name.to_string(),
@@ -213,7 +215,7 @@ impl World {
         for offer in &plan.offers {
             self.seq += 1;
             let mut new = report(self, offer.key, &offer.spec.job, self.seq, State::Running);
-            new.healthy = offer.spec.health.is_some().then_some(true);
+            new.healthy = offer.spec.is_checked().then_some(true);
             self.put(offer.node.0, new);
             let generation = self.generation(self.seq);
             self.node(offer.node.0).kept.insert(offer.key, generation);
@@ -221,6 +223,18 @@ impl World {
         if !plan.complete.is_empty() {
             self.entry(Command::Complete { done: plan.complete.clone() });
         }
+    }
+
+    /// The copy there has failed again and again and waits to start, and the node remembers it.
+    pub(crate) fn fail(&mut self, node: u64, owner: &str, name: &str, index: u32) {
+        let key = self.key(owner, name, index);
+        let copy = self.node(node).tasks.get_mut(&key).unwrap();
+        copy.state = State::Starting;
+        copy.reason = Some("exited with code 1; starting again in 2s".into());
+        let (generation, version, restart_at) = (copy.generation, copy.version, copy.restart_at);
+        let why = "exited with code 1".to_string();
+        let bad = Bad { key, generation, version, restart_at, times: 3, why, until_ms: 45_240_000 };
+        self.node(node).info.as_mut().unwrap().bad.push(bad);
     }
 
     pub(crate) fn end(&mut self, node: NodeId, key: TaskKey) {

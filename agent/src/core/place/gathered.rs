@@ -109,6 +109,7 @@ mod tests {
             restarts: 0,
             restart_at: 0,
             healthy: None,
+            ready: false,
             since_ms: 0,
             reason: None,
             exit: None,
@@ -127,6 +128,7 @@ mod tests {
             capacity: Resources::new(1000, 1 << 30),
             images: BTreeSet::new(),
             volumes: Default::default(),
+            bad: Vec::new(),
         };
         OwnPart {
             node,

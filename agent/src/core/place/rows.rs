@@ -141,7 +141,7 @@ impl Active {
             (state, Standing::Live) => {
                 let stuck = self.plan.stuck.get(&report.key).and_then(|o| o.first());
                 let waits = stuck.map(|o| format!("a new version waits: {o}"));
-                (state, report.reason.clone().or(waits))
+                (state, report.reason.clone().or(waits).or_else(|| self.came_from(id, report)))
             }
         };
         TaskRow {
@@ -159,6 +159,17 @@ impl Active {
             digest: report.digest.clone(),
             report: Some(report.clone()),
         }
+    }
+
+    /// Where it failed before it came here.
+    fn came_from(&self, here: NodeId, report: &Report) -> Option<String> {
+        let others = self.view.nodes.iter().filter(|(id, _)| **id != here).map(|(_, node)| node);
+        let failed = others.flat_map(|node| {
+            let bad = node.info.iter().flat_map(|info| &info.bad);
+            bad.filter(|bad| bad.key == report.key).map(|bad| (&node.name, bad))
+        });
+        let (node, bad) = failed.max_by_key(|(_, bad)| bad.generation)?;
+        Some(format!("failed {} times on {node}, tried elsewhere until {}", bad.times, bad.until()))
     }
 
     /// An index that the job has, with a copy of it or without.

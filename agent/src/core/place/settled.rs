@@ -65,7 +65,7 @@ impl Active {
                 return row.report.as_ref().is_some_and(|_| row.node.is_some() && !row.state.is_final());
             }
             let Some(copy) = row.report.as_ref().filter(|_| row.state == State::Running) else { return true };
-            let checked = job.template(index).health.is_some();
+            let checked = job.template(index).is_checked();
             wanted.outdated(copy.version, index)
                 || copy.restart_at < wanted.restart_at(index)
                 || if checked { copy.healthy != Some(true) } else { copy.healthy == Some(false) }

@@ -63,6 +63,7 @@ impl Machine {
             capacity: Resources::new(1_600, 4 << 30),
             images: Default::default(),
             volumes: Default::default(),
+            bad: Vec::new(),
         };
         Machine {
             power: None,

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use agent::event::{Ended, Event, Found, RunEvent, RunId};
-use placement::ids::{JobKey, TaskKey};
+use placement::{
+    ids::{JobKey, TaskKey},
+    job::Check,
+};
 
 use super::world::World;
 
@@ -71,7 +74,7 @@ impl World {
                 RunEvent::Started { pid }
             }
             Stage::Running { .. } if !benign && run.probed && luck < 70 => {
-                RunEvent::Health { ok: luck < 10, text: "luck".into() }
+                RunEvent::Health { check: Check::Live, ok: luck < 10, text: "luck".into() }
             }
             Stage::Running { .. } if benign && !run.told && !run.killed && !run.batch => return false,
             Stage::Running { .. } => {

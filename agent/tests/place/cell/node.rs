@@ -72,6 +72,7 @@ impl Node {
             capacity: Resources::new(1_600, 4 << 30),
             images: Default::default(),
             volumes: Default::default(),
+            bad: Vec::new(),
         };
         let config = Config {
             node,
