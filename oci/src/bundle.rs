@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bundle.json   agent → shim: layers, id map, cgroup, limits, log cap       config.json   agent → shim: the OCI runtime spec
-//! rootfs/ upper/ work/         log/STREAM.OFFSET                            lock          held by the shim for its life
+//! rootfs/ upper/ work/ etc/    log/STREAM.OFFSET                            lock          held by the shim for its life
 //! state.json    shim → agent: the container runs                            exit.json     shim → agent: how it ended
 //! ```
 //! Shims outlive upgrades of the agent, so every document carries a version: an older one is understood, a newer
@@ -281,6 +281,10 @@ impl Bundle {
     /// Overlay's scratch directory.
     pub fn work(&self) -> PathBuf {
         self.dir.join("work")
+    }
+    /// What its `/etc` has from outside the image, if anything.
+    pub fn etc(&self) -> PathBuf {
+        self.dir.join("etc")
     }
     /// The file whose POSIX lock the shim holds.
     pub fn lock(&self) -> PathBuf {

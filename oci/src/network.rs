@@ -14,6 +14,7 @@
 //! while the agent does not run.
 
 mod error;
+pub mod files;
 mod links;
 mod namespace;
 mod netlink;
@@ -125,7 +126,14 @@ impl Networks {
             }
         }
         match alive.first() {
-            None => self.clear(&mut state),
+            None => self.clear(&mut state).or_else(|error| match state.attached.is_empty() {
+                // An agent that may not touch packet rules has left none.
+                true => {
+                    tracing::debug!("{error}");
+                    Ok(())
+                }
+                false => Err(error),
+            }),
             Some(first) => {
                 let ways: Vec<Way> = alive.iter().flat_map(Attachment::ways).collect();
                 state.standing = Some(self.build(first.subnet(), &ways)?);

@@ -77,6 +77,8 @@ pub struct SpecInput {
     pub oom_score_adj: i32,
     /// Where to find the network namespace that was made for the container (see `network`); `None`: it has the host's.
     pub network: Option<PathBuf>,
+    /// Files of the host's, read-only: where they are, and where the container has them (see `network::files`).
+    pub etc: Vec<(PathBuf, PathBuf)>,
     /// Capabilities beyond the usual ones. Another user than root has them too.
     pub capabilities: Vec<Capability>,
     /// Memory as directories.
@@ -112,8 +114,6 @@ pub struct Host {
     pub sys_resource: bool,
     /// Pure cgroup v2: containers get a read-only view of their own cgroup.
     pub cgroup2: bool,
-    /// `/etc/resolv.conf` and `/etc/hosts`, those that are there.
-    pub etc: Vec<PathBuf>,
     /// The host's own limit on open files.
     pub nofile: u64,
 }
@@ -127,13 +127,10 @@ impl Host {
             .lines()
             .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
         let here = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        let etc =
-            ["/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from).into_iter().filter(|path| path.is_file());
         let nofile = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
         Host {
             sys_resource: effective.is_some_and(|caps| caps & (1 << CAP_SYS_RESOURCE) != 0),
             cgroup2: here,
-            etc: etc.collect(),
             nofile: nofile.map_or(1024, |(_, hard)| hard),
         }
     }
@@ -258,8 +255,8 @@ fn mounts(input: &SpecInput, host: &Host) -> Result<Vec<Mount>, OciSpecError> {
     if host.cgroup2 {
         mounts.push(fs("cgroup2", "/sys/fs/cgroup", &["ro", "nosuid", "noexec", "nodev"])?);
     }
-    for path in &host.etc {
-        mounts.push(mount("bind", path, path, &["bind", "ro", "nosuid", "noexec", "nodev"])?);
+    for (source, target) in &input.etc {
+        mounts.push(mount("bind", source, target, &["bind", "ro", "nosuid", "noexec", "nodev"])?);
     }
     let mut more = Vec::new();
     for Tmpfs { target, bytes } in &input.tmpfs {

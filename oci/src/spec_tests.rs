@@ -12,6 +12,7 @@ fn input() -> SpecInput {
         read_only: false,
         oom_score_adj: 100,
         network: None,
+        etc: vec![("/etc/hosts".into(), "/etc/hosts".into())],
         capabilities: Vec::new(),
         tmpfs: Vec::new(),
         binds: Vec::new(),
@@ -19,7 +20,7 @@ fn input() -> SpecInput {
 }
 
 fn host() -> Host {
-    Host { sys_resource: true, cgroup2: true, etc: vec!["/etc/hosts".into()], nofile: 1_048_576 }
+    Host { sys_resource: true, cgroup2: true, nofile: 1_048_576 }
 }
 
 /// The seccomp profile has tests of its own, and would fill pages here.
@@ -44,8 +45,7 @@ fn the_spec_is_as_it_was() {
 
 #[test]
 fn what_depends_on_the_host() {
-    let spec =
-        build(&input(), &Host { sys_resource: false, cgroup2: false, etc: vec![], nofile: 4096 }).unwrap();
+    let spec = build(&input(), &Host { sys_resource: false, cgroup2: false, nofile: 4096 }).unwrap();
     let process = spec.process().as_ref().unwrap();
     assert_eq!(process.rlimits().as_ref().unwrap()[0].hard(), 4096);
     assert_eq!(process.oom_score_adj(), Some(100));

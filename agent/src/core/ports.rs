@@ -71,6 +71,8 @@ impl Ports {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn names(n: usize) -> Vec<String> {
@@ -110,6 +112,55 @@ mod tests {
     fn a_name_twice_is_one_port() {
         let mut ports = Ports::new(20000..=20001, 20000);
         assert_eq!(ports.allot(&["a".into(), "a".into()], &BTreeSet::new(), 0).unwrap().len(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// A thousand tasks that come and go, strangers that take ports, and agents that start anew, on so few ports
+        /// that they run out: what one task holds is never another's, and all that is free can be had.
+        #[test]
+        fn a_port_is_never_handed_twice_while_in_use(steps in vec((0..8u32, any::<usize>()), 1000)) {
+            const RANGE: RangeInclusive<u16> = 20000..=20015;
+            let mut ports = Ports::new(RANGE, 20000);
+            let mut held: Vec<Vec<u16>> = Vec::new();
+            let mut strangers: BTreeMap<u16, u64> = BTreeMap::new();
+            for (now, (step, any)) in (0u64..).step_by(1_000).zip(steps) {
+                let used: BTreeSet<u16> = held.iter().flatten().copied().collect();
+                strangers.retain(|_, until| *until > now);
+                match step {
+                    0..=3 => {
+                        let wanted = any % 4 + 1;
+                        let free = RANGE.filter(|p| !used.contains(p) && !strangers.contains_key(p)).count();
+                        match ports.allot(&names(wanted), &used, now) {
+                            Ok(got) => {
+                                let got: Vec<u16> = got.into_values().collect();
+                                prop_assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), wanted);
+                                for port in &got {
+                                    prop_assert!(RANGE.contains(port) && !used.contains(port), "{}", port);
+                                    prop_assert!(!strangers.contains_key(port), "{} is a stranger's", port);
+                                }
+                                held.push(got);
+                            }
+                            Err(said) => prop_assert!(free < wanted && said == free as u64),
+                        }
+                    }
+                    4..=5 if !held.is_empty() => drop(held.swap_remove(any % held.len())),
+                    6 => {
+                        let port = RANGE.start() + (any % RANGE.len()) as u16;
+                        ports.mark_busy(port, now);
+                        strangers.insert(port, now + BUSY_MS);
+                    }
+                    7 => {
+                        ports = Ports::new(RANGE, 20000);
+                        ports.resume(&used);
+                        // It finds them out by itself.
+                        strangers.clear();
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use oci::network::{Attachment, Error, Namespace, Published};
+use oci::network::{Attachment, Error, Namespace, Published, files::Whose};
 use placement::job::container::Network;
 
 use super::{Ground, prepare::Failure};
@@ -14,6 +14,16 @@ pub(super) struct Wired {
     /// To be held until the container runs.
     pub(super) namespace: Option<Namespace>,
     pub(super) attachment: Option<Attachment>,
+}
+
+impl Wired {
+    pub(super) fn whose(&self) -> Whose {
+        match (&self.attachment, &self.namespace) {
+            (Some(attachment), _) => Whose::Private(attachment.address),
+            (None, Some(_)) => Whose::None,
+            (None, None) => Whose::Host,
+        }
+    }
 }
 
 impl Ground {

@@ -13,7 +13,7 @@ use oci::{
     cgroup::{Band, Limits},
     container::{self, Spawned},
     digest::Digest,
-    network::Namespace,
+    network::{Namespace, files::Etc},
     spec::{self, SpecInput},
 };
 use placement::{
@@ -64,10 +64,12 @@ pub(super) async fn spawn(
     let ground = ground.clone();
     let made = spawn_blocking(move || {
         let wired = ground.wire(&start)?;
-        let (config, spec) = bundle(&ground, &start, idmap, &wired)?;
+        let etc = Etc::new(Bundle::at(&dir).etc(), &start.hostname, wired.whose());
+        let (config, spec) = bundle(&ground, &start, idmap, &wired, etc.mounts.clone())?;
         // Left by an earlier try of this very run that was cut short.
         let _ = std::fs::remove_dir_all(&dir);
         let bundle = Bundle::create(dir, &config, &spec).map_err(transient)?;
+        etc.write().map_err(transient)?;
         surroundings::allow_devices(&config)?;
         let spawned = container::spawn(&ground.exe, bundle.dir()).map_err(transient)?;
         Ok((bundle, spawned, wired))
@@ -89,6 +91,7 @@ fn bundle(
     start: &StartRun,
     idmap: Option<IdMap>,
     wired: &Wired,
+    etc: Vec<(PathBuf, PathBuf)>,
 ) -> Result<(BundleConfig, oci_spec::runtime::Spec), Failure> {
     let digest = Digest::from_str(&start.digest).map_err(lasting)?;
     let image = ground.images.store().image(&digest).map_err(lasting)?;
@@ -121,6 +124,7 @@ fn bundle(
         read_only: false,
         oom_score_adj: oom_score(start.band),
         network: wired.namespace.as_ref().map(Namespace::path),
+        etc,
         capabilities: surroundings.capabilities,
         tmpfs: surroundings.tmpfs,
         binds: surroundings.binds.clone(),

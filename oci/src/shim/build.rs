@@ -49,6 +49,7 @@ pub(super) fn build(
     binds: &Binds<'_>,
 ) -> Result<Built, Failure> {
     network::join(spec)?;
+    network::show_files(bundle, spec)?;
     mount_rootfs(bundle, config)?;
     let inside =
         Inside::open(Path::new(mounts::ROOTFS)).map_err(|e| failed("open the root file system", e, ""))?;

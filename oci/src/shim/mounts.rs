@@ -8,6 +8,7 @@
 //!                  namespace's root)
 //! /sys/host        a fresh sysfs, which the container gets to see read-only
 //! /sys/state       libcontainer's files
+//! /sys/etc         the bundle's `etc`, which the container gets to see file by file
 //! /sys/binds/N     volumes, files and devices of the host (`binds`)
 //! /sys/fs/cgroup   empty, and no cgroup file system is mounted anywhere: libcontainer takes that for a v1 host
 //!                  without controllers, and leaves cgroups to us
@@ -23,6 +24,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub(super) const ROOTFS: &str = "/sys/rootfs";
 pub(super) const SYSFS: &str = "/sys/host";
 pub(super) const STATE: &str = "/sys/state";
+pub(super) const ETC: &str = "/sys/etc";
 pub(super) const BINDS: &str = "/sys/binds";
 
 /// The way back to the host's mounts.
@@ -51,7 +53,7 @@ pub(super) fn enter() -> Result<Host, Failed> {
         let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("covey"), "/sys", Some("tmpfs"), quiet, Some("mode=0755"))
             .map_err(step("mount a tmpfs on /sys"))?;
-        for dir in [ROOTFS, SYSFS, STATE, "/sys/fs/cgroup"] {
+        for dir in [ROOTFS, SYSFS, STATE, ETC, "/sys/fs/cgroup"] {
             fs::create_dir_all(dir).map_err(|e| ("make directories in a tmpfs on /sys", e))?;
         }
         let flags = quiet | MsFlags::MS_RDONLY;

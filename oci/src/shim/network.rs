@@ -1,9 +1,10 @@
-//! The network namespace that was made for the container before its start.
+//! The network namespace that was made for the container before its start, and the files that go with it.
 //!
-//! The shim joins it, and libcontainer finds itself there: joining by path it would come too late, from a user namespace
+//! The shim joins the namespace, and libcontainer finds itself there: joining by path it would come too late, from a user namespace
 //! that has no say in a network namespace of the host's.
 
 use std::fs::File;
+use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns};
@@ -11,7 +12,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::mounts;
 use super::start::failed;
-use crate::bundle::Failure;
+use crate::bundle::{Bundle, Failure};
 
 /// In the private mount namespace. A spec that names no network namespace by a path stays as it is.
 pub(super) fn join(spec: &mut Spec) -> Result<(), Failure> {
@@ -31,4 +32,27 @@ pub(super) fn join(spec: &mut Spec) -> Result<(), Failure> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
     mount(Some("sysfs"), mounts::SYSFS, Some("sysfs"), quiet, None::<&str>)
         .map_err(|e| failed("mount a new sysfs", e, ""))
+}
+
+/// Brings the files that were written for the container to where its root may pass: the bundle's parents may be closed to
+/// it.
+pub(super) fn show_files(bundle: &Bundle, spec: &mut Spec) -> Result<(), Failure> {
+    let dir = bundle.etc();
+    let (mut found, to) = (false, Path::new(mounts::ETC));
+    for shown in spec.mounts_mut().iter_mut().flatten() {
+        let name = shown
+            .source()
+            .as_ref()
+            .and_then(|source| source.strip_prefix(&dir).ok())
+            .map(|name| to.join(name));
+        if let Some(source) = name {
+            found = true;
+            shown.set_source(Some(source));
+        }
+    }
+    if !found {
+        return Ok(());
+    }
+    mount(Some(&dir), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|e| failed(format!("show {}", dir.display()), e, ""))
 }

@@ -102,7 +102,7 @@ fn a_memory_limit_too_small_to_start_in() {
 fn a_mount_that_cannot_be_names_itself() {
     let world = World::new();
     let mut run = world.run("mount", "id");
-    run.host.etc.push("/nonexistent/file".into());
+    run.input.etc.push(("/nonexistent/file".into(), "/nonexistent/file".into()));
     let failure = run.fail();
     assert!(failure.why.contains("/nonexistent/file"), "{failure}");
     assert_eq!(world.tree.list(), []);

@@ -2,10 +2,12 @@
 
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use oci::container;
+use oci::network::files::{Etc, Whose};
 use oci::network::{Namespace, Networks, Published, Spares};
 
 use crate::world::{IDS, Run, World};
@@ -93,6 +95,28 @@ fn a_private_network_is_published_and_goes_with_the_container() {
     assert!(TcpStream::connect_timeout(&to, Duration::from_secs(5)).is_err());
     let left = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     assert!(!left.contains("cv"), "{left}");
+}
+
+#[test]
+fn its_names_are_its_own() {
+    let world = World::new();
+    // The container's root may not pass the directories above the bundle.
+    assert_eq!(std::fs::metadata(world.dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    let etc = Etc::new(world.dir.path().join("names/etc"), "box", Whose::Private(Ipv4Addr::new(10, 1, 2, 3)));
+    let script = "cat /etc/hostname /etc/hosts; wc -l < /etc/resolv.conf; touch /etc/hosts";
+    let mut run = world.run("names", script);
+    run.input.etc = etc.mounts.clone();
+    let resolv_conf = world.layer.join("etc/resolv.conf");
+    std::os::unix::fs::symlink("../run/systemd/nowhere", resolv_conf).unwrap();
+    let bundle = run.bundle();
+    etc.write().unwrap();
+    let running = run.start_in(bundle);
+    running.wait_for("touch: ");
+    let expected = "box\n127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n10.1.2.3 box\n";
+    let said = running.output();
+    assert!(said.starts_with(expected), "{said}");
+    assert!(said.ends_with("touch: /etc/hosts: Read-only file system\n"), "{said}");
+    container::remove(&running.bundle).unwrap();
 }
 
 #[test]

@@ -87,6 +87,7 @@ impl World {
             read_only: false,
             oom_score_adj: 100,
             network: None,
+            etc: vec![("/etc/hosts".into(), "/etc/hosts".into())],
             capabilities: Vec::new(),
             tmpfs: Vec::new(),
             binds: Vec::new(),
@@ -132,6 +133,10 @@ impl Run<'_> {
     /// Start it, whatever comes of that.
     pub fn spawn(mut self) -> Running {
         let bundle = self.bundle();
+        self.spawn_in(bundle)
+    }
+
+    fn spawn_in(self, bundle: Bundle) -> Running {
         let mut spawned = container::spawn(&shim(), bundle.dir()).unwrap();
         let mut said = Vec::new();
         spawned.announcement.read_to_end(&mut said).unwrap();
@@ -144,6 +149,13 @@ impl Run<'_> {
         if let Announcement::Failed(failure) = &running.said {
             panic!("{failure} ({})", failure.hint);
         }
+        running
+    }
+
+    /// In a bundle that was made before.
+    pub fn start_in(self, bundle: Bundle) -> Running {
+        let running = self.spawn_in(bundle);
+        running.state();
         running
     }
 

@@ -12,6 +12,7 @@ mod leave;
 mod node_crashed;
 mod one_way;
 mod placer_crashed;
+mod private_network;
 mod run;
 mod split;
 mod virtual_machines;
