@@ -1,6 +1,7 @@
 //! The node's tree: `covey-NODEID/{agent, shims, BAND/RUN}` below the agent's own cgroup, in every hierarchy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,14 @@ impl Tree {
             // The agent may have been here before, in its own leaf.
             if root.own.ends_with("agent") && root.own.parent().is_some_and(|p| p.ends_with(&name)) {
                 root.own = root.own.ancestors().nth(2).unwrap_or(&root.mount).to_path_buf();
+            } else if let Some(above) =
+                root.own.parent().filter(|above| delegated(above)).map(Path::to_path_buf)
+            {
+                // The service manager starts the agent in a leaf (systemd: `DelegateSubgroup=`), because it could not do
+                // so again in a cgroup whose children have controllers. The one that is ours is above.
+                let leaf = above.join(&name).join("agent");
+                let _ = fs::create_dir_all(&leaf).map_err(drop).and_then(|()| join(&leaf).map_err(drop));
+                root.own = above;
             }
             let made =
                 if key == UNIFIED { unified(root, &name, &mut warnings) } else { v1(key, root, &name) };
@@ -201,6 +210,18 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// Whether the service manager has handed a cgroup over to who runs in it: systemd says so in an extended attribute.
+fn delegated(dir: &Path) -> bool {
+    let Ok(path) = CString::new(dir.as_os_str().as_encoded_bytes()) else { return false };
+    [c"user.delegate", c"trusted.delegate"].into_iter().any(|name| {
+        let mut value = [0_u8; 2];
+        // SAFETY: the strings end with a zero, and the buffer is as long as is said.
+        let length =
+            unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        length == 1 && value[0] == b'1'
+    })
 }
 
 fn cpu_limit(dir: &Path) -> Option<u64> {
