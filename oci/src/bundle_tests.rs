@@ -142,3 +142,15 @@ fn a_process_is_told_from_a_later_one() {
     assert!(!Process { start_time: me.start_time + 1, ..me }.is_there());
     assert!(!Process { pid: i32::MAX, ..me }.is_there());
 }
+
+/// Nobody syncs these files: a file system may keep a name and lose what was in it.
+#[test]
+fn what_a_loss_of_power_has_left_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("run");
+    let bundle = Bundle::create(&at, &config(), &Spec::default()).unwrap();
+    fs::write(at.join("bundle.json"), "").unwrap();
+    fs::write(at.join("state.json"), "").unwrap();
+    crate::container::remove(&bundle).unwrap();
+    assert!(!at.exists());
+}

@@ -175,13 +175,15 @@ pub fn remove(bundle: &Bundle) -> Result<(), Error> {
         )];
         let _ = nix::poll::poll(&mut fds, 5_000u16);
     }
-    // A directory whose config is gone was being removed when something interrupted it: only files are left.
+    // A directory whose config is gone was being removed when something interrupted it: only files are left. So they are
+    // where its config, which nobody syncs, was lost with the power, and where there can be no cgroups.
     match bundle.config() {
         Ok(config) => {
             config.cgroup.kill()?;
             config.cgroup.remove()?;
         }
         Err(bundle::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(bundle::Error::Parse { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     let failed = |source| Error::Delete { bundle: bundle.dir().display().to_string(), source };

@@ -44,6 +44,10 @@ impl Ground {
         self.networks.detach(&name).map_err(|e| e.to_string())?;
         if bundle.dir().exists() {
             crate::logs::keep(&self.logs, run, &bundle.log()).map_err(|e| e.to_string())?;
+            if bundle.config().is_err() {
+                // It does not say where its cgroups are; they have its name.
+                self.tree.kill(&name).and_then(|()| self.tree.remove(&name)).map_err(|e| e.to_string())?;
+            }
             container::remove(&bundle).map_err(|e| e.to_string())
         } else {
             self.tree.kill(&name).and_then(|()| self.tree.remove(&name)).map_err(|e| e.to_string())
