@@ -99,6 +99,16 @@ impl Cgroups {
         }
     }
 
+    /// Gives all processes here and below together the share of so many beside them, when there are not CPUs enough.
+    pub(crate) fn weigh(&self, processes: u64) -> Result<()> {
+        for root in &self.roots {
+            // What one process has, which is also what a group of any size has.
+            write_if_there(&root.join("cpu.shares"), &(1024 * processes).to_string())?;
+            write_if_there(&root.join("cpu.weight"), &(100 * processes).to_string())?;
+        }
+        Ok(())
+    }
+
     /// The doors into all of them, for a process that is yet to be.
     pub(crate) fn doors(&self) -> Result<Vec<File>> {
         let open = |root: &PathBuf| {

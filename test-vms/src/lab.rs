@@ -36,6 +36,10 @@ use host::Machine;
 use network::Network;
 use state::{Files, Lock};
 
+/// How many busy processes of the machine all labs weigh together: they stand for several machines, and what is slow for
+/// one looks dead to the others.
+const WEIGHT: u64 = 10;
+
 /// What a new lab shall be.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -124,7 +128,11 @@ impl Lab {
 
     fn make_cgroups(&self) -> Result<Cgroups> {
         let labs = Cgroups::make(host::all_labs());
-        labs.and_then(|labs| labs.child(&self.name)).map_err(Error::step("make the lab's cgroups"))
+        let lab = labs.and_then(|labs| {
+            labs.weigh(WEIGHT)?;
+            labs.child(&self.name)
+        });
+        lab.map_err(Error::step("make the lab's cgroups"))
     }
 
     /// The lab of that name.

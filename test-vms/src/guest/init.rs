@@ -1,5 +1,6 @@
 //! The first process of a guest: makes a host of a bare kernel, as a service manager would, and outlives all others.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -23,8 +24,10 @@ pub(crate) const SETTINGS: &str = "guest.json";
 /// Where commands run, beside the agent.
 pub(super) const EXEC: &str = "/sys/fs/cgroup/user.slice";
 /// What systemd would make for the agent's unit, with `Delegate=yes`: the node's root.
-pub(super) const AGENT: &str = "/sys/fs/cgroup/system.slice/covey.service";
-const AGENTS: &str = "/sys/fs/cgroup/system.slice";
+const UNIT: &str = "/sys/fs/cgroup/system.slice/covey.service";
+/// With `DelegateSubgroup=main` it would start the agent there: so it can while containers run in the unit.
+pub(super) const AGENT: &str = "/sys/fs/cgroup/system.slice/covey.service/main";
+const UNITS: &str = "/sys/fs/cgroup/system.slice";
 
 /// What a guest has to know to become its host.
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,14 +84,23 @@ fn prepare(host: &Path) -> io::Result<Settings> {
     mount(none, "/", none, Ms::MS_REC | Ms::MS_SHARED, none)?;
     sethostname(&settings.name)?;
 
-    for cgroup in [EXEC, AGENTS, AGENT] {
+    for cgroup in [EXEC, UNITS, UNIT, AGENT] {
         fs::create_dir(cgroup).map_err(at(Path::new(cgroup)))?;
     }
-    for parent in ["/sys/fs/cgroup", AGENTS] {
+    for parent in ["/sys/fs/cgroup", UNITS] {
         let file = Path::new(parent).join("cgroup.subtree_control");
         fs::write(&file, "+cpu +cpuset +io +memory +pids").map_err(at(&file))?;
     }
+    handed_over(UNIT)?;
     Ok(settings)
+}
+
+/// Marks a cgroup as systemd marks those of units with `Delegate=yes`.
+fn handed_over(cgroup: &str) -> io::Result<()> {
+    let path = CString::new(cgroup)?;
+    // SAFETY: the strings end with a zero, and the value is as long as is said.
+    let set = unsafe { libc::setxattr(path.as_ptr(), c"user.delegate".as_ptr(), c"1".as_ptr().cast(), 1, 0) };
+    if set == 0 { Ok(()) } else { Err(at(Path::new(cgroup))(io::Error::last_os_error())) }
 }
 
 /// The server in a process of its own; this one only reaps what has lost its parent.

@@ -29,8 +29,8 @@ const EMULATOR: &str = "emulator";
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 /// Between two looks at something inside of an emulated machine: a look takes a tenth of it.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
-/// What an emulator takes beside its guest's memory, at most.
-pub(super) const OVERHEAD: u64 = 512 << 20;
+/// What an emulator takes beside its guest's memory, at most; a third of it is translated code, which it else lets grow to 1 GiB.
+pub(super) const OVERHEAD: u64 = 768 << 20;
 /// What the tag is to a guest that an export is to others.
 const TAG: &str = "machine";
 /// Lines of a console that an error shows.
@@ -170,7 +170,14 @@ impl Machine {
         let mut qemu = self.in_space(kit.qemu())?;
         qemu.args(["-name", &format!("covey-lab-{}", self.name)])
             // With a thread for each emulated CPU the guest sometimes stands still for ever.
-            .args(["-M", "pc,memory-backend=memory", "-accel", "tcg,thread=single", "-cpu", "max"])
+            .args([
+                "-M",
+                "pc,memory-backend=memory",
+                "-accel",
+                "tcg,thread=single,tb-size=256",
+                "-cpu",
+                "max",
+            ])
             .args(["-smp", &cpus.to_string(), "-m", &format!("{memory}M")])
             .args(["-object", &format!("memory-backend-memfd,id=memory,size={memory}M,share=on")])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"])

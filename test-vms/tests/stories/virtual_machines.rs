@@ -23,9 +23,16 @@ fn what_was_acknowledged_outlives_the_power() {
         assert!(limits[2].parse::<u32>().is_ok(), "a number of processes: {limits:?}");
     }
 
-    // Of two nodes one votes and places. The other loses power.
+    // Of two nodes one votes and places. The other's agent is killed, and started where a service manager would start it.
     let placer = cell.placer("h1");
     let victim = cell.others(&[&placer]).remove(0);
+    let pids = cell.containers(&victim);
+    cell.kill(&victim).unwrap();
+    cell.start(&victim).unwrap();
+    assert_eq!(cell.running(&placer, "web", 2, &all), before);
+    assert_eq!(cell.containers(&victim), pids, "they have not noticed");
+
+    // Then its machine loses power.
     let rest = [placer.clone()];
     assert!(before.values().any(|task| task.node == victim), "{before:?}");
     let id = |host: &str| {
