@@ -1,9 +1,12 @@
 //! The documents of INTERFACES, made of what the placer and the ledger show. Fields may be added here, never changed.
 
+use std::collections::BTreeMap;
+
 use placement::{
     ids::{Uid, Version},
     job::Kind,
     ledger::JobRecord,
+    node::Held,
     resources::Resources,
     view::Standing,
     why::Why,
@@ -82,7 +85,19 @@ pub(crate) fn node(row: &NodeRow, about: &About<'_>) -> Value {
         "reserved": row.reserved,
         "usage": row.usage,
         "tasks": row.tasks,
+        "volumes": info.map(|i| volumes(&i.volumes)).unwrap_or_default(),
     })
+}
+
+/// One row for each index.
+fn volumes(held: &BTreeMap<String, BTreeMap<u32, Held>>) -> Vec<Value> {
+    let rows =
+        held.iter().flat_map(|(job, indexes)| indexes.iter().map(move |(index, held)| (job, index, held)));
+    let row = |(job, index, held): (&String, &u32, &Held)| {
+        let (owner, name) = job.rsplit_once('/').unwrap_or(("", job));
+        json!({"owner": owner, "job": name, "index": index, "names": held.names, "bytes": held.bytes})
+    };
+    rows.map(row).collect()
 }
 
 pub(crate) fn task(row: &TaskRow) -> Value {

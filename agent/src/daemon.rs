@@ -62,7 +62,7 @@ use crate::{
     server::{self, ServerError, Services},
     session,
     store::{Store, StoreError},
-    volumes::Volumes,
+    volumes::{self, Volumes},
 };
 
 /// Ports that a node allots (INTERFACES).
@@ -184,10 +184,12 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         warnings.push(format!("the record of task {key} cannot be read and was put aside: {why}"));
     }
 
-    let info = info(&config, &identity, &tree, addr);
+    let mut info = info(&config, &identity, &tree, addr);
     let registries = Registries::open(config.registries.clone(), &dir.join("registries.json"))?;
     let images = Images::new(content, node.clone(), journal.clone(), cell.clone(), registries);
     let ground = ground(&config, &dir, &identity, images.clone(), tree, store.clone(), &mut warnings)?;
+    let volumes = ground.volumes.clone();
+    info.volumes = volumes.list();
     let runner = Runner::new(ground.clone(), node.clone());
     let found = runner.scan()?;
     let promise = held.promise.max(identity.admitted.unwrap_or_default());
@@ -230,10 +232,12 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(company::note(news, cell.clone(), journal.clone(), twin));
     tokio::spawn(company::follow(cell.clone(), journal.clone()));
     tokio::spawn(certificates::keep(cell.clone(), who.clone(), |why| tracing::warn!("{why}")));
-    tokio::spawn(company::keep(cell, members));
+    tokio::spawn(company::keep(cell.clone(), members));
     tokio::spawn(images::keep(images.clone()));
     tokio::spawn(images::tidy(images.clone(), config.collect, ground.logs.clone()));
     tokio::spawn(images::report(images, node.clone()));
+    tokio::spawn(volumes::report(volumes.clone(), node.clone()));
+    tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
     tokio::spawn(streams::serve(arrived, services.clone()));
     let serving = tokio::spawn(server::serve(listener, services));

@@ -192,6 +192,9 @@ pub(crate) enum Verb {
     /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(Image),
+    /// List the volumes that nodes keep for tasks
+    #[command(subcommand)]
+    Volume(Volume),
 }
 
 /// Run the agent of this node, in the foreground
@@ -320,6 +323,15 @@ pub(crate) struct Events {
     /// Go on with what comes
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// List volumes, and which node has each
+    ///
+    /// A volume stays with its job's index, on the node where it was made, until a day after its job was stopped.
+    #[command(after_help = "Example: covey volume ls")]
+    Ls,
 }
 
 #[derive(Debug, Subcommand)]

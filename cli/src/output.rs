@@ -12,6 +12,7 @@ mod table;
 mod task;
 mod units;
 mod user;
+mod volume;
 mod why;
 
 use std::{
@@ -34,6 +35,7 @@ pub(crate) use self::{
     task::{task, tasks},
     units::ended,
     user::{granted, users},
+    volume::volumes,
     why::why,
 };
 use crate::failure::Failure;

@@ -45,6 +45,9 @@ pub struct Held {
     /// Of the newest copy that used them: where two nodes have volumes of one index, the later counts.
     pub generation: Generation,
     pub names: BTreeSet<String>,
+    /// Disk that they take, as last measured.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// A task that failed on a node several times in a row. Its node remembers it for a while, so that any placer knows it, and

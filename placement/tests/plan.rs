@@ -572,7 +572,7 @@ fn with_volume(world: &mut World, holders: &[(u64, u64)]) {
 }
 
 fn hold(world: &mut World, node: u64, name: &str, generation: u64) {
-    let held = Held { generation: world.generation(generation), names: [name.to_string()].into() };
+    let held = Held { generation: world.generation(generation), names: [name.to_string()].into(), bytes: 0 };
     let info = world.node(node).info.as_mut().unwrap();
     info.volumes.entry("me/db".into()).or_default().insert(0, held);
 }

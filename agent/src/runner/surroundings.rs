@@ -37,6 +37,11 @@ pub(super) fn of(volumes: &Volumes, start: &StartRun) -> Result<Surroundings, Fa
         };
         binds.push(Bind { source, target, kind });
     }
+    if binds.iter().any(|bind| bind.kind == BindKind::Volume) {
+        volumes.used(&job, start.run.key.index, start.run.generation).map_err(|e| {
+            transient(format!("cannot write down who uses the volumes of {job}/{}: {e}", start.run.key.index))
+        })?;
+    }
     for path in &privileges.devices {
         let path = PathBuf::from(path);
         binds.push(Bind { source: path.clone(), target: path, kind: BindKind::Device });

@@ -90,6 +90,7 @@ impl Watched {
 
     fn started(&self, init: Process) {
         self.inits.lock().unwrap_or_else(PoisonError::into_inner).insert(self.run, init);
+        self.ground.volumes.look();
         self.tell(RunEvent::Started { pid: init.pid.unsigned_abs() });
     }
 

@@ -114,7 +114,16 @@ fn help_teaches() {
         let help = fake.covey(&[verb, "--help"]).out;
         assert!(help.contains("Example") || ["image", "node", "context"].contains(&verb), "{verb}: {help}");
     }
-    for verb in ["image load", "image ls", "image rm", "node rm", "cell set", "context ls", "context use"] {
+    for verb in [
+        "image load",
+        "image ls",
+        "image rm",
+        "volume ls",
+        "node rm",
+        "cell set",
+        "context ls",
+        "context use",
+    ] {
         let args: Vec<_> = verb.split(' ').chain(["--help"]).collect();
         assert!(fake.covey(&args).out.contains("Example"), "{verb}");
     }

@@ -22,6 +22,12 @@ const MIN_BANDWIDTH: u64 = 4096;
 const MIN_LOG: u64 = 64 << 10;
 const MAX_LOG: u64 = 1 << 40;
 
+/// Those of Linux, up to 6.x.
+const CAPABILITIES: &str = "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE \
+    DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN \
+    NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT \
+    SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM";
+
 const fn keys(known: &'static [&'static str]) -> Keys {
     Keys { known, later: &[], elsewhere: (TASK_KEYS, "it belongs below [task] itself") }
 }
@@ -100,6 +106,16 @@ fn absolute(f: &Field<'_>) -> Result<String, DocumentError> {
     Err(f.error(format_args!("must be an absolute path without `..`, not `{text}`"), None))
 }
 
+/// What makes a container one. Below `/dev` there is room for more: `/dev/shm` may be larger.
+fn reserved(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
+    match (parts.next(), parts.next()) {
+        (Some("proc" | "sys"), _) => true,
+        (Some("dev"), below) => matches!(below, None | Some("pts")),
+        _ => false,
+    }
+}
+
 fn volumes(f: &Field<'_>) -> Result<Vec<Volume>, DocumentError> {
     let (mut out, mut paths, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for item in f.list("a list of tables such as [{ name = \"data\", path = \"/data\" }]", MAX_VOLUMES)? {
@@ -108,6 +124,10 @@ fn volumes(f: &Field<'_>) -> Result<Vec<Volume>, DocumentError> {
         let path = absolute(&at)?;
         if path.split('/').all(|part| part.is_empty() || part == ".") {
             return Err(at.error("cannot be the whole root", None));
+        }
+        if reserved(&path) {
+            let hint = "every container has these of its own";
+            return Err(at.error(format_args!("cannot be `{path}`"), Some(hint.to_string())));
         }
         unique(&mut paths, &path, &at)?;
         let source = match (table.get("name"), table.get("tmpfs"), table.get("host")) {
@@ -165,6 +185,11 @@ fn privileges(f: &Field<'_>) -> Result<Privileges, DocumentError> {
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
                 return Err(
                     item.error(format_args!("must be a capability such as NET_ADMIN, not `{text}`"), None)
+                );
+            }
+            if !CAPABILITIES.split_whitespace().any(|known| known == name) {
+                return Err(
+                    item.error(format_args!("cannot be `{text}`: Linux has no such capability"), None)
                 );
             }
             unique(&mut out.capabilities, name, &item)?;

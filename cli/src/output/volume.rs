@@ -1,0 +1,26 @@
+//! Volumes.
+
+use serde_json::Value;
+
+use super::{
+    caveats, field, items, shown,
+    table::{Look, Table},
+    units::bytes,
+};
+
+pub(crate) fn volumes(list: &Value) -> String {
+    let mut table = Table::new(&["TASK", "VOLUMES", ">SIZE", "NODE"]);
+    for item in items(list) {
+        let task = format!("{}/{}/{}", field(item, "owner"), field(item, "job"), item["index"]);
+        let names = item["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let names: Vec<String> = names.map(|name| shown(name).into_owned()).collect();
+        let size = item["bytes"].as_u64().map_or_else(|| "-".to_owned(), bytes);
+        let state = field(item, "state");
+        let node = match state.as_str() {
+            "alive" => field(item, "node"),
+            state => format!("{} ({state})", field(item, "node")),
+        };
+        table.row(Look::of(&state), [task, names.join(", "), size, node]);
+    }
+    table.render("no volumes") + &caveats(list)
+}
