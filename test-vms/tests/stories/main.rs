@@ -16,4 +16,5 @@ mod private_network;
 mod run;
 mod split;
 mod virtual_machines;
+mod volume;
 mod voters_crashed;
