@@ -193,7 +193,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Image(Image),
     /// List the volumes that nodes keep for tasks
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: covey volume ls")]
     Volume(Volume),
 }
 
