@@ -131,6 +131,8 @@ pub struct Ended {
     pub oom: bool,
     /// The shim left no record.
     pub shim_lost: bool,
+    /// Which of its processes ended it, if it had several: a sentence.
+    pub why: Option<String>,
     /// Wall time, by the shim's clock: an exit before the signal was the task's own.
     pub at_ms: u64,
 }
@@ -232,6 +234,8 @@ pub struct StartRun {
     pub command: Option<Vec<String>>,
     /// The task's own and covey's (COVEY_…, PORT_…); laid over the image's.
     pub env: BTreeMap<String, String>,
+    /// From SIGTERM to SIGKILL.
+    pub grace_ms: u64,
     pub band: Band,
     pub limit: Resources,
     /// Bind-tested by the runner before the start.

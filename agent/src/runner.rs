@@ -150,13 +150,23 @@ impl Runner {
     /// To the container's init, never to a later process with its pid.
     pub fn signal(&self, run: RunId, signal: Signal) {
         let number = match signal {
-            Signal::Term => libc::SIGTERM,
+            Signal::Term => prepare::stop_signal(&Bundle::at(self.ground.bundles.join(run.to_string()))),
             Signal::Kill => libc::SIGKILL,
         };
         let init = self.inits.lock().unwrap_or_else(PoisonError::into_inner).get(&run).copied();
-        let Some(init) = init else { return };
-        if let Err(error) = container::signal(&init, number) {
+        if let Some(init) = init
+            && let Err(error) = container::signal(&init, number)
+        {
             tracing::warn!("{run}: {error}");
+        }
+        if signal == Signal::Kill {
+            // Whatever has left the init's care goes with it.
+            let ground = self.ground.clone();
+            spawn_blocking(move || {
+                if let Err(error) = ground.tree.kill(&run.to_string()) {
+                    tracing::warn!("{run}: {error}");
+                }
+            });
         }
     }
 

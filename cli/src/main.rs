@@ -10,6 +10,9 @@ fn main() -> ExitCode {
     if name.as_deref().map(Path::new).and_then(Path::file_name) == Some(OsStr::new("hello")) {
         return hello::main();
     }
+    if name.as_deref() == Some(OsStr::new(oci::supervisor::PATH)) {
+        return oci::supervisor::main(env::args_os().skip(1));
+    }
     if env::args_os().nth(1).as_deref() == Some(OsStr::new("shim")) {
         return oci::shim::main(env::args_os().skip(2));
     }

@@ -1,6 +1,9 @@
 //! What `covey` does with this crate, for its tests, which have no `covey`: `shim BUNDLE`, and `capacity`.
 
 fn main() -> std::process::ExitCode {
+    if std::env::args_os().next().is_some_and(|name| name == oci::supervisor::PATH) {
+        return oci::supervisor::main(std::env::args_os().skip(1));
+    }
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|verb| verb == "capacity") {
         let (tree, warnings) = oci::cgroup::Tree::open("capacity");

@@ -118,6 +118,8 @@ impl Supervisor {
         self.until_gone(still, Instant::now() + grace);
         // Whatever else is left in this namespace, of the main process too.
         signal(-1, libc::SIGKILL);
+        // SAFETY: nothing is written. None are left when it fails.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
         for last in &processes.last {
             let ended = self.spawn(&last.command).map(|pid| how(self.finish(pid, Some(grace))));
             match ended {

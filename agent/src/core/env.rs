@@ -22,6 +22,7 @@ impl Core {
             digest: spec.digest.clone(),
             command: spec.command.clone(),
             env: self.environment(key),
+            grace_ms: spec.grace_ms,
             band: spec.band,
             limit: spec.limit.clone(),
             ports: task.record.ports.clone(),

@@ -113,6 +113,9 @@ impl Core {
             Stage::Running { since, ran_ms, .. } => now.mono_ms.saturating_sub(since) + ran_ms,
             _ => 0,
         };
+        // The kernel, or somebody on the machine. Whatever the agent ends is told first.
+        let unannounced = exit.signal == Some(9) && run.told.is_none();
+        let grace_ms = task.record.spec.grace_ms;
         let number = run.number;
         let probing = run.checks.stop();
         run.stage = Stage::Ended { removing: false };
@@ -122,8 +125,14 @@ impl Core {
         if probing {
             self.out.push(Action::Unprobe { run });
         }
-        let how = how_it_ended(&exit);
+        let how = match ended.why {
+            Some(why) if cause == Cause::Exited => why,
+            _ => how_it_ended(&exit),
+        };
         self.note(key, "exited", how.clone());
+        if unannounced {
+            self.note(key, "no_notice", format!("killed without notice: its grace is {}", seconds(grace_ms)));
+        }
         self.dirty.insert(key);
         match goal {
             // A success that came before the signal stays one (PROTOCOL 25).

@@ -9,15 +9,16 @@ use std::{
 };
 
 use oci::{
-    bundle::{Bundle, BundleConfig, IdMap},
+    bundle::{Bind, BindKind, Bundle, BundleConfig, IdMap},
     cgroup::{Band, Limits},
     container::{self, Spawned},
     digest::Digest,
     network::{Namespace, files::Etc},
     spec::{self, SpecInput},
+    supervisor::{self, Named, Processes},
 };
 use placement::{
-    job,
+    job::{self, container::ProcessKind},
     resources::{CPU, MEMORY},
 };
 use tokio::task::spawn_blocking;
@@ -39,6 +40,8 @@ const UIDS: u32 = 0x1_0000;
 const OWNERS: u32 = 0x0fff;
 /// Disk that each stream of a run's log may take.
 const LOG_CAP: u64 = 64 << 20;
+/// The annotation of a spec that names the signal which asks its container to end.
+const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 /// Processes that a task may have.
 const PIDS: u64 = 4096;
 
@@ -98,11 +101,7 @@ fn bundle(
     let layers = ground.images.store().ensure_unpacked(&digest).map_err(lasting)?;
     let env = environment(&image.env, &start.env).map_err(lasting)?;
     let args = match &start.command {
-        Some(command) => command
-            .iter()
-            .map(|word| job::expand::expand(word, &env))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(lasting)?,
+        Some(command) => expanded(command, &env)?,
         None => image.entrypoint.iter().chain(&image.cmd).cloned().collect(),
     };
     if args.is_empty() {
@@ -110,7 +109,15 @@ fn bundle(
         return Err(Failure { why, transient: false });
     }
     let container = &start.container;
-    let surroundings = surroundings::of(&ground.volumes, start)?;
+    let mut surroundings = surroundings::of(&ground.volumes, start)?;
+    let args = match container.processes.is_empty() {
+        true => args,
+        false => {
+            let (source, target) = (ground.exe.clone(), supervisor::PATH.into());
+            surroundings.binds.push(Bind { source, target, kind: BindKind::Host });
+            supervised(args, start, &env)?
+        }
+    };
     let cwd = match container.workdir.as_deref().unwrap_or(&image.working_dir) {
         "" => "/",
         dir => dir,
@@ -129,7 +136,10 @@ fn bundle(
         tmpfs: surroundings.tmpfs,
         binds: surroundings.binds.clone(),
     };
-    let spec = spec::build(&input, &ground.host).map_err(lasting)?;
+    let mut spec = spec::build(&input, &ground.host).map_err(lasting)?;
+    if let Some(signal) = image.stop_signal {
+        spec.set_annotations(Some([(STOP_SIGNAL.to_string(), signal)].into()));
+    }
     let run = start.run.to_string();
     let some = |name| start.limit.0.get(name).copied().filter(|n| *n > 0);
     let config = BundleConfig {
@@ -152,6 +162,50 @@ fn bundle(
         binds: surroundings.binds,
     };
     Ok((config, spec))
+}
+
+fn expanded(words: &[String], env: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> {
+    words.iter().map(|word| job::expand::expand(word, env)).collect::<Result<_, _>>().map_err(lasting)
+}
+
+/// What runs first in a container with several processes, and looks after them.
+fn supervised(
+    main: Vec<String>,
+    start: &StartRun,
+    env: &BTreeMap<String, String>,
+) -> Result<Vec<String>, Failure> {
+    let of = |kind: ProcessKind| {
+        let processes = start.container.processes.iter().filter(move |p| p.kind == kind);
+        let named =
+            processes.map(|p| Ok(Named { name: p.name.clone(), command: expanded(&p.command, env)? }));
+        named.collect::<Result<Vec<Named>, Failure>>()
+    };
+    let processes = Processes {
+        main,
+        init: of(ProcessKind::Init)?,
+        side: of(ProcessKind::Side)?,
+        last: of(ProcessKind::Final)?,
+        grace_ms: start.grace_ms,
+    };
+    let given = serde_json::to_string(&processes).map_err(lasting)?;
+    Ok(vec![supervisor::PATH.to_string(), given])
+}
+
+/// The signal that asks a run to end: its image's, else SIGTERM.
+pub(super) fn stop_signal(bundle: &Bundle) -> i32 {
+    let spec = bundle.spec().ok();
+    let named = spec.as_ref().and_then(|spec| spec.annotations().as_ref()?.get(STOP_SIGNAL));
+    named.and_then(|name| signal_number(name)).unwrap_or(libc::SIGTERM)
+}
+
+/// `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`.
+fn signal_number(name: &str) -> Option<i32> {
+    let name = name.trim().to_ascii_uppercase();
+    let bare = name.strip_prefix("SIG").unwrap_or(&name);
+    let real_time = || Some(libc::SIGRTMIN() + bare.strip_prefix("RTMIN+")?.parse::<i32>().ok()?);
+    let known = || format!("SIG{bare}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32);
+    let number = bare.parse().ok().or_else(known).or_else(real_time)?;
+    (1..=64).contains(&number).then_some(number)
 }
 
 /// The image's variables under covey's and the job's. The job's may refer to the others.
@@ -231,6 +285,20 @@ mod tests {
         ]);
         assert_eq!(env, wanted);
         assert!(environment(&[], &map(&[("A", "${NOWHERE}")])).is_err());
+    }
+
+    #[test]
+    fn images_name_signals_in_many_ways() {
+        for (name, number) in [
+            ("SIGQUIT", Some(libc::SIGQUIT)),
+            ("quit", Some(libc::SIGQUIT)),
+            ("3", Some(3)),
+            ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
+            ("SIGNOTHING", None),
+            ("0", None),
+        ] {
+            assert_eq!(signal_number(name), number, "{name}");
+        }
     }
 
     #[test]

@@ -3,14 +3,16 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::{
-    bundle::{Announcement, Bundle, ExitRecord, Process},
+    bundle::{Announcement, Bundle, ExitRecord, Process, Stream},
     container::{self, Live},
+    logs, supervisor,
 };
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
@@ -24,6 +26,9 @@ use crate::{
     daemon::inbox::NodeHandle,
     event::{Ended, Event, RunEvent, RunId, StartRun},
 };
+
+/// Bytes of a sentence that are shown.
+const LINE: usize = 512;
 
 /// One run on its way.
 pub(super) struct Watched {
@@ -170,12 +175,22 @@ pub(super) fn ended(bundle: &Bundle) -> Ended {
             signal: record.signal,
             oom: record.oom,
             shim_lost: false,
+            why: (record.code != Some(0)).then(|| said(bundle)).flatten(),
             at_ms: record.finished_at_ms,
         },
         _ => lost(crate::clock::now().wall_ms),
     }
 }
 
+/// What the supervisor of a task with several processes said last: why it ended.
+fn said(bundle: &Bundle) -> Option<String> {
+    let supervised = bundle.config().ok()?.binds.iter().any(|b| b.target == Path::new(supervisor::PATH));
+    let last =
+        supervised.then(|| logs::read(&bundle.log(), Stream::Stderr, logs::From::Tail(1), LINE))?.ok()?;
+    let line = String::from_utf8_lossy(&last.bytes);
+    line.trim_end().strip_prefix(supervisor::SAYS).map(str::to_string)
+}
+
 pub(super) fn lost(at_ms: u64) -> Ended {
-    Ended { code: None, signal: None, oom: false, shim_lost: true, at_ms }
+    Ended { code: None, signal: None, oom: false, shim_lost: true, why: None, at_ms }
 }

@@ -229,8 +229,14 @@ impl Stage {
 
     /// `0`, `137`, `sig9`, `oom`, `lost`; and `at=MS`, wall time relative to now.
     fn ended(&self, words: &[&str]) -> Ended {
-        let mut ended =
-            Ended { code: None, signal: None, oom: false, shim_lost: false, at_ms: self.now.wall_ms };
+        let mut ended = Ended {
+            code: None,
+            signal: None,
+            oom: false,
+            shim_lost: false,
+            why: None,
+            at_ms: self.now.wall_ms,
+        };
         for word in words {
             match *word {
                 "oom" => (ended.oom, ended.signal) = (true, Some(9)),

@@ -10,5 +10,6 @@ mod limits;
 mod log;
 mod network;
 mod privileges;
+mod processes;
 mod volumes;
 mod world;

@@ -51,7 +51,7 @@ impl World {
     pub(crate) fn run_moves(&mut self, id: RunId, benign: bool) -> bool {
         let (luck, at_ms) = (self.dice.below(100), self.now.wall_ms);
         let Some(run) = self.runs.get_mut(&id) else { return false };
-        let end = |code, signal| Ended { code, signal, oom: false, shim_lost: false, at_ms };
+        let end = |code, signal| Ended { code, signal, oom: false, shim_lost: false, why: None, at_ms };
         if run.removing && (!run.told || run.stage != Stage::Starting) {
             self.runs.remove(&id);
             self.news.push_back(Event::Run { run: id, what: RunEvent::Removed });
@@ -109,7 +109,14 @@ impl World {
         for run in
             self.runs.values_mut().filter(|r| matches!(r.stage, Stage::Starting | Stage::Running { .. }))
         {
-            run.stage = Stage::Ended(Ended { code: None, signal: None, oom: false, shim_lost: true, at_ms });
+            run.stage = Stage::Ended(Ended {
+                code: None,
+                signal: None,
+                oom: false,
+                shim_lost: true,
+                why: None,
+                at_ms,
+            });
         }
     }
 

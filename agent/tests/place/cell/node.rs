@@ -194,7 +194,14 @@ impl Node {
     fn run_moves(&mut self, id: RunId, dice: &mut Dice) {
         let benign = self.benign;
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let end = |code| Ended { code: Some(code), signal: None, oom: false, shim_lost: false, at_ms: 0 };
+        let end = |code| Ended {
+            code: Some(code),
+            signal: None,
+            oom: false,
+            shim_lost: false,
+            why: None,
+            at_ms: 0,
+        };
         if run.removing {
             self.runs.remove(&id);
             return self.news.push_back(Event::Run { run: id, what: RunEvent::Removed });
@@ -238,7 +245,8 @@ impl Node {
         self.config.life += 1;
         if power {
             for run in self.runs.values_mut().filter(|r| !matches!(r.stage, Stage::Ended(_))) {
-                let lost = Ended { code: None, signal: None, oom: false, shim_lost: true, at_ms: 0 };
+                let lost =
+                    Ended { code: None, signal: None, oom: false, shim_lost: true, why: None, at_ms: 0 };
                 run.stage = Stage::Ended(lost);
             }
         }
