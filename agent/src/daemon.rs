@@ -56,7 +56,7 @@ use crate::{
     journal::Journal,
     labels,
     ledger::{LedgerHandle, ProposeError},
-    limits, measure,
+    limits, logs, measure,
     peers::Peers,
     runner::{Ground, Runner, ScanError},
     server::{self, ServerError, Services},
@@ -238,6 +238,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(images::report(images, node.clone()));
     tokio::spawn(volumes::report(volumes.clone(), node.clone()));
     tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
+    tokio::spawn(logs::marks::keep(ground.bundles.clone(), node.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
     tokio::spawn(streams::serve(arrived, services.clone()));
     let serving = tokio::spawn(server::serve(listener, services));

@@ -1,5 +1,7 @@
 //! Logs of runs: in the bundle while it is there, put aside when it goes.
 
+pub(crate) mod marks;
+
 use std::{
     collections::BTreeMap,
     fs, io,

@@ -222,7 +222,7 @@ async fn client(
     });
     let result = match admitted {
         Ok(stamp) if reach::opens(&request.call).is_some() => {
-            let passed = Passed { request, to: To::Placer, images: None, task: None };
+            let passed = Passed { request, to: To::Placer, images: None, task: None, run: None };
             let result = reach::client(services, passed, &stamp, &mut read, &mut out).await;
             return end_of_way(&mut out, result).await;
         }
@@ -326,7 +326,7 @@ async fn call(
     out: &mut Out,
 ) -> Result<(), Stopped> {
     let images = change::images(services, &request.call).await?;
-    let passed = Passed { request, to: To::Placer, images, task: None };
+    let passed = Passed { request, to: To::Placer, images, task: None, run: None };
     let call = &passed.request.call;
     if let Some(read) = Read::of(call, &stamp) {
         return out.item(look::look(services, &passed, &read).await?).await;
@@ -337,8 +337,8 @@ async fn call(
             let filter = events::EventFilter::of(&stamp, events::EventFilter { job, node, since_ms });
             events::all(services, &passed, filter, follow, out).await
         }
-        Call::Logs { job, index, follow, previous, tail, from } => {
-            let wanted = log::Wanted { follow, previous, tail, from };
+        Call::Logs { job, index, follow, previous, tail, from, since_ms } => {
+            let wanted = log::Wanted { follow, previous, tail, from, since_ms, run: None };
             let job = &change::key(&stamp, &job);
             follow::logs(services, &passed, follow::Index { job, index }, wanted, out).await
         }

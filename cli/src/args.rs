@@ -287,8 +287,8 @@ pub(crate) struct Run {
 /// task and of the agent, until the task has ended for good.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  covey logs web/0\n  covey logs -f --tail 20 web/0\n  covey logs --previous web/0    \
-                        what it said before it was last restarted"
+    after_help = "Examples:\n  covey logs web/0\n  covey logs -f --tail 20 web/0\n  covey logs --since 10m web/0\n  covey logs \
+                        --previous web/0    what it said before it was last restarted"
 )]
 pub(crate) struct Logs {
     /// JOB/INDEX
@@ -300,7 +300,10 @@ pub(crate) struct Logs {
     /// Begin so many lines before the end
     #[arg(long, value_name = "LINES", value_parser = number::<u64>)]
     pub(crate) tail: Option<u64>,
-    /// The run before the last restart
+    /// Not what is older: an age (10m) or a time (2026-05-04T12:00:00Z), within a few seconds
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Since>,
+    /// The run before the last restart, move or change
     #[arg(long, conflicts_with = "follow")]
     pub(crate) previous: bool,
 }

@@ -105,6 +105,9 @@ pub enum Call {
         tail: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<LogPlace>,
+        /// Nothing that was written before this time (milliseconds since 1970), as closely as the node has noted it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_ms: Option<u64>,
     },
     /// A command in a task that runs, by whoever may change its job. The task's node answers with an `Item`
     /// `{node, pid, generation}`; then come parts, both ways: see `stream`.

@@ -36,11 +36,18 @@ fn passed() -> Vec<Passed> {
         previous: false,
         tail: None,
         from: None,
+        since_ms: None,
     };
     let images = BTreeMap::from([("hello:1".into(), format!("sha256:{}", "ab".repeat(32)))]);
     vec![
-        Passed { request: request(run), to: To::Placer, images: Some(images), task: None },
-        Passed { request: request(logs), to: To::Node, images: None, task: Some(TASK) },
+        Passed { request: request(run), to: To::Placer, images: Some(images), task: None, run: None },
+        Passed {
+            request: request(logs),
+            to: To::Node,
+            images: None,
+            task: Some(TASK),
+            run: Some("1.7.2-1.3.5-0".into()),
+        },
     ]
 }
 
@@ -73,7 +80,7 @@ fn told() -> Vec<Told> {
         Told::Entries { first: 8, entries: vec![json!({"x": 1})] },
         Told::Part { text: "{}".into(), last: true },
         Told::Own(Box::new(own)),
-        Told::Runs { newest: Some("1.7.2-1.3.5-0".into()) },
+        Told::Runs { newest: Some("1.7.2-1.3.5-0".into()), runs: vec!["1.7.2-1.3.5-0".into()] },
         Told::Refused(Refusal { code: "invalid".into(), message: "no".into(), hint: None }),
     ]
 }

@@ -77,6 +77,7 @@ fn requests() -> Vec<Request> {
             previous: false,
             tail: Some(10),
             from: Some(LogPlace { run: "1.7.2-1.3.5-0".into(), stdout: 10, stderr: 0 }),
+            since_ms: None,
         },
         Call::Exec {
             job: name(),
@@ -90,6 +91,15 @@ fn requests() -> Vec<Request> {
         Call::Forward { job: name(), index: 0, port: "http".into() },
         Call::CopyOut { job: name(), index: 0, path: "/etc/hosts".into() },
         Call::CopyIn { job: name(), index: 0, path: "/tmp".into(), all: true },
+        Call::Logs {
+            job: name(),
+            index: 0,
+            follow: false,
+            previous: true,
+            tail: None,
+            from: None,
+            since_ms: Some(1_790_000_000_000),
+        },
         Call::ImageLoad { path: "/a.tar".into(), name: Some("a:1".into()) },
         Call::ImageLs,
         Call::ImageRm { reference: "a:1".into() },

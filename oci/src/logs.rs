@@ -74,6 +74,12 @@ pub fn read_both(dir: &Path, from: [From; 2], most: usize) -> Result<[Chunk; 2],
     Ok([read(dir, Stream::Stdout, from[0], most)?, read(dir, Stream::Stderr, from[1], most)?])
 }
 
+/// How far stdout and stderr have got: the offsets of the next bytes.
+pub fn ends(dir: &Path) -> Result<[u64; 2], Error> {
+    let end = |stream| Ok(list(dir, stream)?.last().map_or(0, |&(offset, length)| offset + length));
+    Ok([end(Stream::Stdout)?, end(Stream::Stderr)?])
+}
+
 /// A segment's first offset and present length.
 type Segment = (u64, u64);
 

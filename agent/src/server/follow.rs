@@ -1,17 +1,20 @@
 //! `covey logs` through any node: from the node that has them, and on to the next one when the task moves.
 
+mod found;
+
 use std::time::Duration;
 
 use gossip::wire::{
     Call, LogPlace, Reply,
-    ask::{Passed, Question, To, Told},
+    ask::{Passed, To, Told},
 };
 use placement::{
     ids::{JobKey, NodeId, TaskKey},
     ledger::Refusal,
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::time::sleep;
 
+use self::found::find;
 use super::{
     Out, Services, Stopped, invalid,
     log::{self, Wanted},
@@ -24,8 +27,6 @@ use crate::event::RunId;
 
 /// Between two looks for a follower whose task is on its way from one node to another.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// For a node to say whether it has logs of a task.
-const SOON: Duration = Duration::from_millis(300);
 
 /// One index of a job.
 pub(super) struct Index<'a> {
@@ -44,9 +45,14 @@ pub(super) async fn logs(
     let mut read: Option<RunId> = None;
     loop {
         let (task, likely) = locate(services, passed, &about).await?;
-        let run = find(services, task, likely).await?;
+        let found = find(services, task, likely, wanted.previous).await?;
+        let run = found.newest(usize::from(wanted.previous)).filter(|_| follow || !found.newest_missing);
+        if wanted.previous {
+            // The run before the newest may have been on another node: there it is the newest.
+            wanted.run = run.map(|(run, _)| run);
+        }
         match run {
-            Some((node, run)) if read.is_none_or(|read| run > read) => {
+            Some((run, node)) if read.is_none_or(|read| run > read) => {
                 let mut place = wanted.from.clone();
                 let sent = from_node(services, passed, node, task, &wanted, &mut place, out).await?;
                 let last = place.as_ref().and_then(|place| place.run.parse().ok());
@@ -56,18 +62,21 @@ pub(super) async fn logs(
                     (wanted.from, wanted.tail) = (place, None);
                 }
                 match sent {
-                    Sent { any: false, whole: true, .. } if wanted.previous => {
-                        return Err(nothing(&about, "has not been restarted there").into());
-                    }
                     Sent { whole: true, .. } if !follow => return Ok(()),
                     Sent { whole: false, why, .. } if !follow => return Err(broken(&about, &why).into()),
                     _ => {}
                 }
             }
+            None if wanted.previous => {
+                let why = format!("has been neither restarted nor moved, or too long ago{}", found.but());
+                return Err(nothing(&about, &why).into());
+            }
             None if !follow => {
-                return Err(
-                    nothing(&about, "has not run on a node that could be asked, or too long ago").into()
-                );
+                let why = match found.newest_missing {
+                    true => format!("is on {}, which does not answer", found.missing.join(" or ")),
+                    false => format!("has not run, or too long ago{}", found.but()),
+                };
+                return Err(nothing(&about, &why).into());
             }
             _ => {}
         }
@@ -76,7 +85,7 @@ pub(super) async fn logs(
         {
             return match read {
                 Some(_) => Ok(()),
-                None => Err(nothing(&about, "has not run on a node that could be asked").into()),
+                None => Err(nothing(&about, &format!("has not run, or too long ago{}", found.but())).into()),
             };
         }
         sleep(LOOK_AGAIN).await;
@@ -102,45 +111,8 @@ async fn locate(
     Ok((TaskKey { uid, index: about.index }, node))
 }
 
-/// The newest run that has logs, and where: on the node where the task should be, or else on any.
-async fn find(
-    services: &Services,
-    task: TaskKey,
-    likely: Option<NodeId>,
-) -> Result<Option<(NodeId, RunId)>, Refusal> {
-    if let Some(node) = likely
-        && let Some(run) = newest(services, node, task).await
-    {
-        return Ok(Some((node, run)));
-    }
-    let mut found: Vec<(RunId, NodeId)> = Vec::new();
-    found.extend(log::newest(services, task).await?.map(|run| (run, services.cell.me())));
-    let mut asked = JoinSet::new();
-    for node in services.cell.peers.members().into_keys() {
-        let peers = services.cell.peers.clone();
-        asked.spawn(async move { (node, peers.ask_within(node, &Question::Runs { task }, SOON).await) });
-    }
-    while let Some(answer) = asked.join_next().await {
-        if let Ok((node, Ok(Told::Runs { newest: Some(run) }))) = answer {
-            found.extend(run.parse().ok().map(|run| (run, node)));
-        }
-    }
-    Ok(found.into_iter().max().map(|(run, node)| (node, run)))
-}
-
-async fn newest(services: &Services, node: NodeId, task: TaskKey) -> Option<RunId> {
-    if node == services.cell.me() {
-        return log::newest(services, task).await.ok().flatten();
-    }
-    match services.cell.peers.ask_within(node, &Question::Runs { task }, SOON).await {
-        Ok(Told::Runs { newest }) => newest?.parse().ok(),
-        _ => None,
-    }
-}
-
 /// What one node sent.
 struct Sent {
-    any: bool,
     /// To its end, or the node broke off.
     whole: bool,
     why: String,
@@ -156,34 +128,33 @@ async fn from_node(
     out: &mut Out,
 ) -> Result<Sent, Stopped> {
     if node == services.cell.me() {
-        let any = log::here(services, task, wanted, place, out).await?;
-        return Ok(Sent { any, whole: true, why: String::new() });
+        log::here(services, task, wanted, place, out).await?;
+        return Ok(Sent { whole: true, why: String::new() });
     }
     let mut question = passed.clone();
     (question.to, question.task) = (To::Node, Some(task));
+    question.run = wanted.run.map(|run| run.to_string());
     if let Call::Logs { tail, from, .. } = &mut question.request.call {
         (*tail, *from) = (wanted.tail, wanted.from.clone());
     }
-    let broken = |any, why: String| Ok(Sent { any, whole: false, why });
-    let mut any = false;
+    let broken = |why: String| Ok(Sent { whole: false, why });
     let mut answer = match pass(&services.cell, node, &question).await {
         Ok(answer) => answer,
-        Err(error) => return broken(any, error.to_string()),
+        Err(error) => return broken(error.to_string()),
     };
     loop {
         match answer.next().await {
             Ok(Some(reply)) => {
-                any |= matches!(reply, Reply::Log { .. });
                 advance(place, &reply);
                 out.send(&reply).await?;
             }
-            Ok(None) => return Ok(Sent { any, whole: true, why: String::new() }),
+            Ok(None) => return Ok(Sent { whole: true, why: String::new() }),
             // It had logs a moment ago.
             Err(Unpassed::Refused(refusal)) if refusal.code == "not_found" => {
-                return Ok(Sent { any, whole: true, why: String::new() });
+                return Ok(Sent { whole: true, why: String::new() });
             }
             Err(Unpassed::Refused(refusal)) => return Err(refusal.into()),
-            Err(error) => return broken(any, error.to_string()),
+            Err(error) => return broken(error.to_string()),
         }
     }
 }
@@ -224,8 +195,11 @@ fn broken(about: &Index<'_>, why: &str) -> Refusal {
 
 /// The question's answer, for a node that asks.
 pub(super) async fn runs(services: &Services, task: TaskKey) -> Told {
-    match log::newest(services, task).await {
-        Ok(newest) => Told::Runs { newest: newest.map(|run| run.to_string()) },
+    match log::names(services, task).await {
+        Ok(runs) => {
+            let runs: Vec<String> = runs.iter().map(ToString::to_string).collect();
+            Told::Runs { newest: runs.last().cloned(), runs }
+        }
         Err(refusal) => Told::Refused(refusal),
     }
 }

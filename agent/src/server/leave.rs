@@ -75,7 +75,7 @@ async fn insist(services: &Services, request: &Request, part: &str, call: Call) 
     let id = RequestId(format!("{}-{part}", request.id.0));
     let request = Request { id, call, ..request.clone() };
     let stamp = super::admit(&request)?;
-    let passed = Passed { request, to: To::Placer, images: None, task: None };
+    let passed = Passed { request, to: To::Placer, images: None, task: None, run: None };
     let here = || change::decide(services, &stamp, &passed.request.call, None);
     pass::insist(&services.cell, &passed, here).await.map(drop)
 }

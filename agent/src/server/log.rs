@@ -8,7 +8,10 @@ use placement::{ids::TaskKey, ledger::Refusal};
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{Out, Services, Stopped, invalid};
-use crate::{event::RunId, logs};
+use crate::{
+    event::RunId,
+    logs::{self, marks},
+};
 
 /// What of a task's log.
 #[derive(Debug, Clone)]
@@ -17,6 +20,10 @@ pub(super) struct Wanted {
     pub(super) previous: bool,
     pub(super) tail: Option<u64>,
     pub(super) from: Option<LogPlace>,
+    /// Wall time, in milliseconds since 1970.
+    pub(super) since_ms: Option<u64>,
+    /// This one, and no other.
+    pub(super) run: Option<RunId>,
 }
 
 /// Bytes of one reply.
@@ -66,9 +73,9 @@ pub(super) async fn here(
     }
 }
 
-/// The newest run that has logs here.
-pub(super) async fn newest(services: &Services, task: TaskKey) -> Result<Option<RunId>, Refusal> {
-    Ok(runs(services, task).await?.pop().map(|(run, _)| run))
+/// The names of the runs that have logs here, the oldest first.
+pub(super) async fn names(services: &Services, task: TaskKey) -> Result<Vec<RunId>, Refusal> {
+    Ok(runs(services, task).await?.into_iter().map(|(run, _)| run).collect())
 }
 
 /// The task's runs that have logs here, the oldest first.
@@ -113,8 +120,15 @@ impl Reader {
             };
         }
         let back = usize::from(wanted.previous);
-        let (run, dir) = runs.iter().rev().nth(back)?;
-        Some(Reader { run: *run, dir: dir.clone(), from: [start; 2] })
+        let (run, dir) = match wanted.run {
+            Some(wanted) => runs.iter().find(|(run, _)| *run == wanted)?,
+            None => runs.iter().rev().nth(back)?,
+        };
+        let from = match wanted.since_ms {
+            Some(since_ms) => marks::since(dir, since_ms, start),
+            None => [start; 2],
+        };
+        Some(Reader { run: *run, dir: dir.clone(), from })
     }
 
     fn at_start(run: RunId, dir: PathBuf) -> Reader {

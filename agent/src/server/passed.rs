@@ -106,13 +106,14 @@ async fn as_node(
             let filter = events::EventFilter::of(&stamp, events::EventFilter { job, node, since_ms });
             events::here(services, filter, follow, out).await
         }
-        Call::Logs { job, index, follow, previous, tail, from } => {
+        Call::Logs { job, index, follow, previous, tail, from, since_ms } => {
             let job = change::key(&stamp, &job);
             let task = match passed.task {
                 Some(task) => task,
                 None => read::task_key(&services.ledger.state(), &job, index)?,
             };
-            let wanted = log::Wanted { follow, previous, tail, from };
+            let run = passed.run.and_then(|run| run.parse().ok());
+            let wanted = log::Wanted { follow, previous, tail, from, since_ms, run };
             log::here(services, task, &wanted, &mut None, out).await.map(drop)
         }
         _ => Err(invalid("this is not asked of a node itself".to_string()).into()),

@@ -90,6 +90,8 @@ impl FromStr for Side {
             return Ok(Side::Stream);
         }
         match text.split_once(':') {
+            // A path that begins so is no job's, whoever's.
+            _ if text.starts_with(['.', '/']) => Ok(Side::Here(text.into())),
             Some((task, path)) if task.parse::<TaskName>().is_ok() => {
                 let task = task.parse()?;
                 match path {

@@ -37,6 +37,7 @@ impl Reader for Follower<'_> {
             previous: self.args.previous,
             tail: self.args.tail,
             from: self.place.clone(),
+            since_ms: self.args.since.map(|since| since.0),
         }
     }
 

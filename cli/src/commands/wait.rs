@@ -122,7 +122,15 @@ struct Log {
 impl Reader for Log {
     fn call(&self) -> Call {
         let (follow, tail, from) = (false, Some(LOG_LINES), None);
-        Call::Logs { job: self.job.clone(), index: self.index, follow, previous: self.previous, tail, from }
+        Call::Logs {
+            job: self.job.clone(),
+            index: self.index,
+            follow,
+            previous: self.previous,
+            tail,
+            from,
+            since_ms: None,
+        }
     }
 
     fn take(&mut self, part: Reply) -> Result<ControlFlow<()>, Failure> {

@@ -33,6 +33,9 @@ pub struct Passed {
     /// Which task `Logs` and what opens a way into a task mean: the node's ledger may be behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskKey>,
+    /// Which of its runs `Logs` mean, if not the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }
 
 /// As whom a node is passed a request.
@@ -70,7 +73,7 @@ pub enum Question {
     },
     /// Keep the cell's authority: the node is about to become a voter. Answered by `Done`.
     Authority(Box<AuthorityKey>),
-    /// Which run of a task is the newest that has logs there.
+    /// Which runs of a task have logs there.
     Runs {
         task: TaskKey,
     },
@@ -103,9 +106,11 @@ pub enum Told {
     },
     /// It is so, and on disk.
     Done,
-    /// The name of the newest run; none: no run of the task has logs there.
+    /// The name of the newest run; none: no run of the task has logs there. And of all of them, the oldest first.
     Runs {
         newest: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        runs: Vec<String>,
     },
     Image(ImageTold),
     /// The node cannot or will not answer.

@@ -145,7 +145,7 @@ fn stop() -> Passed {
         id: RequestId("7".into()),
         call: Call::Stop { job: JobName { owner: None, name: "web".into() }, index: None },
     };
-    Passed { request, to: To::Placer, images: None, task: None }
+    Passed { request, to: To::Placer, images: None, task: None, run: None }
 }
 
 fn done() -> Value {
