@@ -26,8 +26,8 @@ impl Goal {
             job: name,
             version,
             kind: job.kind,
-            checked: job.task.health.is_some(),
-            overrides: job.overrides.iter().map(|(index, task)| (*index, task.health.is_some())).collect(),
+            checked: job.task.is_checked(),
+            overrides: job.overrides.iter().map(|(index, task)| (*index, task.is_checked())).collect(),
         }
     }
 
