@@ -25,6 +25,7 @@ use gossip::{
 };
 use oci::{
     cgroup::Tree,
+    container::ForkServer,
     network::{Networks, Spares},
 };
 use placement::{
@@ -111,6 +112,8 @@ pub enum AgentError {
     Server(#[from] ServerError),
     #[error("cannot {what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    ForkServer(Box<oci::container::Error>),
     #[error("cannot name the image of covey's own: {0}")]
     Hello(#[source] oci::reference::ParseError),
     #[error(transparent)]
@@ -240,6 +243,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
     tokio::spawn(logs::marks::keep(ground.bundles.clone(), node.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
+    tokio::spawn(ground.clone().keep_server());
     tokio::spawn(streams::serve(arrived, services.clone()));
     let serving = tokio::spawn(server::serve(listener, services));
 
@@ -279,7 +283,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     } else if config.dev {
         let _ = spawn_blocking(move || ground.end_all(DEV_GRACE)).await;
     } else if ground.tree.list().is_empty()
-        && let Err(error) = ground.tree.clear()
+        && let Err(error) = ground.clear()
     {
         // Nothing runs, so nothing needs them; the next agent makes them again.
         tracing::debug!("the node's cgroups stay: {error}");
@@ -434,8 +438,10 @@ fn ground(
     if let Err(error) = &idmaps {
         warnings.push(format!("containers run without a user namespace of their own: {error}"));
     }
+    let server = ForkServer::start(&config.exe, &tree).map_err(|e| AgentError::ForkServer(Box::new(e)))?;
     Ok(Arc::new(Ground {
         exe: config.exe.clone(),
+        server,
         bundles,
         logs,
         images,

@@ -10,6 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -135,7 +136,9 @@ pub struct ExitRecord {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// The container ended by a kill, and the kernel had killed for its memory limit.
+    /// The container ended by a kill, and the kernel had killed for its memory limit. The shim cannot tell: whoever reads
+    /// the record looks at the cgroup (see [`crate::container::exit_record`]).
+    #[serde(default)]
     pub oom: bool,
     /// Wall time, in milliseconds since 1970.
     pub finished_at_ms: u64,
@@ -257,8 +260,8 @@ impl Bundle {
         for (name, mode) in [("rootfs", 0o755), ("upper", 0o755), ("work", 0o700)] {
             make(&bundle.dir.join(name), mode)?;
         }
-        bundle.write("config.json", spec, false)?;
-        bundle.write("bundle.json", config, false)?;
+        bundle.write("config.json", spec)?;
+        bundle.write("bundle.json", config)?;
         Ok(bundle)
     }
 
@@ -310,7 +313,7 @@ impl Bundle {
     }
     /// Write `state.json`.
     pub fn write_state(&self, state: &State) -> Result<(), Error> {
-        self.write("state.json", state, false)
+        self.write("state.json", state)
     }
     /// Set room aside for the exit record, so that it can be written on a disk that is full by then.
     pub fn reserve_exit_record(&self) -> Result<(), Error> {
@@ -322,9 +325,9 @@ impl Bundle {
         };
         reserve().map_err(|source| Error::Io { op: "reserve", path: path.clone(), source })
     }
-    /// Write `exit.json`, durably.
+    /// Write `exit.json`. Not durably: see [`waiter::record`].
     pub fn write_exit_record(&self, record: &ExitRecord) -> Result<(), Error> {
-        self.write("exit.json", record, true)
+        self.write("exit.json", record)
     }
 
     fn read_if_there<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
@@ -350,8 +353,8 @@ impl Bundle {
         serde_json::from_slice(&text).map_err(parse)
     }
 
-    /// Whole or not at all; with `durable`, also after a power cut.
-    fn write(&self, name: &str, document: &impl Serialize, durable: bool) -> Result<(), Error> {
+    /// Whole or not at all, as far as processes can see. A power cut ends the run whatever its bundle says.
+    fn write(&self, name: &str, document: &impl Serialize) -> Result<(), Error> {
         let path = self.dir.join(name);
         let temp = self.dir.join(format!("{name}.tmp"));
         let text =
@@ -362,20 +365,23 @@ impl Bundle {
                 File::options().create(true).truncate(false).write(true).mode(0o600).open(&temp)?;
             file.write_all(&text)?;
             file.set_len(text.len() as u64)?;
-            if durable {
-                file.sync_all()?;
-            }
-            fs::rename(&temp, &path)?;
-            if durable {
-                File::open(&self.dir)?.sync_all()?;
-            }
-            Ok(())
+            fs::rename(&temp, &path)
         };
         write().map_err(|source| Error::Io { op: "write", path: path.clone(), source })
     }
 }
 
 impl Process {
+    /// Hold it; `None` when it has ended. A later process with its pid is never held.
+    pub fn hold(&self) -> io::Result<Option<OwnedFd>> {
+        match crate::pidfd::open(self.pid) {
+            // Looked at again now that whatever has the pid is held.
+            Ok(held) => Ok(self.is_there().then_some(held)),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The process `pid` as it is now; `None` when there is none.
     pub fn now(pid: i32) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

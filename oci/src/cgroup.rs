@@ -226,6 +226,15 @@ impl Placement {
         }
     }
 
+    /// Remove the run's cgroups if nothing is in them, as after most ends; false when something is.
+    pub fn remove_if_empty(&self) -> bool {
+        let gone = |dir: &PathBuf| match fs::remove_dir(dir) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        self.dirs().iter().all(gone)
+    }
+
     /// Remove the run's cgroups, which must be empty of processes. Absent ones are fine.
     pub fn remove(&self) -> Result<(), Error> {
         self.dirs().iter().try_for_each(|dir| remove_tree(dir))

@@ -1,26 +1,28 @@
 //! A container as the agent sees it: spawned, found again, signalled, its end read, its remains removed.
 //!
-//! Everything here is synchronous and cheap, except [`Spawned`]'s announcement, which comes when the shim is done, and
-//! [`remove`], which may wait for processes to die.
+//! Everything here is synchronous and cheap, except a shim's announcement ([`ForkServer::spawn`]), which comes when the
+//! container runs or cannot, and [`remove`], which may wait for processes to die.
 
 mod remains;
+mod server;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::bundle::{self, Announcement, Bundle, ExitRecord, Process, State};
 use crate::{cgroup, pidfd};
 
+pub use server::ForkServer;
+
 /// A run could not be spawned, signalled or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The shim could not be executed.
-    #[error("cannot execute the shim {exe}: {source}")]
+    /// The fork server could not be executed, or is out of reach.
+    #[error("cannot start a shim of {exe}: {source}")]
     Spawn {
         /// This program.
         exe: String,
@@ -65,27 +67,6 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-}
-
-/// A shim on its way. Reap `child` when it ends.
-#[derive(Debug)]
-pub struct Spawned {
-    /// The shim.
-    pub child: Child,
-    /// One line comes, then the end: see [`parse_announcement`]. Blocking; a runtime may poll the descriptor.
-    pub announcement: ChildStdout,
-}
-
-/// Start the shim for `bundle`, with `exe` a covey binary. Its environment is empty, its standard input and error are
-/// `/dev/null`, and it leaves the caller's session, working directory and cgroups by itself.
-pub fn spawn(exe: &Path, bundle: &Path) -> Result<Spawned, Error> {
-    let failed = |source| Error::Spawn { exe: exe.display().to_string(), source };
-    let mut command = Command::new(exe);
-    command.arg("shim").arg(bundle).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(failed)?;
-    let announcement = child.stdout.take().ok_or_else(|| failed(io::Error::other("no pipe to it")))?;
-    Ok(Spawned { child, announcement })
 }
 
 /// Read what a shim has written to its announcement pipe.
@@ -145,14 +126,7 @@ fn lock_holder(bundle: &Bundle) -> io::Result<Option<i32>> {
 /// Signal a process that was recorded earlier. False when it is gone; a later process with its pid is never hit.
 pub fn signal(process: &Process, signal: i32) -> Result<bool, Error> {
     let failed = |source| Error::Signal { pid: process.pid, source };
-    let held = match pidfd::open(process.pid) {
-        Ok(held) => held,
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
-        Err(error) => return Err(failed(error)),
-    };
-    if !process.is_there() {
-        return Ok(false);
-    }
+    let Some(held) = process.hold().map_err(failed)? else { return Ok(false) };
     match pidfd::signal(&held, signal) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
@@ -160,9 +134,16 @@ pub fn signal(process: &Process, signal: i32) -> Result<bool, Error> {
     }
 }
 
-/// How a run ended; `None` while it has not, or when its shim was lost.
+/// How a run ended; `None` while it has not, or when its shim was lost. To be asked before the run's removal, which takes
+/// the cgroup along that knows of memory kills.
 pub fn exit_record(bundle: &Bundle) -> Result<Option<ExitRecord>, Error> {
-    Ok(bundle.exit_record()?)
+    let Some(mut record) = bundle.exit_record()? else { return Ok(None) };
+    // The kernel may have killed a child long ago and the program have ended well: that is not an end by OOM. A shell
+    // says 137 when its child was killed.
+    if record.signal == Some(libc::SIGKILL) || record.code == Some(128 + libc::SIGKILL) {
+        record.oom |= bundle.config()?.cgroup.oom_kills() > 0;
+    }
+    Ok(Some(record))
 }
 
 /// Remove all of a run: its shim and processes if any are left, its cgroups, its directory. Doing it again is fine.
@@ -178,6 +159,7 @@ pub fn remove(bundle: &Bundle) -> Result<(), Error> {
     // A directory whose config is gone was being removed when something interrupted it: only files are left. So they are
     // where its config, which nobody syncs, was lost with the power, and where there can be no cgroups.
     match bundle.config() {
+        Ok(config) if config.cgroup.remove_if_empty() => {}
         Ok(config) => {
             config.cgroup.kill()?;
             config.cgroup.remove()?;

@@ -4,6 +4,9 @@
 //! (calls newer than this list, and `clone3`, whose flags a filter cannot see) gives `ENOSYS`, on which C libraries
 //! fall back to older calls. The lists follow what Docker's profile lets a container without extra capabilities do.
 
+#[cfg(feature = "seccomp")]
+mod filter;
+
 use std::collections::BTreeSet;
 
 use oci_spec::OciSpecError;
@@ -20,7 +23,26 @@ pub const ENFORCED: bool = cfg!(feature = "seccomp");
 #[error("this covey was built without seccomp, and would run the container unfiltered")]
 pub struct NotEnforced;
 
-/// libcontainer built without libseccomp ignores a filter silently: nothing may be started then.
+#[cfg(feature = "seccomp")]
+pub(crate) use filter::Filter;
+
+/// In a build that cannot filter there are no filters: see [`check`].
+#[cfg(not(feature = "seccomp"))]
+#[derive(Clone)]
+pub(crate) enum Filter {}
+
+#[cfg(not(feature = "seccomp"))]
+impl Filter {
+    pub(crate) fn compile(_: &LinuxSeccomp) -> Result<Filter, NotEnforced> {
+        Err(NotEnforced)
+    }
+
+    pub(crate) fn install(&self) -> std::io::Result<()> {
+        match *self {}
+    }
+}
+
+/// A filter must not be ignored silently: nothing may be started then.
 pub fn check(spec: &Spec) -> Result<(), NotEnforced> {
     let filtered = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
     if filtered && !ENFORCED { Err(NotEnforced) } else { Ok(()) }

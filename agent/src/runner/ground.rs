@@ -4,23 +4,30 @@ use std::{
     fs,
     os::fd::AsFd,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::{
     bundle::Bundle,
-    cgroup::Tree,
-    container::{self, Live},
+    cgroup::{self, Tree},
+    container::{self, ForkServer, Live},
     network::{Networks, Spares},
 };
+use tokio::task::spawn_blocking;
 
 use crate::{event::RunId, images::Images, store::Store, volumes::Volumes};
 
+/// Between two looks at whether the fork server lives.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// What all runs on a node share.
 pub struct Ground {
-    /// The covey binary: what shims are made of.
+    /// The covey binary, for commands in containers.
     pub exe: PathBuf,
+    /// Where shims come from.
+    pub server: ForkServer,
     pub bundles: PathBuf,
     /// Logs of runs that are over.
     pub logs: PathBuf,
@@ -78,8 +85,25 @@ impl Ground {
                 tracing::warn!("cannot remove {}: {error}", bundle.dir().display());
             }
         }
-        if let Err(error) = self.tree.clear() {
+        if let Err(error) = self.clear() {
             tracing::warn!("cannot remove the node's cgroups: {error}");
+        }
+    }
+
+    /// Takes the node's cgroups away, with all that runs in them.
+    pub fn clear(&self) -> Result<(), cgroup::Error> {
+        self.server.stop();
+        self.tree.clear()
+    }
+
+    /// Sees to it that the fork server is there before it is needed.
+    pub async fn keep_server(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let ground = self.clone();
+            if let Ok(Err(error)) = spawn_blocking(move || ground.server.look_after()).await {
+                tracing::warn!("{error}");
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
-//! From what the core wants started to a spawned shim.
+//! From what the core wants started to a shim on its way.
 
 use std::{
     collections::BTreeMap,
+    io::PipeReader,
     net::{Ipv4Addr, TcpListener},
     path::PathBuf,
     str::FromStr,
@@ -11,7 +12,6 @@ use std::{
 use oci::{
     bundle::{Bind, BindKind, Bundle, BundleConfig, IdMap},
     cgroup::{Band, Limits},
-    container::{self, Spawned},
     digest::Digest,
     network::{Namespace, files::Etc},
     spec::{self, SpecInput},
@@ -54,12 +54,12 @@ pub(super) fn busy_port(ports: impl Iterator<Item = u16>) -> Option<u16> {
     })
 }
 
-/// Makes the bundle in `dir` and spawns its shim.
+/// Makes the bundle in `dir` and has its shim started, which announces on the pipe how that went.
 pub(super) async fn spawn(
     ground: &Arc<Ground>,
     start: StartRun,
     dir: PathBuf,
-) -> Result<(Bundle, Spawned, Wired), Failure> {
+) -> Result<(Bundle, PipeReader, Wired), Failure> {
     let idmap = match ground.idmaps && !start.container.privileges.host_users {
         true => Some(idmap(ground, &start.owner).await?),
         false => None,
@@ -74,8 +74,8 @@ pub(super) async fn spawn(
         let bundle = Bundle::create(dir, &config, &spec).map_err(transient)?;
         etc.write().map_err(transient)?;
         surroundings::allow_devices(&config)?;
-        let spawned = container::spawn(&ground.exe, bundle.dir()).map_err(transient)?;
-        Ok((bundle, spawned, wired))
+        let announcement = ground.server.spawn(bundle.dir()).map_err(transient)?;
+        Ok((bundle, announcement, wired))
     });
     made.await.unwrap_or_else(|_| Err(Failure { why: "the start broke off".into(), transient: true }))
 }

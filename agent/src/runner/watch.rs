@@ -11,8 +11,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::{
     bundle::{Announcement, Bundle, ExitRecord, Process, Stream},
-    container::{self, Live},
-    logs, supervisor,
+    container, logs, supervisor,
 };
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
@@ -52,11 +51,11 @@ impl Watched {
             return self.tell(RunEvent::PortBusy { port });
         }
         let dir = self.ground.bundles.join(self.run.to_string());
-        let (bundle, mut spawned, wired) = match prepare::spawn(&self.ground, start, dir).await {
+        let (bundle, channel, wired) = match prepare::spawn(&self.ground, start, dir).await {
             Ok(made) => made,
             Err(failure) => return self.failed(failure).await,
         };
-        let said = announcement(spawned.announcement.into()).await;
+        let said = announcement(channel.into()).await;
         if wired.namespace.is_some() {
             // The container holds it from now on.
             let (address, ground) = (wired.attachment.map(|a| a.address), self.ground.clone());
@@ -66,20 +65,24 @@ impl Watched {
             }
             spawn_blocking(move || ground.wire_ahead());
         }
-        let reap = move || spawned.child.wait();
         match container::parse_announcement(bundle.dir(), &said) {
             Ok(Announcement::Started(state)) => {
-                let shim = Live::find(&bundle);
+                // Held before its end is asked for; one that has ended already need not be.
+                let shim = state.shim.hold();
                 self.started(state.init);
-                if let Ok(Some(live)) = shim {
-                    gone(live.shim_pidfd).await;
+                match shim {
+                    Ok(Some(shim)) => gone(shim).await,
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!("the shim of {} is looked at now and then: {error}", self.run);
+                        while state.shim.is_there() {
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
+                    }
                 }
-                // It is our child: until it is waited for it stays a zombie.
-                let _ = spawn_blocking(reap).await;
                 self.tell(RunEvent::Exited(ended(&bundle)));
             }
             Ok(Announcement::Failed(failure)) => {
-                let _ = spawn_blocking(reap).await;
                 let why = match failure.hint.as_str() {
                     "" => failure.to_string(),
                     hint => format!("{failure} ({hint})"),
@@ -87,7 +90,6 @@ impl Watched {
                 self.failed(prepare::Failure { why, transient: false }).await;
             }
             Err(error) => {
-                let _ = spawn_blocking(reap).await;
                 self.failed(prepare::Failure { why: error.to_string(), transient: true }).await;
             }
         }
@@ -169,7 +171,7 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 }
 
 pub(super) fn ended(bundle: &Bundle) -> Ended {
-    match bundle.exit_record() {
+    match container::exit_record(bundle) {
         Ok(Some(record)) => Ended {
             code: record.code,
             signal: record.signal,

@@ -141,6 +141,12 @@ impl Tree {
         Band::ALL.iter().flat_map(both)
     }
 
+    /// Where the node's shims live, in each hierarchy.
+    pub fn shims(&self) -> Vec<PathBuf> {
+        let dirs: BTreeSet<PathBuf> = self.trees.values().map(|tree| tree.join("shims")).collect();
+        dirs.into_iter().collect()
+    }
+
     /// The least of the machine and of what the agent's cgroup and those above it are allowed.
     pub fn capacity(&self) -> Capacity {
         // SAFETY: sysconf has no preconditions.

@@ -56,11 +56,10 @@ impl Binds<'_> {
             return Ok(());
         }
         let room = || {
-            fs::create_dir(mounts::BINDS)?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-            Ok(mount(Some("covey"), mounts::BINDS, Some("tmpfs"), flags, Some("mode=0755"))?)
+            mount(Some("covey"), mounts::BINDS, Some("tmpfs"), flags, Some("mode=0755"))
         };
-        room().map_err(|e: io::Error| failed("make room for volumes", e, ""))?;
+        room().map_err(|e| failed("make room for volumes", e, ""))?;
         for (n, (bind, found)) in self.0.iter().enumerate() {
             let target = bind_source(n);
             match found {

@@ -1,53 +1,182 @@
-//! Building a container with libcontainer, inside the shim's private mount namespace.
+//! The builder: from a locked bundle to a running container, or to a named failure with nothing left over.
+//!
+//! It is the shim's child, and makes the container's first process another one (`CLONE_PARENT`). So it can join the
+//! container's cgroups, where every process of it is from the start, and need not leave them again: it ends.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::ExitCode;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
+use waiter::Word;
 
 use super::binds::{Binds, Owner};
 use super::inside::{Inside, own};
-use super::mounts;
-use super::network;
 use super::program::Program;
 use super::report::{self, Reporter};
-use super::start::{failed, reap};
-use super::user;
-use crate::bundle::{Bundle, BundleConfig, Failure};
-use crate::cgroup::Doors;
+use super::serve::Ahead;
+use super::start::{Shared, failed};
+use super::{mounts, network, user};
+use crate::bundle::{
+    Announcement, BindKind, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
+};
 use crate::rootfs;
+use crate::seccomp;
 
-/// The name under which libcontainer knows every container: there is one per shim.
+/// The name under which libcontainer knows every container: there is one per builder.
 const ID: &str = "c";
 
-/// A container whose init waits for the word to execute its program.
-pub(super) struct Built {
-    /// Its pid on the host.
-    pub(super) init: i32,
-    /// libcontainer's directory, in which it waits for a connection.
-    pub(super) state: OwnedFd,
-    /// Reading ends of its stdout and stderr.
-    pub(super) output: [OwnedFd; 2],
-    /// What it says until it has executed its program.
-    pub(super) report: OwnedFd,
-    /// What the spec wants it to have.
-    pub(super) oom_score_adj: Option<i32>,
+/// `shim` is the parent, which waits for us.
+pub(super) fn main(bundle: &Bundle, shared: Shared, channel: OwnedFd, ahead: &Ahead, shim: u32) -> ExitCode {
+    // Nothing is built for a shim that is gone.
+    let tied = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    if tied.is_err() || std::os::unix::process::parent_id() != shim {
+        return ExitCode::FAILURE;
+    }
+    let read = |e| failed(format!("read the bundle {}", bundle.dir().display()), e, "");
+    let config = match bundle.config().map_err(read) {
+        Ok(config) => config,
+        Err(failure) => {
+            report::announce(channel, &Announcement::Failed(failure));
+            return ExitCode::FAILURE;
+        }
+    };
+    let started = bundle
+        .reserve_exit_record()
+        .map_err(|e| {
+            failed("set room aside for the exit record", e, "free some space on the data directory's disk")
+        })
+        .and_then(|()| bundle.spec().map_err(read))
+        .and_then(|spec| start(bundle, &config, spec, shared, ahead, shim));
+    match started {
+        Ok(state) => {
+            report::announce(channel, &Announcement::Started(state));
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            // Wherever that was: cgroups are the host's.
+            let _ = ahead.mounts.back();
+            // Under the shim's lock: whoever finds it free finds the record, and nothing else left.
+            clean_up(bundle, &config, &failure);
+            report::announce(channel, &Announcement::Failed(failure));
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// The calling process is in the container's cgroups afterwards.
-pub(super) fn build(
+fn start(
+    bundle: &Bundle,
+    config: &BundleConfig,
+    mut spec: Spec,
+    shared: Shared,
+    ahead: &Ahead,
+    shim: u32,
+) -> Result<State, Failure> {
+    seccomp::check(&spec)
+        .map_err(|e| failed("filter system calls", e, "use a build with the feature `seccomp`"))?;
+    let cgroup = |e: crate::cgroup::Error| failed("prepare the run's cgroups", e, "");
+    // Joined while they have no limits yet, so that building is neither throttled nor counted.
+    config.cgroup.create().map_err(cgroup)?;
+    let doors = config.cgroup.doors().map_err(cgroup)?;
+    let binds = Binds::open(&config.binds)?;
+    // In the cgroups we may not make a device's node, even one that the container may use.
+    let makes_nodes = config.binds.iter().any(|bind| bind.kind == BindKind::Device);
+    let (nodes_made, wait) = std::sync::mpsc::channel::<()>();
+    let nodes_made = makes_nodes.then_some(nodes_made);
+    let (prepared, joined) = std::thread::scope(|threads| {
+        // The first such write in a while takes the kernel ten milliseconds (it waits for every CPU to have passed
+        // through a quiet state). Meanwhile the root file system is prepared.
+        let joined = threads.spawn(move || {
+            let _ = wait.recv();
+            doors.enter()
+        });
+        // The threads have shared what a mount namespace is entered with.
+        let prepared = unshare(CloneFlags::CLONE_FS)
+            .map_err(|e| failed("leave the host's mounts", e, ""))
+            .and_then(|()| prepare(bundle, config, &mut spec, &shared, ahead, &binds));
+        drop(nodes_made);
+        (prepared, joined.join())
+    });
+    let prepared = prepared?;
+    joined.unwrap_or(Ok(())).map_err(|e| failed("join the run's cgroups", e, ""))?;
+
+    let built = create(prepared, shared, config.log_cap_bytes)?;
+    ahead.mounts.back().map_err(|e| failed("return to the host's mounts", e, ""))?;
+    config
+        .cgroup
+        .apply(&config.limits)
+        .map_err(|e| failed("limit the container", e, "give the task more"))?;
+    if let Some(score) = built.oom_score_adj {
+        // Fails only for scores below ours without CAP_SYS_RESOURCE; spec::build asks for none then.
+        let _ = fs::write(format!("/proc/{}/oom_score_adj", built.init), score.to_string());
+    }
+    // Before its end can be seen.
+    let gone = || failed("find the container's first process", "it is gone", "");
+    let state = State {
+        version: VERSION,
+        shim: Process::now(shim.cast_signed()).ok_or_else(gone)?,
+        init: Process::now(built.init).ok_or_else(gone)?,
+        started_at_ms: now_ms(),
+    };
+    // Any connection is the word to go on; closing the socket's directory would do as well as any message.
+    let go = format!("/proc/self/fd/{}/notify.sock", built.state.as_raw_fd());
+    let go = UnixStream::connect(go).and_then(|mut socket| socket.write_all(b"start container"));
+    go.map_err(|e| failed("start the container's init", e, ""))?;
+    if let Some(failure) = report::read(built.report) {
+        return Err(failure);
+    }
+    bundle
+        .write_state(&state)
+        .map_err(|e| failed("record the start", e, "free some space on the data directory's disk"))?;
+    Ok(state)
+}
+
+/// All that libcontainer is given.
+struct Prepared {
+    program: Program,
+    report: (OwnedFd, OwnedFd),
+    stdin: File,
+    oom_score_adj: Option<i32>,
+}
+
+/// A container whose init waits for the word to execute its program.
+struct Built {
+    /// Its pid on the host.
+    init: i32,
+    /// libcontainer's directory, in which it waits for a connection.
+    state: OwnedFd,
+    /// What it says until it has executed its program.
+    report: OwnedFd,
+    /// What the spec wants it to have.
+    oom_score_adj: Option<i32>,
+}
+
+/// In a mount namespace of our own from here on.
+fn prepare(
     bundle: &Bundle,
     config: &BundleConfig,
     spec: &mut Spec,
-    doors: Doors,
+    shared: &Shared,
+    ahead: &Ahead,
     binds: &Binds<'_>,
-) -> Result<Built, Failure> {
+) -> Result<Prepared, Failure> {
+    let profile = spec.linux_mut().as_mut().and_then(|linux| {
+        let profile = linux.seccomp().clone();
+        // Ours: see `seccomp::filter`.
+        linux.set_seccomp(None);
+        profile
+    });
+    let filter = profile.map(|profile| ahead.filter(&profile)).transpose()?;
+    ahead.mounts.enter().map_err(|(step, error)| failed(step, error, "the agent must run as root"))?;
     network::join(spec)?;
     network::show_files(bundle, spec)?;
     mount_rootfs(bundle, config)?;
@@ -59,40 +188,49 @@ pub(super) fn build(
     binds.attach(&inside, Owner { idmap, uid: own_uid, gid: own_gid })?;
 
     let io = |what: &'static str| move |e: io::Error| failed(what, e, "");
-    let (report_end, report_write) = pipe().map_err(io("make a pipe"))?;
-    let reporter = Reporter::new(&report_write);
+    for (_, end) in &shared.output {
+        // So that opening `/dev/stdout` works in it.
+        own(end.as_fd(), uid).map_err(io("give the container its output pipes"))?;
+    }
+    let report = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed("make a pipe", e, ""))?;
+    let reporter = Reporter::new(&report.1);
     reporter.listen();
-    let null = File::open("/dev/null").map_err(io("open /dev/null"))?;
-    let (out, out_write) = output_pipe(uid).map_err(io("make a pipe for stdout"))?;
-    let (err, err_write) = output_pipe(uid).map_err(io("make a pipe for stderr"))?;
+    let stdin = File::open("/dev/null").map_err(io("open /dev/null"))?;
+    let path = Path::new(mounts::STATE).join("config.json");
+    spec.save(path).map_err(|e| failed("write the adapted spec", e, ""))?;
+    Ok(Prepared { program: Program { report: reporter, filter }, report, stdin, oom_score_adj })
+}
 
+fn create(prepared: Prepared, shared: Shared, log_cap: u64) -> Result<Built, Failure> {
+    let Prepared { program, report: (report, report_end), stdin, oom_score_adj } = prepared;
+    let Shared { word: (_, word), output: [(_, stdout), (_, stderr)], .. } = shared;
     let state = Path::new(mounts::STATE);
-    spec.save(state.join("config.json")).map_err(|e| failed("write the adapted spec", e, ""))?;
-    doors.enter().map_err(|e| failed("join the run's cgroups", e, ""))?;
     let built =
         ContainerBuilder::new(ID.into(), SyscallType::default()).with_root_path(state).and_then(|builder| {
             builder
-                .with_executor(Program { report: reporter })
-                .with_stdin(null)
-                .with_stdout(out_write)
-                .with_stderr(err_write)
+                .with_executor(program)
+                .with_stdin(stdin)
+                .with_stdout(stdout)
+                .with_stderr(stderr)
                 .as_init(state)
                 .with_systemd(false)
+                .as_sibling(true)
                 .build()
         });
     // From here on only the container's init holds it, and its execve closes it.
-    drop(report_write);
+    drop(report_end);
     let init = match built {
         Ok(container) => container.pid().map(|pid| pid.as_raw()),
         Err(error) => {
-            reap();
-            let told = report::read(report_end);
+            let told = report::read(report);
             return Err(told.unwrap_or_else(|| failed("build the container", chain(&error), "")));
         }
     };
     let init = init.ok_or_else(|| failed("build the container", "libcontainer named no process", ""))?;
-    let state = File::open(state.join(ID)).map_err(io("open libcontainer's state"))?.into();
-    Ok(Built { init, state, output: [out, err], report: report_end, oom_score_adj })
+    let said = Word { init: u64::from(init.unsigned_abs()), log_cap };
+    File::from(word).write_all(&said.bytes()).map_err(|e| failed("tell the shim", e, ""))?;
+    let state = File::open(state.join(ID)).map_err(|e| failed("open libcontainer's state", e, ""))?.into();
+    Ok(Built { init, state, report, oom_score_adj })
 }
 
 fn mount_rootfs(bundle: &Bundle, config: &BundleConfig) -> Result<(), Failure> {
@@ -105,6 +243,29 @@ fn mount_rootfs(bundle: &Bundle, config: &BundleConfig) -> Result<(), Failure> {
     let target = Path::new(mounts::ROOTFS);
     rootfs::mount(&config.layers, &bundle.upper(), &bundle.work(), target, config.idmap.as_ref())
         .map_err(|e| failed("mount the image", e, ""))
+}
+
+/// After a failed start: kill, record, and only then remove. The shim reaps.
+fn clean_up(bundle: &Bundle, config: &BundleConfig, failure: &Failure) {
+    // Killing the cgroup must not reach ourselves.
+    let outside = config.cgroup.join_shims().is_ok();
+    if outside {
+        let _ = config.cgroup.kill();
+    }
+    let record = ExitRecord {
+        version: VERSION,
+        code: None,
+        signal: None,
+        oom: false,
+        finished_at_ms: now_ms(),
+        error: Some(failure.clone()),
+        log_bytes_lost: 0,
+    };
+    // The agent learns of it from the announcement as well.
+    let _ = bundle.write_exit_record(&record);
+    if outside {
+        let _ = config.cgroup.remove();
+    }
 }
 
 /// Make the agent's spec fit what the shim has prepared. Returns the user's id on the host, and the OOM score.
@@ -166,20 +327,6 @@ fn reach(limit: PosixRlimit) -> PosixRlimit {
     }
     let lower = PosixRlimitBuilder::default().typ(limit.typ()).soft(limit.soft().min(hard)).hard(hard);
     lower.build().unwrap_or(limit)
-}
-
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
-}
-
-/// Owned by the container's user, so that opening `/dev/stdout` works in it, and with room for bursts.
-fn output_pipe(uid: u32) -> io::Result<(OwnedFd, OwnedFd)> {
-    const ROOM: libc::c_int = 256 * 1024;
-    let (read, write) = pipe()?;
-    own(write.as_fd(), uid)?;
-    let _ = fcntl(read.as_raw_fd(), FcntlArg::F_SETPIPE_SZ(ROOM));
-    fcntl(read.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((read, write))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -21,7 +21,14 @@ impl Inside {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let fd = openat2(self.0.as_raw_fd(), path, how)?;
+        // The kernel gives up where a path leads through `..` while anybody mounts or renames something: it is asked again.
+        let mut tries = 0;
+        let fd = loop {
+            match openat2(self.0.as_raw_fd(), path, how) {
+                Err(nix::Error::EAGAIN) if tries < 1000 => tries += 1,
+                other => break other?,
+            }
+        };
         // SAFETY: the descriptor is new and nobody else's.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }

@@ -14,10 +14,12 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocma
 
 use super::report::Reporter;
 use crate::bundle::Failure;
+use crate::seccomp::Filter;
 
 #[derive(Clone)]
 pub(super) struct Program {
     pub(super) report: Reporter,
+    pub(super) filter: Option<Filter>,
 }
 
 impl Executor for Program {
@@ -33,9 +35,14 @@ impl Executor for Program {
         // SAFETY: resetting to the default installs no handler.
         let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-        let failure = match become_program(&args) {
-            Ok(never) => match never {},
-            Err(failure) => failure,
+        // As late as can be: from here on only the program is executed, or why not is said.
+        let filtered = self.filter.as_ref().map_or(Ok(()), Filter::install);
+        let failure = match filtered {
+            Err(e) => Failure { what: "filter system calls".into(), why: e.to_string(), hint: String::new() },
+            Ok(()) => match become_program(&args) {
+                Ok(never) => match never {},
+                Err(failure) => failure,
+            },
         };
         let why = failure.to_string();
         self.report.failed(failure);

@@ -108,14 +108,10 @@ impl Visit for Text {
 }
 
 /// Tell the agent, once, and close the channel to it.
-pub(super) fn announce(announcement: &crate::bundle::Announcement) {
+pub(super) fn announce(channel: OwnedFd, announcement: &crate::bundle::Announcement) {
     if let Ok(mut line) = serde_json::to_vec(announcement) {
         line.push(b'\n');
         // An agent that is gone will read the bundle when it is back.
-        let _ = std::io::stdout().write_all(&line).and_then(|()| std::io::stdout().flush());
-    }
-    let null = File::options().read(true).write(true).open("/dev/null");
-    if let Ok(null) = null {
-        let _ = nix::unistd::dup2(null.as_raw_fd(), 1);
+        let _ = File::from(channel).write_all(&line);
     }
 }

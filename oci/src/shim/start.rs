@@ -1,166 +1,125 @@
-//! From a bundle to a running container, or to a named failure with nothing left over.
+//! The shim's first moments: the bundle is locked, a builder is on its way, and it becomes a waiter.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use oci_spec::runtime::Spec;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use waiter::Waiter;
 
-use super::binds::Binds;
-use super::report;
-use super::{build, mounts};
-use crate::bundle::{
-    Announcement, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
-};
-use crate::seccomp;
+use super::serve::Ahead;
+use super::{build, report};
+use crate::bundle::{Announcement, Bundle, Failure};
 
-pub(super) fn main(dir: &Path) -> ExitCode {
-    // Whatever the agent, or what started it, has left open is not for the container.
-    // SAFETY: nothing in this process owns a descriptor beyond the standard three yet.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
-    let _ = nix::unistd::setsid();
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let bundle = Bundle::at(dir);
-    match start(&bundle) {
-        Ok(running) => {
-            report::announce(&Announcement::Started(running.started.state.clone()));
-            super::wait::become_waiter(dir, &running)
-        }
-        Err(failure) => {
-            report::announce(&Announcement::Failed(failure));
-            ExitCode::FAILURE
-        }
-    }
-}
+/// Reading and writing end.
+pub(super) type Pipe = (OwnedFd, OwnedFd);
 
-/// What the waiter goes on with.
-pub(super) struct Running {
-    pub(super) started: Started,
-    /// Its POSIX lock lasts over `execve`.
-    pub(super) lock: File,
-}
-
-pub(super) struct Started {
-    pub(super) state: State,
-    /// Reading ends of the container's stdout and stderr.
-    pub(super) output: [OwnedFd; 2],
-    /// See [`mounts::Host`].
-    _host: mounts::Host,
+/// What the shim and its builder share.
+pub(super) struct Shared {
+    /// Its POSIX lock is the shim's alone, and lasts over `execve`.
+    lock: File,
+    /// Tells the waiter of the container's first process: a [`waiter::Word`].
+    pub(super) word: Pipe,
+    /// The container's stdout and stderr.
+    pub(super) output: [Pipe; 2],
 }
 
 pub(super) fn failed(what: impl Into<String>, why: impl ToString, hint: &str) -> Failure {
     Failure { what: what.into(), why: why.to_string(), hint: hint.into() }
 }
 
-fn start(bundle: &Bundle) -> Result<Running, Failure> {
-    let shown = bundle.dir().display();
-    let read = |e: crate::bundle::Error| failed(format!("read the bundle {shown}"), e, "");
-    let (config, spec) = (bundle.config().map_err(read)?, bundle.spec().map_err(read)?);
-    let lock =
-        lock(bundle).map_err(|e| failed(format!("lock the bundle {shown}"), e, "another shim runs it"))?;
-    let result = bundle
-        .reserve_exit_record()
-        .map_err(|e| {
-            failed("set room aside for the exit record", e, "free some space on the data directory's disk")
-        })
-        .and_then(|()| attempt(bundle, &config, spec));
-    // Under the lock: whoever finds it free finds the record, and nothing else left.
-    let started = result.inspect_err(|failure| clean_up(bundle, &config, failure))?;
-    Ok(Running { started, lock })
+pub(super) fn main(dir: &Path, channel: OwnedFd, ahead: &Ahead) -> ExitCode {
+    let _ = nix::unistd::setsid();
+    let bundle = Bundle::at(dir);
+    let shared = match share(&bundle) {
+        Ok(shared) => shared,
+        Err(failure) => {
+            report::announce(channel, &Announcement::Failed(failure));
+            return ExitCode::FAILURE;
+        }
+    };
+    let shim = std::process::id();
+    // SAFETY: there is one thread.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => build::main(&bundle, shared, channel, ahead, shim),
+        Ok(ForkResult::Parent { child }) => {
+            // Closed by the last who may write to it: the agent reads until then.
+            drop(channel);
+            become_waiter(dir, child, shared)
+        }
+        Err(errno) => {
+            report::announce(channel, &Announcement::Failed(failed("fork the builder", errno, "")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn share(bundle: &Bundle) -> Result<Shared, Failure> {
+    let lock = lock(bundle)?;
+    let made = || Ok(Shared { lock, word: pipe(0)?, output: [pipe(ROOM)?, pipe(ROOM)?] });
+    made().map_err(|e: io::Error| failed("make pipes", e, ""))
+}
+
+/// For bursts of output.
+const ROOM: libc::c_int = 256 * 1024;
+
+/// Its reading end does not block.
+fn pipe(room: libc::c_int) -> io::Result<Pipe> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    if room > 0 {
+        let _ = fcntl(read.as_raw_fd(), FcntlArg::F_SETPIPE_SZ(room));
+    }
+    fcntl(read.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write))
 }
 
 /// Held until the shim ends; the agent asks with `F_GETLK` who holds it.
-fn lock(bundle: &Bundle) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).read(true).write(true).open(bundle.lock())?;
+fn lock(bundle: &Bundle) -> Result<File, Failure> {
+    let shown = bundle.dir().display();
+    let open = File::options().create(true).truncate(false).read(true).write(true).open(bundle.lock());
+    let file = open.map_err(|e| failed(format!("open the bundle {shown}"), e, ""))?;
     // SAFETY: all zeroes is a valid flock: from the start to the end of the file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;
-    fcntl(file.as_raw_fd(), FcntlArg::F_SETLK(&lock))?;
+    fcntl(file.as_raw_fd(), FcntlArg::F_SETLK(&lock))
+        .map_err(|e| failed(format!("lock the bundle {shown}"), e, "another shim runs it"))?;
     Ok(file)
 }
 
-fn attempt(bundle: &Bundle, config: &BundleConfig, mut spec: Spec) -> Result<Started, Failure> {
-    seccomp::check(&spec)
-        .map_err(|e| failed("filter system calls", e, "use a build with the feature `seccomp`"))?;
-    let cgroup = |e: crate::cgroup::Error| failed("prepare the run's cgroups", e, "");
-    // Built inside its cgroups, so that every process of it is in them from the start; limits come afterwards.
-    config.cgroup.create().map_err(cgroup)?;
-    let doors = config.cgroup.doors().map_err(cgroup)?;
-
-    let binds = Binds::open(&config.binds)?;
-    let host = mounts::enter().map_err(|(step, error)| failed(step, error, "the agent must run as root"))?;
-    let built = build::build(bundle, config, &mut spec, doors, &binds);
-    host.back().map_err(|e| failed("return to the host's mounts", e, ""))?;
-    config.cgroup.join_shims().map_err(cgroup)?;
-    let built = built?;
-
-    config
-        .cgroup
-        .apply(&config.limits)
-        .map_err(|e| failed("limit the container", e, "give the task more"))?;
-    if let Some(score) = built.oom_score_adj {
-        // Fails only for scores below ours without CAP_SYS_RESOURCE; spec::build asks for none then.
-        let _ = fs::write(format!("/proc/{}/oom_score_adj", built.init), score.to_string());
+/// Execute this program again, as a waiter. If that fails, wait as we are: it only costs memory.
+fn become_waiter(dir: &Path, builder: Pid, shared: Shared) -> ExitCode {
+    // A shim goes when its container does. What ends sessions and services is for the container to hear, not for it; and
+    // what is ignored stays so over execve.
+    for stop in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
+        // SAFETY: ignoring installs no handler.
+        let _ = unsafe { signal(stop, SigHandler::SigIgn) };
     }
-    // Any connection is the word to go on; closing the socket's directory would do as well as any message.
-    let go = format!("/proc/self/fd/{}/notify.sock", built.state.as_raw_fd());
-    let go = UnixStream::connect(go).and_then(|mut socket| socket.write_all(b"start container"));
-    go.map_err(|e| failed("start the container's init", e, ""))?;
-    if let Some(failure) = report::read(built.report) {
-        return Err(failure);
-    }
+    let Shared { lock, word: (word, word_end), output: [(stdout, stdout_end), (stderr, stderr_end)] } =
+        shared;
+    drop((word_end, stdout_end, stderr_end));
+    let inherited = [word.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
+    inherited.into_iter().chain([lock.as_raw_fd()]).for_each(keep);
 
-    let this = std::process::id() as i32;
-    let gone = || failed("find the container's first process", "it is gone", "");
-    let state = State {
-        version: VERSION,
-        shim: Process::now(this).ok_or_else(gone)?,
-        init: Process::now(built.init).ok_or_else(gone)?,
-        started_at_ms: now_ms(),
-    };
-    bundle
-        .write_state(&state)
-        .map_err(|e| failed("record the start", e, "free some space on the data directory's disk"))?;
-    Ok(Started { state, output: built.output, _host: host })
+    let Ok(bundle) = CString::new(dir.as_os_str().as_bytes()) else { return ExitCode::FAILURE };
+    let numbers = [builder.as_raw()].into_iter().chain(inherited);
+    let numbers = numbers.map(|number| CString::new(number.to_string()).unwrap_or_default());
+    let verb = [c"covey", waiter::VERB, waiter::FLAG, &bundle].map(CString::from);
+    let args: Vec<CString> = verb.into_iter().chain(numbers).collect();
+    // The very file that runs now, even if its path has been replaced by another version.
+    let _ = nix::unistd::execve(c"/proc/self/exe", &args, &[] as &[CString]);
+
+    let [word, stdout, stderr] = inherited;
+    let waiter = Waiter { bundle: &bundle, builder: builder.as_raw(), word, output: [stdout, stderr] };
+    ExitCode::from(waiter.run())
 }
 
 /// Keep a descriptor open over `execve`.
-pub(super) fn keep(fd: RawFd) {
+fn keep(fd: RawFd) {
     let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()));
-}
-
-/// Take what has ended off the process table.
-pub(super) fn reap() {
-    while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
-    {
-    }
-}
-
-/// After a failed start: kill, reap, record, and only then remove.
-fn clean_up(bundle: &Bundle, config: &BundleConfig, failure: &Failure) {
-    // Killing the cgroup must not reach the shim itself.
-    let outside = config.cgroup.join_shims().is_ok();
-    if outside {
-        let _ = config.cgroup.kill();
-    }
-    reap();
-    let record = ExitRecord {
-        version: VERSION,
-        code: None,
-        signal: None,
-        oom: false,
-        finished_at_ms: now_ms(),
-        error: Some(failure.clone()),
-        log_bytes_lost: 0,
-    };
-    // The agent learns of it from the announcement as well.
-    let _ = bundle.write_exit_record(&record);
-    if outside {
-        let _ = config.cgroup.remove();
-    }
 }

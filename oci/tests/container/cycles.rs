@@ -10,16 +10,24 @@ use crate::world::{World, read};
 fn snapshot(world: &World) -> (String, Vec<String>, BTreeSet<String>, usize, Vec<String>) {
     let mounts = read("/proc/self/mountinfo");
     let runs = world.tree.list().into_iter().map(|(_, run)| run).collect();
+    // Ours, and the fork server's.
     let me = std::process::id().to_string();
-    let children = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let stat = read(entry.path().join("stat"));
-        let parent = stat.get(stat.rfind(')')? + 2..)?.split(' ').nth(1)?.to_string();
-        (parent == me).then(|| stat.clone())
-    });
+    let of = |parents: &BTreeSet<String>| -> BTreeSet<String> {
+        let stats = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let stat = read(entry.path().join("stat"));
+            let rest = stat.get(stat.rfind(')')? + 2..)?;
+            parents
+                .contains(rest.split(' ').nth(1)?)
+                .then(|| entry.file_name().to_string_lossy().into_owned())
+        });
+        stats.collect()
+    };
+    let mut children = of(&BTreeSet::from([me]));
+    children.extend(of(&children));
     let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let files = std::fs::read_dir(world.dir.path()).unwrap().flatten();
     let files = files.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    (mounts, runs, children.collect(), fds, files)
+    (mounts, runs, children, fds, files)
 }
 
 #[test]
@@ -35,10 +43,10 @@ fn two_hundred_cycles_leave_nothing() {
             run.fail();
             continue;
         }
-        let mut running = run.start();
+        let running = run.start();
         if i % 4 == 2 {
             container::signal(&running.state().shim, libc::SIGKILL).unwrap();
-            running.spawned.child.wait().unwrap();
+            running.gone();
         } else {
             assert_eq!(running.wait().code, Some(0));
             assert_eq!(running.output(), "here\n");
@@ -57,7 +65,7 @@ fn many_at_once() {
             let world = &world;
             scope.spawn(move || {
                 for i in 0..5 {
-                    let mut running = world.run(&format!("at-once-{thread}-{i}"), "echo here").start();
+                    let running = world.run(&format!("at-once-{thread}-{i}"), "echo here").start();
                     assert_eq!(running.wait().code, Some(0));
                     assert_eq!(running.output(), "here\n");
                     container::remove(&running.bundle).unwrap();

@@ -104,7 +104,7 @@ fn how_it_ends_is_told() {
 #[test]
 fn a_task_that_has_ended_is_told_as_such() {
     let world = World::new();
-    let mut task = world.run("task", "exit 3").start();
+    let task = world.run("task", "exit 3").start();
     task.wait();
     let gone = exec::spawn(&shim(), &task.bundle, &sh("true")).unwrap_err();
     assert_eq!(gone.to_string(), "the container does not run: it has exited with code 3");

@@ -1,5 +1,6 @@
 //! Starts that cannot be: each says what, why and what to do, and leaves nothing.
 
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::world::World;
@@ -111,15 +112,13 @@ fn a_mount_that_cannot_be_names_itself() {
 #[test]
 fn no_bundle_at_all() {
     let world = World::new();
-    let mut spawned = oci::container::spawn(&crate::world::shim(), &world.dir.path().join("none")).unwrap();
-    let mut said = Vec::new();
-    std::io::Read::read_to_end(&mut spawned.announcement, &mut said).unwrap();
-    assert!(String::from_utf8_lossy(&said).contains("cannot read"), "{said:?}");
-    assert!(!spawned.child.wait().unwrap().success());
+    let mut said = String::new();
+    world.server().spawn(&world.dir.path().join("none")).unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("open the bundle") && said.contains("No such file"), "{said}");
     let missing = std::path::Path::new("/nonexistent/covey");
-    let error = oci::container::spawn(missing, world.dir.path()).unwrap_err();
+    let error = oci::container::ForkServer::start(missing, &world.tree).unwrap_err();
     assert!(
-        error.to_string().starts_with("cannot execute the shim /nonexistent/covey: No such file"),
+        error.to_string().starts_with("cannot start a shim of /nonexistent/covey: No such file"),
         "{error}"
     );
 }

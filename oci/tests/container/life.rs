@@ -17,7 +17,7 @@ fn a_program_gets_what_the_bundle_says_and_its_exit_code_comes_back() {
 #[test]
 fn a_signal_is_told_from_an_exit_code() {
     let world = World::new();
-    let mut running = world.program("sleep", &["sleep", "1000"]).start();
+    let running = world.program("sleep", &["sleep", "1000"]).start();
     let state = running.state().clone();
     assert!(state.init.is_there() && state.shim.is_there());
     assert_eq!(running.bundle.state().unwrap().as_ref(), Some(&state));
@@ -32,7 +32,7 @@ fn a_signal_is_told_from_an_exit_code() {
 #[test]
 fn sigterm_reaches_the_program_and_is_its_to_handle() {
     let world = World::new();
-    let mut running =
+    let running =
         world.run("term", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done").start();
     running.wait_for("up");
     container::signal(&running.state().init, libc::SIGTERM).unwrap();
@@ -43,9 +43,9 @@ fn sigterm_reaches_the_program_and_is_its_to_handle() {
 #[test]
 fn the_shim_is_found_by_its_lock_and_its_state_is_verified() {
     let world = World::new();
-    let mut running = world.program("find", &["sleep", "1000"]).start();
+    let running = world.program("find", &["sleep", "1000"]).start();
     let live = running.live().expect("it lives");
-    assert_eq!(live.shim, running.spawned.child.id() as i32);
+    assert_eq!(live.shim, running.state().shim.pid);
     assert_eq!(live.state.as_ref(), Some(running.state()));
 
     // A record of other processes is not believed.
@@ -65,12 +65,12 @@ fn the_shim_is_found_by_its_lock_and_its_state_is_verified() {
 #[test]
 fn a_killed_shim_takes_its_container_along_and_leaves_no_record() {
     let world = World::new();
-    let mut running = world.run("lost", "sleep 1000 & sleep 1000").start();
+    let running = world.run("lost", "sleep 1000 & sleep 1000").start();
     let state = running.state().clone();
     let placement = world.tree.placement(oci::cgroup::Band::Batch, "lost");
     let init = oci::pidfd::open(state.init.pid).unwrap();
     assert!(container::signal(&state.shim, libc::SIGKILL).unwrap());
-    running.spawned.child.wait().unwrap();
+    running.gone();
     let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&init), nix::poll::PollFlags::POLLIN)];
     assert_eq!(nix::poll::poll(&mut fds, 10_000u16), Ok(1), "the container ends");
     assert_eq!(running.bundle.exit_record().unwrap(), None);
@@ -81,10 +81,10 @@ fn a_killed_shim_takes_its_container_along_and_leaves_no_record() {
 #[test]
 fn remove_ends_what_still_runs() {
     let world = World::new();
-    let mut running = world.run("busy", "sleep 1000 & sleep 1000").start();
+    let running = world.run("busy", "sleep 1000 & sleep 1000").start();
     let init = oci::pidfd::open(running.state().init.pid).unwrap();
     container::remove(&running.bundle).unwrap();
-    running.spawned.child.wait().unwrap();
+    running.gone();
     let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&init), nix::poll::PollFlags::POLLIN)];
     assert_eq!(nix::poll::poll(&mut fds, 10_000u16), Ok(1), "the container ends");
     assert!(!running.bundle.dir().exists());

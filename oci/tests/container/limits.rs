@@ -14,7 +14,7 @@ use crate::world::{World, read};
 #[test]
 fn a_memory_hog_is_killed_for_its_limit_and_the_record_says_so() {
     let world = World::new();
-    let mut running = world.program("hog", &["probe", "memory", "1000"]).start();
+    let running = world.program("hog", &["probe", "memory", "1000"]).start();
     let end = running.wait();
     assert_eq!((end.signal, end.oom), (Some(libc::SIGKILL), true));
     // The same by way of a shell, whose child was killed.
@@ -95,7 +95,7 @@ fn stats_tell_what_is_used() {
 
 #[test]
 fn the_tree_has_bands_with_weights_and_is_listed_killed_and_cleared() {
-    let world = World::new();
+    let mut world = World::new();
     let running = world.run("one", "sleep 1000 & sleep 1000").start();
     let trees: BTreeSet<PathBuf> = world.tree.placement(Band::Batch, "one").trees.into_values().collect();
     let shares = |band: &str| -> u64 {
@@ -112,6 +112,8 @@ fn the_tree_has_bands_with_weights_and_is_listed_killed_and_cleared() {
     assert_eq!(poll(&mut fds, PollTimeout::from(30_000u16)), Ok(1), "it lives on");
     world.tree.kill("unheard-of").unwrap();
     drop(running);
+    // It lives in the tree.
+    world.server = None;
     world.tree.clear().unwrap();
     assert!(trees.iter().all(|tree| !tree.exists()));
 }

@@ -17,7 +17,7 @@ fn used(dir: &std::path::Path) -> u64 {
 fn every_byte_is_kept_below_the_cap_and_both_streams_apart() {
     let world = World::new();
     let script = "i=0; while [ $i -lt 2000 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done";
-    let mut running = world.run("both", script).start();
+    let running = world.run("both", script).start();
     running.wait();
     for stream in [Stream::Stdout, Stream::Stderr] {
         let expected: String = (0..2000)
@@ -33,7 +33,7 @@ fn a_follower_misses_nothing_that_it_is_not_told_of() {
     let world = World::new();
     let mut run = world.run("loud", &format!("yes {} | head -c 40000000", LINE.trim()));
     run.config.log_cap_bytes = 4 << 20;
-    let mut running = run.start();
+    let running = run.start();
     let (dir, mut from, mut seen, mut dropped) = (running.bundle.log(), From::Offset(0), 0u64, 0u64);
     loop {
         let ended = running.live().is_none();
@@ -75,7 +75,7 @@ fn a_full_disk_costs_log_bytes_and_nothing_else() {
     std::fs::create_dir(&disk).unwrap();
     let flags = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("tmpfs"), &disk, Some("tmpfs"), flags, Some("size=2m")).unwrap();
-    let mut running = run.start();
+    let running = run.start();
     let end = running.wait();
     let log = logs::read(&running.bundle.log(), Stream::Stdout, From::Offset(0), usize::MAX).unwrap();
     container::remove(&running.bundle).unwrap();

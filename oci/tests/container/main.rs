@@ -11,5 +11,6 @@ mod log;
 mod network;
 mod privileges;
 mod processes;
+mod server;
 mod volumes;
 mod world;

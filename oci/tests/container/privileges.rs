@@ -60,7 +60,10 @@ fn a_granted_device_is_the_users_own() {
         run.config.cgroup.allow(if allowed { std::slice::from_ref(&device) } else { &[] }).unwrap();
         let target = "/dev/own/log".into();
         run.config.binds = vec![Bind { source: node.clone(), target, kind: BindKind::Device }];
-        let (_, said) = run.finish();
+        let running = run.start();
+        running.wait();
+        let said = running.output();
+        oci::container::remove(&running.bundle).unwrap();
         assert!(said.starts_with("101 1:b\n"), "{name}: {said}");
         assert_eq!(said.contains("open"), allowed, "{name}: {said}");
     }

@@ -107,11 +107,9 @@ fn a_volume_that_the_image_knows_nothing_of_belongs_to_the_user() {
 
 #[test]
 fn the_hosts_files_are_read_only_and_so_is_all_below() {
-    let world = World::new();
-    // For this thread and what it starts.
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let mut world = World::new();
+    world.leave_mounts();
     const NONE: Option<&str> = None;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
     let host = world.dir.path().join("host");
     std::fs::create_dir_all(host.join("below")).unwrap();
     mount(Some("x"), &host.join("below"), Some("tmpfs"), MsFlags::empty(), NONE).unwrap();

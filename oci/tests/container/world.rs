@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
 
 use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::bundle::{Announcement, Bundle, BundleConfig, ExitRecord, Failure, IdMap, State, VERSION};
 use oci::cgroup::{Band, Limits, Tree};
-use oci::container::{self, Live, Spawned};
+use oci::container::{self, ForkServer, Live};
 use oci::logs;
 use oci::spec::{self, Host, SpecInput};
 
@@ -19,6 +21,8 @@ pub const IDS: IdMap = IdMap { host: 300_000, size: 65_536 };
 pub struct World {
     pub dir: tempfile::TempDir,
     pub tree: Tree,
+    /// Gone before the tree is.
+    pub server: Option<ForkServer>,
     pub layer: PathBuf,
 }
 
@@ -27,6 +31,7 @@ impl Drop for World {
         for (_, run) in self.tree.list() {
             let _ = self.tree.kill(&run);
         }
+        self.server = None;
         let cleared = self.tree.clear();
         if !std::thread::panicking() {
             cleared.expect("the tree of cgroups can be removed");
@@ -53,11 +58,26 @@ impl World {
         {
             std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();
         }
-        std::fs::copy(example("probe"), layer.join("bin/probe")).unwrap();
+        std::fs::copy(shim(), layer.join("bin/probe")).unwrap();
         std::fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:101:102::/srv:/bin/sh\n")
             .unwrap();
         std::fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:102:\nlog:x:7:web\n").unwrap();
-        World { dir, tree, layer }
+        let server = Some(ForkServer::start(&shim(), &tree).unwrap());
+        World { dir, tree, server, layer }
+    }
+
+    /// Leave the host's mounts, with a fork server that does so too: what the caller mounts from here on nobody else sees.
+    pub fn leave_mounts(&mut self) {
+        self.server = None;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        const NONE: Option<&str> = None;
+        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+        nix::mount::mount(NONE, "/", NONE, private, NONE).unwrap();
+        self.server = Some(ForkServer::start(&shim(), &self.tree).unwrap());
+    }
+
+    pub fn server(&self) -> &ForkServer {
+        self.server.as_ref().unwrap()
     }
 
     /// A run of `sh -c SCRIPT`, to be adjusted.
@@ -106,7 +126,6 @@ pub struct Run<'a> {
 /// A shim and what it said.
 pub struct Running {
     pub bundle: Bundle,
-    pub spawned: Spawned,
     pub said: Announcement,
 }
 
@@ -137,11 +156,10 @@ impl Run<'_> {
     }
 
     fn spawn_in(self, bundle: Bundle) -> Running {
-        let mut spawned = container::spawn(&shim(), bundle.dir()).unwrap();
         let mut said = Vec::new();
-        spawned.announcement.read_to_end(&mut said).unwrap();
+        self.world.server().spawn(bundle.dir()).unwrap().read_to_end(&mut said).unwrap();
         let said = container::parse_announcement(bundle.dir(), &said).unwrap();
-        Running { bundle, spawned, said }
+        Running { bundle, said }
     }
 
     pub fn start(self) -> Running {
@@ -160,9 +178,10 @@ impl Run<'_> {
     }
 
     pub fn fail(self) -> Failure {
-        let mut running = self.spawn();
-        let Announcement::Failed(failure) = running.said else { panic!("it started") };
-        assert!(!running.spawned.child.wait().unwrap().success());
+        let running = self.spawn();
+        let Announcement::Failed(failure) = &running.said else { panic!("it started") };
+        let failure = failure.clone();
+        running.gone();
         let record = running.bundle.exit_record().unwrap().unwrap();
         assert_eq!(record.error.as_ref(), Some(&failure));
         container::remove(&running.bundle).unwrap();
@@ -171,7 +190,7 @@ impl Run<'_> {
 
     /// Run to the end: how it ended, and what it wrote to both streams.
     pub fn finish(self) -> (ExitRecord, String) {
-        let mut running = self.start();
+        let running = self.start();
         let record = running.wait();
         (record, running.output())
     }
@@ -189,9 +208,16 @@ impl Running {
         Live::find(&self.bundle).unwrap()
     }
 
-    pub fn wait(&mut self) -> ExitRecord {
-        self.spawned.child.wait().unwrap();
-        self.bundle.exit_record().unwrap().expect("an exit record")
+    /// Wait for the shim's end.
+    pub fn gone(&self) {
+        while let Some(live) = self.live() {
+            ended(&live.shim_pidfd);
+        }
+    }
+
+    pub fn wait(&self) -> ExitRecord {
+        self.gone();
+        container::exit_record(&self.bundle).unwrap().expect("an exit record")
     }
 
     pub fn output(&self) -> String {
@@ -208,6 +234,12 @@ impl Running {
             std::thread::yield_now();
         }
     }
+}
+
+/// Wait for the end of a process.
+pub fn ended(process: &OwnedFd) {
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::from(30_000u16)), Ok(1), "it lives on");
 }
 
 pub fn read(path: impl AsRef<Path>) -> String {

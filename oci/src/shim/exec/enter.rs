@@ -26,6 +26,7 @@ use crate::bundle::{BundleConfig, Failure, Process};
 use crate::cgroup::Doors;
 use crate::exec::Size;
 use crate::exec::message::{self, Order, Said, Work};
+use crate::seccomp::Filter;
 use crate::{copy, seccomp};
 
 /// The namespaces that a container may have of its own, in the order in which they are entered: mounts late, since the
@@ -238,10 +239,9 @@ impl<'a> Way<'a> {
             let _ = signal(Signal::SIGPIPE, SigHandler::SigDfl);
         }
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-        #[cfg(feature = "seccomp")]
-        if let Some(filter) = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
-            libcontainer::seccomp::initialize_seccomp(filter)
-                .map_err(|e| failed("filter system calls", e, ""))?;
+        if let Some(profile) = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+            let filter = Filter::compile(profile).map_err(|e| failed("filter system calls", e, ""))?;
+            filter.install().map_err(|e| failed("filter system calls", e, ""))?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::io::Error;
 
-fn main() {
+pub(crate) fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["memory", mib] => memory(mib.parse().unwrap_or(0)),

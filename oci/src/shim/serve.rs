@@ -1,0 +1,142 @@
+//! The fork server: a single-threaded process that has done all that is slow the first time.
+//!
+//! A request is one message on its standard input, a socket: the path of a bundle, and with it the descriptor for the
+//! announcement. When the other end is closed, the agent is gone and so is the server; its shims stay.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::{ForkResult, dup2, fork};
+use oci_spec::runtime::LinuxSeccomp;
+
+use super::start::{self, failed};
+use super::{mounts, report};
+use crate::bundle::{Announcement, Failure};
+use crate::seccomp::{self, Filter};
+
+/// Linux's own limit on paths.
+const LONGEST_PATH: usize = 4096;
+
+/// What every start needs, made ahead.
+pub(super) struct Ahead {
+    pub(super) mounts: mounts::Ahead,
+    /// The profile of containers without grants and what it compiles to.
+    filter: Option<(LinuxSeccomp, Filter)>,
+}
+
+impl Ahead {
+    fn make() -> Result<Ahead, Failure> {
+        let profile = seccomp::profile(&[]).ok();
+        let filter =
+            profile.and_then(|profile| Filter::compile(&profile).ok().map(|filter| (profile, filter)));
+        Ok(Ahead { mounts: make_mounts()?, filter })
+    }
+
+    /// The compiled filter of a spec.
+    pub(super) fn filter(&self, profile: &LinuxSeccomp) -> Result<Filter, Failure> {
+        match &self.filter {
+            Some((known, filter)) if known == profile => Ok(filter.clone()),
+            _ => Filter::compile(profile)
+                .map_err(|e| failed("filter system calls", e, "use a build with the feature `seccomp`")),
+        }
+    }
+}
+
+fn make_mounts() -> Result<mounts::Ahead, Failure> {
+    mounts::Ahead::make().map_err(|(step, error)| failed(step, error, "the agent must run as root"))
+}
+
+/// `cgroups` are where the server, and so its shims, shall live.
+pub(super) fn main(cgroups: &[PathBuf]) -> ExitCode {
+    // Whatever the agent, or what started it, has left open is not for containers.
+    // SAFETY: nothing in this process owns a descriptor beyond the standard three yet.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    // What is typed at the agent's terminal, or sent to its group, is not for the server.
+    let _ = nix::unistd::setsid();
+    let _ = nix::unistd::chdir("/");
+    let _ = nix::sys::prctl::set_name(c"covey-shims");
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    // Nobody waits for shims: the kernel takes them off the process table by itself.
+    // SAFETY: ignoring installs no handler.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+    for dir in cgroups {
+        // A hierarchy that refuses leaves the shims in the agent's own cgroup there.
+        let _ = fs::write(dir.join("cgroup.procs"), "0");
+    }
+    let mut ahead = Ahead::make();
+    loop {
+        let (bundle, channel) = match request(libc::STDIN_FILENO) {
+            Ok(Some(request)) => request,
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return ExitCode::FAILURE,
+        };
+        match &mut ahead {
+            Err(_) => ahead = Ahead::make(),
+            Ok(ahead) if ahead.mounts.is_outdated() => {
+                // With the old ones if the new cannot be made: what they lack is named by the start that needs it.
+                if let Ok(mounts) = make_mounts() {
+                    ahead.mounts = mounts;
+                }
+            }
+            Ok(_) => {}
+        }
+        let ahead = match &ahead {
+            Ok(ahead) => ahead,
+            Err(failure) => {
+                report::announce(channel, &Announcement::Failed(failure.clone()));
+                continue;
+            }
+        };
+        // SAFETY: there is one thread.
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => {
+                become_child();
+                return start::main(&bundle, channel, ahead);
+            }
+            Ok(ForkResult::Parent { .. }) => {}
+            Err(errno) => {
+                let failure = failed("fork the shim", errno, "the node may have too many processes");
+                report::announce(channel, &Announcement::Failed(failure));
+            }
+        }
+    }
+}
+
+/// What is the server's alone.
+fn become_child() {
+    // SAFETY: no handler is installed.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+    if let Ok(null) = File::open("/dev/null") {
+        let _ = dup2(null.as_raw_fd(), libc::STDIN_FILENO);
+    }
+}
+
+/// The next request; `None` when nobody is left to ask.
+fn request(socket: RawFd) -> io::Result<Option<(PathBuf, OwnedFd)>> {
+    let mut path = [0; LONGEST_PATH];
+    let mut space = nix::cmsg_space!(RawFd);
+    let mut parts = [IoSliceMut::new(&mut path)];
+    let message = recvmsg::<()>(socket, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut channel = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: they are new, and nobody else's.
+            channel = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).next();
+        }
+    }
+    let length = message.bytes;
+    if length == 0 {
+        return Ok(None);
+    }
+    let channel = channel.ok_or(io::ErrorKind::InvalidData)?;
+    let path = path.get(..length).unwrap_or_default();
+    Ok(Some((Path::new(OsStr::from_bytes(path)).to_path_buf(), channel)))
+}
