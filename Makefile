@@ -29,7 +29,7 @@ help:
 	  'make sim SEEDS=N          the seeded simulations of make test, with so many seeds' \
 	  'make soak MINUTES=N       faults on a real host for so long'
 
-BENCHES := start submit agent-kills cycles memory cell-up cell-submit cell-crash cell-placer placer-kills death-50 swim
+BENCHES := start submit agent-kills cycles start-cycle starts shim-memory memory cell-up cell-submit cell-crash cell-placer placer-kills death-50 swim
 
 build:
 	$(needs) build
@@ -65,7 +65,7 @@ demo: build
 
 bench: build
 	$(needs) bench
-	@cargo build --release --locked --quiet --package test-vms --package gossip --bin covey-bench --example figures
+	@cargo build --release --locked --quiet --package test-vms --package gossip --package oci --bin covey-bench --example figures --example cycles
 	@$(AS_ROOT) env COVEY=$(COVEY) $(BUILT)/covey-bench $(NAME) $(if $(COUNT),--count $(COUNT))
 
 # The seeded drivers of `make test`, longer: the whole cell in virtual time, and parts of it: the ledger's voters, the

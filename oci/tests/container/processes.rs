@@ -71,7 +71,7 @@ fn signals_are_the_main_processs() {
     let mut all = processes("trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done");
     all.side = named("deaf", "trap '' TERM; echo beside; while :; do sleep 0.05; done");
     all.grace_ms = 200;
-    let mut running = run(&world, "told", &all).start();
+    let running = run(&world, "told", &all).start();
     running.wait_for("up\n");
     running.wait_for("beside\n");
     assert!(container::signal(&running.state().init, libc::SIGTERM).unwrap());

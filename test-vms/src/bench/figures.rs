@@ -65,6 +65,27 @@ pub(crate) fn show(series: &[Series], goal: Duration) -> bool {
     met
 }
 
+/// Prints covey's series (the first) beside its peers'; true when its median is at most `goal` times the first peer's.
+/// Without a peer nothing is shown to be met.
+pub(crate) fn show_against(series: &[Series], goal: f64) -> bool {
+    let Some(covey) = series.first() else { return false };
+    let mut met = false;
+    for (place, one) in series.iter().enumerate() {
+        let ratio = covey.median().as_secs_f64() / one.median().as_secs_f64();
+        let verdict = match place {
+            0 => String::new(),
+            1 => {
+                met = ratio <= goal;
+                format!("{ratio:.2}   goal ≤ {goal} ×: {}", if met { "met" } else { "MISSED" })
+            }
+            _ => format!("{ratio:.2}"),
+        };
+        let [p10, p90] = [0.1, 0.9].map(|share| millis(one.quantile(share)));
+        println!("  {:28} {:>10} {p10:>10} {p90:>10}   {verdict}", one.name, millis(one.median()));
+    }
+    met
+}
+
 /// Milliseconds with one decimal.
 pub(crate) fn millis(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1e3)
@@ -73,8 +94,19 @@ pub(crate) fn millis(duration: Duration) -> String {
 /// Prints one number against its goal; true when it is met.
 pub(crate) fn show_at_most(what: &str, value: f64, goal: f64, unit: &str) -> bool {
     let met = value <= goal;
+    let places = if goal < 1.0 { 3 } else { 1 };
     println!(
-        "  {what:28} {value:>7.1} {unit}   goal ≤ {goal} {unit}: {}",
+        "  {what:28} {value:>7.places$} {unit}   goal ≤ {goal} {unit}: {}",
+        if met { "met" } else { "MISSED" }
+    );
+    met
+}
+
+/// Prints one number against its goal; true when it is reached.
+pub(crate) fn show_at_least(what: &str, value: f64, goal: f64, unit: &str) -> bool {
+    let met = value >= goal;
+    println!(
+        "  {what:28} {value:>7.1} {unit}   goal ≥ {goal} {unit}: {}",
         if met { "met" } else { "MISSED" }
     );
     met

@@ -9,6 +9,8 @@ mod members;
 mod memory;
 mod peers;
 mod start;
+mod start_cycle;
+mod starts;
 mod submit;
 
 use std::process::ExitCode;
@@ -18,13 +20,18 @@ use test_vms::lab::Result;
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 15] = [
     ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
     ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
     ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
         Ok(agent_kills::run(count)?)
     }),
     ("cycles", "start/stop cycles, and what they leave over", 1000, |count| Ok(cycles::run(count)?)),
+    ("start-cycle", "a container's start, end and removal, below the agent", 60, |count| {
+        Ok(start_cycle::run(count)?)
+    }),
+    ("starts", "starts of sleeping containers, two at a time", 200, |count| Ok(starts::run(count)?)),
+    ("shim-memory", "memory of a waiting shim", 50, |count| Ok(starts::memory(count)?)),
     ("memory", "VmRSS of the agent, idle and with 50 tasks", 1, |count| Ok(memory::run(count)?)),
     ("cell-up", "five hosts and one cell of them, from nothing", 5, cell::up::run),
     ("cell-submit", "submit to all running and healthy, five hosts, image on all", 10, cell::submit::run),
@@ -36,7 +43,19 @@ const BENCHES: [Bench; 12] = [
 ];
 
 fn main() -> ExitCode {
-    let (names, count) = match arguments(std::env::args().skip(1)) {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, program, dir] = &args[..]
+        && flag == peers::cycles::FLAG
+    {
+        return match peers::cycles::serve(program, std::path::Path::new(dir)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("{program}: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let (names, count) = match arguments(args.into_iter()) {
         Ok(arguments) => arguments,
         Err(why) => {
             let known: Vec<_> = BENCHES.iter().map(|bench| bench.0).collect();

@@ -1,9 +1,11 @@
 //! What covey is compared with: Debian's container engine and runtimes.
 
+pub(crate) mod cycles;
 mod docker;
 mod runtime;
 mod swarm;
 
+pub(crate) use cycles::Starter;
 pub(crate) use docker::Docker;
 pub(crate) use runtime::Runtime;
 pub(crate) use swarm::Swarm;

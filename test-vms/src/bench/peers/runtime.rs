@@ -72,6 +72,14 @@ impl Runtime {
     }
 }
 
+/// For the whole of this process, if `program` needs that.
+pub(super) fn hide_unified(program: &str) -> Result<()> {
+    if program != "crun" || !Path::new(UNIFIED).exists() {
+        return Ok(());
+    }
+    without_unified().map_err(|why| Error::Missing(format!("cannot hide {UNIFIED} from crun: {why}")))
+}
+
 fn without_unified() -> std::result::Result<(), Errno> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;

@@ -1,0 +1,52 @@
+//! One container from its start over its end to its removal, below the agent: what the runtime itself takes.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use test_vms::{Error, Result};
+
+use crate::figures::{Series, show_against};
+use crate::peers::Starter;
+
+const IDLE: Duration = Duration::from_millis(100);
+/// Of crun's.
+const BACK_TO_BACK: f64 = 0.9;
+const AFTER_IDLE: f64 = 0.6;
+const CPU: f64 = 1.0;
+/// Cycles that nobody counts.
+const WARM_UP: usize = 5;
+
+pub(crate) fn run(count: usize) -> Result<bool> {
+    let scratch = tempfile::tempdir()
+        .map_err(|why| Error::Missing(format!("cannot make a temporary directory: {why}")))?;
+    let mut starters = vec![Starter::covey(scratch.path())?];
+    for program in ["crun", "runc"] {
+        match Starter::peer(program, scratch.path()) {
+            Ok(peer) => starters.push(peer),
+            Err(why) => println!("  {program}: not measured here ({why})"),
+        }
+    }
+    println!("  (/bin/true, limits, a network namespace, no user namespace, no filter; the others' `run`)");
+    let mut met = true;
+    for (when, gap, goal) in
+        [("back to back", Duration::ZERO, BACK_TO_BACK), ("after 100 ms idle", IDLE, AFTER_IDLE)]
+    {
+        let named = |what: &str| {
+            starters.iter().map(|s| Series::new(format!("{}{what}", s.name))).collect::<Vec<_>>()
+        };
+        let (mut wall, mut cpu) = (named(""), named(", CPU"));
+        for round in 0..WARM_UP + count {
+            for (index, starter) in starters.iter_mut().enumerate() {
+                sleep(gap);
+                let (took, used) = starter.cycle()?;
+                if round >= WARM_UP {
+                    wall[index].push(took);
+                    cpu[index].push(used);
+                }
+            }
+        }
+        println!("  {when}:");
+        met &= show_against(&wall, goal) & show_against(&cpu, CPU);
+    }
+    Ok(met)
+}
