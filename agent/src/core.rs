@@ -6,6 +6,7 @@
 //! takes the one next step that brings the run to the goal. The state that users see follows from the three.
 
 mod admit;
+mod amend;
 mod bad;
 mod drive;
 mod env;
@@ -122,6 +123,7 @@ impl Core {
                 Order::Forget { key } => self.on_forget(key),
                 Order::Beat => {}
                 Order::Restart { key, generation, at } => self.on_restart(key, generation, at),
+                Order::Amend(amend) => self.on_amend(*amend),
             },
             // Of another session: ignored (PROTOCOL 14).
             Event::Order(_) => {}
@@ -187,6 +189,10 @@ impl Core {
     fn on_stored(&mut self, ticket: Ticket, result: Result<(), String>) {
         if self.opening.as_ref().is_some_and(|o| o.ticket == ticket) {
             return self.on_promise_stored(result);
+        }
+        if let Some(key) = self.tasks.iter().find_map(|(key, t)| (t.amending == Some(ticket)).then_some(*key))
+        {
+            return self.on_next_stored(key, result);
         }
         let found = self.tasks.iter().find_map(|(key, t)| match t.writing {
             Some((mine, what)) if mine == ticket => Some((*key, what)),

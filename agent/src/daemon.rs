@@ -32,7 +32,7 @@ use placement::{
     ids::{Activation, NodeId},
     ledger::{Command, Entry},
     node::NodeInfo,
-    resources::{CPU, MEMORY, Resources},
+    resources::{CPU, DISK, MEMORY, Resources},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -242,6 +242,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(volumes::report(volumes.clone(), node.clone()));
     tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
     tokio::spawn(logs::marks::keep(ground.bundles.clone(), node.clone()));
+    tokio::spawn(measure::guard::run(ground.clone(), node.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
     tokio::spawn(ground.clone().keep_server());
     tokio::spawn(streams::serve(arrived, services.clone()));
@@ -395,9 +396,10 @@ fn first_port(node: NodeId) -> u16 {
 fn info(config: &Config, identity: &Identity, tree: &Tree, addr: SocketAddr) -> NodeInfo {
     let detected = tree.capacity();
     let mut capacity = Resources::new(detected.cpu_milli, detected.memory_bytes);
+    capacity.0.extend(oci::disk::size(&config.data).map(|size| (DISK.to_string(), size)));
     for (name, amount) in &config.capacity.0 {
         let least = match name.as_str() {
-            CPU | MEMORY => capacity.get(name).min(*amount),
+            CPU | MEMORY | DISK => capacity.get(name).min(*amount),
             _ => *amount,
         };
         capacity.set(name, least);

@@ -10,10 +10,11 @@ use std::{
 
 use gossip::wire::{FromAgent, Hello, SessionId, ToAgent, Welcome};
 use placement::{
-    ids::{Activation, BadId, Generation, JobKey, TaskKey},
+    ids::{Activation, BadId, Generation, JobKey, TaskKey, Version},
     job::{Band, Check, Health, container::Container},
     node::Held,
     resources::Resources,
+    task::TaskSpec,
 };
 
 use crate::core::record::Record;
@@ -118,6 +119,10 @@ pub enum RunEvent {
     Exited(Ended),
     /// Bundle and cgroup are gone.
     Removed,
+    /// The `Amend` of that version is in force, or a sentence says why it cannot be while this runs; then all is as it was.
+    Amended { version: Version, result: Result<(), String> },
+    /// It is stopped for moments for what it takes too much of: a sentence.
+    Held(String),
     /// A check's result; the text says what was seen. A success after a success need not be told.
     Health { check: Check, ok: bool, text: String },
 }
@@ -176,6 +181,8 @@ pub enum Action {
         run: RunId,
         signal: Signal,
     },
+    /// Give a running container other limits; answered by `Amended`. Doing it again is fine.
+    Amend(Box<AmendRun>),
     /// Kill what is left in the run's cgroup (a lost shim may leave processes), wait until it is empty, remove cgroup and
     /// bundle, try again until that is done, then `Removed`. A run without a bundle is `Removed` at once. From then on a
     /// scan at the agent's start does not find it. Its logs stay readable elsewhere: those of the two newest runs of a
@@ -241,6 +248,16 @@ pub struct StartRun {
     /// Bind-tested by the runner before the start.
     pub ports: BTreeMap<String, u16>,
     pub container: Container,
+}
+
+/// A running container's new limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AmendRun {
+    pub run: RunId,
+    pub version: Version,
+    /// What it has now, to go back to if not all of `to` can be had.
+    pub from: TaskSpec,
+    pub to: TaskSpec,
 }
 
 /// An event for people, before the shell adds time, node and number.

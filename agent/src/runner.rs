@@ -1,5 +1,6 @@
 //! Containers, for the node's loop: each run is a task that makes a bundle, spawns a shim, and watches it to its end.
 
+mod amend;
 mod fetch;
 mod ground;
 mod network;

@@ -369,6 +369,8 @@ pub enum Order {
     Beat,
     /// Start again in place, unless a restart as new as `at` (a ledger index) was done.
     Restart { key: TaskKey, generation: Generation, at: u64 },
+    /// Give what runs the values of a newer version: same generation, same process.
+    Amend(Box<Offer>),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -401,6 +403,20 @@ pub enum News {
     Accepted { key: TaskKey, generation: Generation, delta: Delta },
     /// A refusal carries the newest books, so that the next offer is right.
     Refused { key: TaskKey, generation: Generation, refused: RefusedOffer, delta: Delta },
+    /// The copy stays as it is. (One that is changed shows its new version in a delta.)
+    NotAmended { key: TaskKey, generation: Generation, version: Version, why: NotAmended, delta: Delta },
+}
+
+/// Why a node does not change a copy in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotAmended {
+    /// Its own books have no room for what is asked beyond what the copy has.
+    Short { resource: String, wanted: u64, free: u64 },
+    /// Not now: the record could not be written.
+    Store { why: String },
+    /// Not while it runs: a sentence.
+    Rigid { why: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -12,8 +12,9 @@ use gossip::{
     membership::{Health as SeenAs, Seen},
     peer::Peer,
     wire::{
-        Call, Delta, Exchange, FromAgent, Hello, JobName, LogPlace, LogStream, News, Offer, Order, PROTOCOL,
-        ReadVersion, RefusedOffer, Reply, Request, Secret, SessionId, ToAgent, Welcome, stream::TerminalSize,
+        Call, Delta, Exchange, FromAgent, Hello, JobName, LogPlace, LogStream, News, NotAmended, Offer,
+        Order, PROTOCOL, ReadVersion, RefusedOffer, Reply, Request, Secret, SessionId, ToAgent, Welcome,
+        stream::TerminalSize,
     },
 };
 use placement::{
@@ -232,6 +233,7 @@ fn orders() -> Vec<ToAgent> {
         Order::Forget { key },
         Order::Restart { key, generation, at: 9 },
         Order::Beat,
+        Order::Amend(Box::new(Offer { key, generation, version: VERSION, spec: spec(), remark: None })),
     ];
     orders.into_iter().map(|order| ToAgent { session: SESSION, order }).collect()
 }
@@ -263,6 +265,19 @@ fn news() -> Vec<FromAgent> {
     let full = News::Full { node, books: books.clone(), usage: Resources::default(), tasks: vec![report()] };
     let mut all = vec![full, News::Delta(delta()), News::Accepted { key, generation, delta: delta() }];
     all.extend(refused.map(|refused| News::Refused { key, generation, refused, delta: Delta::default() }));
+    let not_amended = [
+        NotAmended::Short { resource: "cpu_milli".into(), wanted: 250, free: 100 },
+        NotAmended::Store { why: "the disk is full".into() },
+        NotAmended::Rigid { why: "it uses more memory than that".into() },
+    ];
+    let version = VERSION;
+    all.extend(not_amended.map(|why| News::NotAmended {
+        key,
+        generation,
+        version,
+        why,
+        delta: Delta::default(),
+    }));
     let number = |(n, news)| FromAgent { session: SESSION, number: n as u64, news };
     all.into_iter().enumerate().map(number).collect()
 }

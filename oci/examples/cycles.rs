@@ -113,7 +113,7 @@ impl Node {
     }
 
     fn limits() -> Limits {
-        Limits { cpu_milli: Some(1000), memory_bytes: Some(64 << 20), pids: Some(100) }
+        Limits { cpu_milli: Some(1000), memory_bytes: Some(64 << 20), pids: Some(100), ..Limits::default() }
     }
 
     fn start(&self, name: &str, args: &[&str]) -> Result<(Bundle, State)> {

@@ -298,6 +298,11 @@ impl Bundle {
     pub fn config(&self) -> Result<BundleConfig, Error> {
         self.read("bundle.json")
     }
+    /// Write down that a run has other limits now, and maybe more cgroups.
+    pub fn change_limits(&self, cgroup: &Placement, limits: &Limits) -> Result<(), Error> {
+        let config = self.config()?;
+        self.write("bundle.json", &BundleConfig { cgroup: cgroup.clone(), limits: *limits, ..config })
+    }
     /// Read `config.json`.
     pub fn spec(&self) -> Result<Spec, Error> {
         let path = self.dir.join("config.json");

@@ -19,7 +19,12 @@ fn config() -> BundleConfig {
             band: Band::Production,
             run: "web-0.1".into(),
         },
-        limits: Limits { cpu_milli: Some(250), memory_bytes: Some(64 << 20), pids: Some(4096) },
+        limits: Limits {
+            cpu_milli: Some(250),
+            memory_bytes: Some(64 << 20),
+            pids: Some(4096),
+            ..Limits::default()
+        },
         log_cap_bytes: 64 << 20,
         network: None,
         binds: Vec::new(),

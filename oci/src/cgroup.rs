@@ -5,6 +5,8 @@
 //! built but not yet started, so that neither does building it count against them nor can it be throttled.
 
 mod apply;
+mod block;
+mod change;
 mod devices;
 mod host;
 mod nest;
@@ -22,6 +24,8 @@ use crate::pidfd;
 
 pub use devices::Device;
 pub(crate) use nest::Nest;
+
+pub use block::{Disk, Io};
 pub use tree::{Capacity, Tree, Warning};
 
 /// The key of the v2 hierarchy in [`Placement::trees`].
@@ -52,6 +56,14 @@ pub enum Error {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// A memory limit below what a running container uses and cannot be made to give back.
+    #[error("memory cannot be lowered to {limit} bytes while it uses {used} bytes that it cannot do without")]
+    MemoryInUse {
+        /// The limit.
+        limit: u64,
+        /// What it uses.
+        used: u64,
     },
     /// Killed processes that do not end: they hang in the kernel, on a disk or network file system that is gone.
     #[error("processes in cgroup {path} do not die: {pids:?}")]
@@ -111,6 +123,9 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Block IO.
+    #[serde(default, skip_serializing_if = "Io::is_free")]
+    pub io: Io,
 }
 
 /// Where the cgroups of one run are.
@@ -138,6 +153,12 @@ impl Placement {
     /// The run's directories; controllers that are mounted together share one.
     pub fn dirs(&self) -> BTreeSet<PathBuf> {
         self.trees.values().map(|tree| self.in_tree(tree)).collect()
+    }
+
+    /// Stop everything in the run's cgroups where it stands, or let it go on. Only the unified tree can; whether it could.
+    pub fn freeze(&self, freeze: bool) -> bool {
+        let Some(tree) = self.trees.get(UNIFIED) else { return false };
+        fs::write(self.in_tree(tree).join("cgroup.freeze"), if freeze { "1" } else { "0" }).is_ok()
     }
 
     /// Where `controller` works for this run: its v1 hierarchy if it has one, else the unified one if it is enabled.

@@ -4,6 +4,7 @@
 pub mod binary;
 pub mod content;
 pub mod digest;
+pub mod disk;
 pub mod layers;
 pub mod layout;
 pub mod manifest;

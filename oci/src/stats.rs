@@ -24,7 +24,44 @@ pub struct Stats {
     pub oom_kills: u64,
 }
 
+/// The figures that are looked at all the time: few files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time used so far, in microseconds.
+    pub cpu_us: u64,
+    /// As in [`Stats::memory_working_set`].
+    pub memory: u64,
+}
+
 impl Placement {
+    /// CPU and memory, now; all zero once its cgroups are gone.
+    pub fn usage(&self) -> Usage {
+        let v2 = self.trees.get(crate::cgroup::UNIFIED).map(|tree| self.in_tree(tree));
+        let cpu_us = match (self.trees.get("cpuacct"), &v2) {
+            (Some(tree), _) => number(&self.in_tree(tree).join("cpuacct.usage")).map(|ns| ns / 1000),
+            // There without the controller too.
+            (None, Some(dir)) => keyed(&dir.join("cpu.stat"), "usage_usec"),
+            (None, None) => None,
+        };
+        let (dir, usage, inactive) = match (self.trees.get("memory"), v2) {
+            (Some(tree), _) => (self.in_tree(tree), "memory.usage_in_bytes", "total_inactive_file"),
+            (None, Some(dir)) => (dir, "memory.current", "inactive_file"),
+            (None, None) => return Usage { cpu_us: cpu_us.unwrap_or(0), memory: 0 },
+        };
+        let used = number(&dir.join(usage)).unwrap_or(0);
+        let reclaimable = keyed(&dir.join("memory.stat"), inactive).unwrap_or(0);
+        Usage { cpu_us: cpu_us.unwrap_or(0), memory: used.saturating_sub(reclaimable) }
+    }
+
+    /// For how long some process of the run has waited for CPU, memory or IO so far, in microseconds; `None` where the
+    /// kernel does not tell.
+    pub fn stalled(&self, what: &str) -> Option<u64> {
+        let dir = self.in_tree(self.trees.get(crate::cgroup::UNIFIED)?);
+        let text = fs::read_to_string(dir.join(format!("{what}.pressure"))).ok()?;
+        let some = text.lines().find(|line| line.starts_with("some "))?;
+        some.rsplit_once("total=")?.1.trim().parse().ok()
+    }
+
     /// Read the run's figures; all zero once its cgroups are gone.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { oom_kills: self.oom_kills(), ..Stats::default() };

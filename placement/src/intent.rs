@@ -8,6 +8,7 @@ use alloc::{
 };
 
 use crate::{
+    change::{Change, between},
     ids::{JobKey, TaskKey, Uid, Version},
     job::{Job, Template},
     ledger::{JobRecord, Ledger, VersionRecord},
@@ -33,14 +34,15 @@ pub struct Wanted {
     pub record: JobRecord,
     /// Or a sentence that says why the document cannot be read.
     pub job: Result<Job, String>,
-    /// Earlier versions, and whether a copy of one must be replaced: by default, and for indexes with an override.
+    /// Earlier versions, and what has to become of a copy of one.
     earlier: BTreeMap<Version, Changed>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 struct Changed {
-    default: bool,
-    indexes: BTreeMap<u32, bool>,
+    default: Change,
+    /// Of indexes with an override, now or then.
+    indexes: BTreeMap<u32, Change>,
 }
 
 /// Whether a copy should be there.
@@ -175,15 +177,14 @@ impl Wanted {
         self.record.restart_at(index)
     }
 
-    /// Whether a copy of that version must be replaced: what it runs is not what is wanted. A version newer than the
-    /// ledger's was acknowledged and lost with it: it stays (PROTOCOL 29).
-    pub fn outdated(&self, version: Version, index: u32) -> bool {
+    /// What has to become of a copy of that version. One newer than the ledger's was acknowledged and lost with it: it
+    /// stays (PROTOCOL 29).
+    pub fn change(&self, version: Version, index: u32) -> Change {
         if version >= self.record.version || self.job.is_err() {
-            return false;
+            return Change::None;
         }
-        self.earlier
-            .get(&version)
-            .is_none_or(|changed| changed.indexes.get(&index).copied().unwrap_or(changed.default))
+        let changed = self.earlier.get(&version);
+        changed.map_or(Change::Restart, |c| c.indexes.get(&index).copied().unwrap_or(c.default))
     }
 
     fn changed_since(&self, before: &VersionRecord) -> Option<Changed> {
@@ -192,8 +193,8 @@ impl Wanted {
             let old = old.task_spec(index, &self.key, &before.images, 0);
             let new = new.task_spec(index, &self.key, &self.record.images, 0);
             match (old, new) {
-                (Ok(old), Ok(new)) => !same_run(&old, &new),
-                _ => true,
+                (Ok(old), Ok(new)) => between(&old, &new),
+                _ => Change::Restart,
             }
         };
         let named: BTreeSet<u32> = new.overrides.keys().chain(old.overrides.keys()).copied().collect();
@@ -209,14 +210,4 @@ impl Wanted {
 /// Earlier versions are long, and only told apart.
 fn bare(record: &JobRecord) -> JobRecord {
     JobRecord { versions: Vec::new(), ..record.clone() }
-}
-
-/// Whether two specs run the same: the rest is for people and for the placer.
-fn same_run(a: &TaskSpec, b: &TaskSpec) -> bool {
-    let bare = |spec: &TaskSpec| {
-        let mut spec = spec.clone();
-        (spec.image, spec.priority, spec.restart_at) = (String::new(), 0, 0);
-        spec
-    };
-    bare(a) == bare(b)
 }

@@ -6,6 +6,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod change;
 pub mod feasible;
 pub mod home;
 pub mod ids;

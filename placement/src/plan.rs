@@ -4,6 +4,7 @@
 //! so that the next plan does not say it again. In a settled world the plan is empty. The rules are PROTOCOL's; each is
 //! named where it is kept.
 
+mod amend;
 mod choose;
 mod copies;
 mod elsewhere;
@@ -20,6 +21,7 @@ use crate::{
     intent::Intent,
     ledger::Completion,
     obstacle::Obstacle,
+    resources::Resources,
     task::TaskSpec,
     view::View,
 };
@@ -32,6 +34,8 @@ pub struct Plan {
     pub stops: Vec<PlannedStop>,
     pub keeps: Vec<Told>,
     pub restarts: Vec<PlannedRestart>,
+    /// Other values for what runs.
+    pub amends: Vec<PlannedAmend>,
     /// Records of ended tasks that nobody needs any more.
     pub forgets: Vec<(NodeId, TaskKey)>,
     /// Batch indexes that ended for good.
@@ -79,6 +83,18 @@ pub struct PlannedRestart {
     pub at: u64,
 }
 
+/// A change in place: the copy keeps its generation and its process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedAmend {
+    pub node: NodeId,
+    pub key: TaskKey,
+    pub generation: Generation,
+    pub version: Version,
+    pub spec: TaskSpec,
+    /// What it asks for beyond what the copy has.
+    pub more: Resources,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pending {
     /// It may run on a node that has not reported yet (PROTOCOL 11): `unknown`, not `pending`.
@@ -94,6 +110,7 @@ impl Plan {
             && self.stops.is_empty()
             && self.keeps.is_empty()
             && self.restarts.is_empty()
+            && self.amends.is_empty()
             && self.forgets.is_empty()
             && self.complete.is_empty()
     }
@@ -104,7 +121,8 @@ pub fn plan(intent: &Intent, view: &View) -> Plan {
     let mut plan = Plan::default();
     let mut places = places(view);
     let copies = copies::survey(view);
-    let jobs = settle::settle(intent, view, &copies, &mut plan);
+    let mut jobs = settle::settle(intent, view, &copies, &mut plan);
+    amend::amend(&mut jobs, view, &mut places, &mut plan);
     let jobs = choose::choose(jobs, view, &copies, &mut places, &mut plan);
     replace::replace(jobs, view, &mut places, &mut plan);
     plan

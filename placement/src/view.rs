@@ -78,6 +78,10 @@ pub struct NodeView {
     pub forgotten: BTreeSet<TaskKey>,
     /// Told in the open session: up to which restart.
     pub restarted: BTreeMap<TaskKey, u64>,
+    /// Changes in place that were told in the open session and have no answer.
+    pub amended: BTreeMap<TaskKey, OpenAmend>,
+    /// Up to which version a copy cannot be changed in place, as its node says.
+    pub rigid: BTreeMap<TaskKey, Version>,
     /// Why the node does not get a task for now.
     pub refusals: BTreeMap<TaskKey, Refusal>,
 }
@@ -92,6 +96,15 @@ pub struct OpenOffer {
     pub restart_at: u64,
     pub limit: Resources,
     pub ports: u32,
+}
+
+/// A change in place as sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenAmend {
+    pub generation: Generation,
+    pub version: Version,
+    /// What it asks for beyond what the copy has. What it gives back counts when the node has reported it.
+    pub more: Resources,
 }
 
 /// A node refused a task, or failed it.
@@ -111,11 +124,12 @@ pub struct Refusal {
 }
 
 impl NodeView {
-    /// Room as the next offer finds it: capacity less all limits in the node's books and in open offers.
+    /// Room as the next offer finds it: capacity less all limits in the node's books, in open offers and changes.
     pub fn room(&self) -> Resources {
         let Some(info) = &self.info else { return Resources::default() };
         let mut room = self.books.room(&info.capacity);
         self.offers.values().for_each(|o| room.sub(&o.limit));
+        self.amended.values().for_each(|a| room.sub(&a.more));
         room
     }
 

@@ -9,7 +9,7 @@ use placement::{
     node::Held,
     resources::Resources,
     task::State,
-    view::{Refusal, Standing},
+    view::{OpenAmend, Refusal, Standing},
 };
 use serde_json::json;
 use world::{DIGEST, World, ended, job, pending, report};
@@ -145,7 +145,7 @@ fn without_its_label_a_node_keeps_what_runs_and_gets_nothing_new() {
     let key = world.key("me", "db", 2);
     assert_eq!(pending(&plan, key), ["no node has disk=ssd"]);
     // A new version waits too: what runs is not given up for it.
-    world.submit("me", "db", json!({"count": 2, "require": ["disk=ssd"], "task.cpu": "200m"}));
+    world.submit("me", "db", json!({"count": 2, "require": ["disk=ssd"], "task.env": {"A": "b"}}));
     let plan = world.plan();
     assert!(plan.is_empty());
     let stuck: Vec<String> = plan.stuck.values().flat_map(|o| o.iter().map(|o| o.text())).collect();
@@ -359,7 +359,7 @@ fn scaling_down_stops_the_highest_indexes() {
 fn a_new_version_replaces_one_index_at_a_time() {
     let mut world = three();
     world.submit("me", "web", json!({"count": 3})).settle();
-    world.submit("me", "web", json!({"count": 3, "task.cpu": "200m"}));
+    world.submit("me", "web", json!({"count": 3, "task.env": {"A": "b"}}));
     for index in 0..3 {
         let plan = world.plan();
         assert_eq!(indexes(plan.stops.iter().map(|s| s.key)), [index]);
@@ -377,10 +377,10 @@ fn a_new_version_replaces_one_index_at_a_time() {
 fn a_new_version_halts_where_it_does_not_get_well() {
     let health = json!({"http": "/healthz", "port": "http"});
     let keys =
-        |cpu: &str| json!({"count": 2, "task.cpu": cpu, "task.ports": ["http"], "task.health": health});
+        |a: &str| json!({"count": 2, "task.env": {"A": a}, "task.ports": ["http"], "task.health": health});
     let mut world = three();
-    world.submit("me", "web", keys("100m")).settle();
-    world.submit("me", "web", keys("200m"));
+    world.submit("me", "web", keys("b")).settle();
+    world.submit("me", "web", keys("c"));
     let plan = world.plan();
     world.obey(&plan);
     let plan = world.plan();
@@ -414,10 +414,68 @@ fn nothing_is_stopped_for_a_version_that_fits_nowhere() {
 fn what_runs_the_same_is_left_alone() {
     let mut world = three();
     world.submit("me", "web", json!({"count": 2})).settle();
-    world.submit("me", "web", json!({"count": 2, "priority": 160, "prefer": ["disk=ssd"]}));
+    world.submit("me", "web", json!({"count": 2, "prefer": ["disk=ssd"]}));
     assert!(world.plan().is_empty());
     world.submit("me", "web", json!({"count": 2, "override": [{"index": [1], "env": {"A": "b"}}]}));
     assert_eq!(indexes(world.plan().stops.iter().map(|s| s.key)), [1]);
+}
+
+/// REQUIREMENTS B35, D04.
+#[test]
+fn other_limits_are_given_in_place_and_all_at_once() {
+    let mut world = World::new(&[("n1", 4, 4), ("n2", 4, 4)]);
+    let keys = |cpu: &str, memory: &str| json!({"count": 2, "task.cpu": cpu, "task.memory": memory});
+    world.submit("me", "web", keys("1", "1GiB")).settle();
+    world.submit("me", "web", json!({"count": 2, "task.cpu": "1", "task.memory": "1GiB", "priority": 160}));
+    let plan = world.plan();
+    assert_eq!(indexes(plan.amends.iter().map(|a| a.key)), [0, 1]);
+    assert!(plan.amends.iter().all(|a| a.more == Resources::default() && a.spec.priority == 160));
+    world.obey(&plan);
+    world.submit("me", "web", keys("2", "512MiB"));
+    let plan = world.plan();
+    assert!(plan.stops.is_empty() && plan.offers.is_empty());
+    assert_eq!(
+        plan.amends[0].more.0.clone().into_iter().collect::<Vec<_>>(),
+        [("cpu_milli".to_string(), 1000)]
+    );
+    let at = world.at("me", "web");
+    world.settle();
+    assert_eq!(world.at("me", "web"), at);
+
+    // What was told and is not answered is not told again, and what it asks for is not given to others.
+    world.submit("me", "web", keys("3", "512MiB"));
+    for amend in world.plan().amends {
+        let open = OpenAmend { generation: amend.generation, version: amend.version, more: amend.more };
+        world.node(amend.node.0).amended.insert(amend.key, open);
+    }
+    world.submit("me", "more", json!({"count": 2, "task.cpu": "1500m"}));
+    let plan = world.plan();
+    assert!(plan.amends.is_empty() && plan.offers.is_empty(), "{plan:?}");
+    // What cannot be changed while it runs is replaced like anything else: one at a time.
+    world.entry(Command::Stop { job: job("me", "more"), index: None });
+    for node in world.view.nodes.values_mut() {
+        for (key, amend) in std::mem::take(&mut node.amended) {
+            node.rigid.insert(key, amend.version);
+        }
+    }
+    let plan = world.plan();
+    assert_eq!(indexes(plan.stops.iter().map(|s| s.key)), [0]);
+}
+
+#[test]
+fn what_does_not_fit_where_it_is_moves_and_what_fits_nowhere_stays() {
+    let mut world = World::new(&[("n1", 4, 4), ("n2", 8, 4)]);
+    world.submit("me", "full", json!({"require": ["node=n1"], "task.cpu": "2"})).settle();
+    world.submit("me", "web", json!({"require": ["node in (n1,n2)"], "task.cpu": "1"}));
+    world.run(1, "me", "web", 0);
+    world.submit("me", "web", json!({"require": ["node in (n1,n2)"], "task.cpu": "20"}));
+    let plan = world.plan();
+    assert!(plan.is_empty());
+    let text = plan.stuck[&world.key("me", "web", 0)][0].text();
+    assert_eq!(text, "cpu: wants 20 cores, at most 8 of 8 cores are free on n1 and n2");
+    world.submit("me", "web", json!({"require": ["node in (n1,n2)"], "task.cpu": "3"}));
+    world.settle();
+    assert_eq!(world.at("me", "web"), [(0, 2)]);
 }
 
 #[test]

@@ -190,6 +190,7 @@ fn check(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
     for (id, node) in &world.view.nodes {
         let mut asked = Resources::default();
         plan.offers.iter().filter(|o| o.node == *id).for_each(|o| asked.add(&o.spec.limit));
+        plan.amends.iter().filter(|a| a.node == *id).for_each(|a| asked.add(&a.more));
         prop_assert_eq!(node.room().short_of(&asked), None, "{} gets too much", node.name);
     }
     let mut offered = BTreeSet::new();
@@ -222,6 +223,15 @@ fn check(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
         }
     }
     // Orders go to live nodes and name what they have; nothing that is wanted is forgotten as a success.
+    for amend in &plan.amends {
+        // What is changed is there, on a live node, is not stopped by the same plan, and keeps its generation.
+        let node = &world.view.nodes[&amend.node];
+        prop_assert_eq!(node.standing, Standing::Live);
+        prop_assert_eq!(node.tasks[&amend.key].generation, amend.generation);
+        prop_assert!(!node.stopping(amend.key, amend.generation), "it is being stopped");
+        prop_assert!(plan.stops.iter().all(|s| (s.node, s.key) != (amend.node, amend.key)), "stopped too");
+        prop_assert!(world.view.complete() || !world.view.old_names.contains(&amend.spec.job));
+    }
     for stop in &plan.stops {
         let node = &world.view.nodes[&stop.node];
         prop_assert_eq!(node.standing, Standing::Live);

@@ -79,6 +79,7 @@ impl Core {
             remark: remark.clone(),
             since_ms: self.now.wall_ms,
             stopping: None,
+            next: None,
             unknown: Default::default(),
             spec,
         });

@@ -19,6 +19,7 @@ impl Core {
     }
 
     pub(crate) fn drive(&mut self, key: TaskKey) {
+        self.give_next(key);
         self.step(key);
         self.settle(key);
     }
@@ -67,7 +68,13 @@ impl Core {
         let Some(run) = task.run.as_mut() else { return };
         let probing = run.checks.stop();
         let number = run.number;
+        let at_once = task.goal == Goal::Again(Cause::Disk);
         let signal = match &mut run.told {
+            // It would go on writing.
+            None if at_once => {
+                run.told = Some(Told { wall_ms: now.wall_ms, kill_at: None });
+                Some(Signal::Kill)
+            }
             None => {
                 let kill_at = now.mono_ms.saturating_add(task.record.spec.grace_ms);
                 run.told = Some(Told { wall_ms: now.wall_ms, kill_at: Some(kill_at) });
@@ -93,7 +100,7 @@ impl Core {
             self.out.push(Action::Unprobe { run });
         }
         self.out.extend(signal.map(|signal| Action::Signal { run, signal }));
-        if signal == Some(Signal::Kill) {
+        if signal == Some(Signal::Kill) && !at_once {
             self.note(key, "killed", format!("did not end within its grace of {}", seconds(grace_ms)));
         }
         // Nothing waits for this mark.

@@ -46,6 +46,9 @@ pub struct Record {
     /// Told to end for good: a stop survives the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopping: Option<Stopping>,
+    /// What a newer version gives it where it is, while that is not in force yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Box<Next>>,
     /// What a newer agent wrote and this one does not know.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
@@ -57,4 +60,11 @@ pub struct Stopping {
     /// Wall time of the first SIGTERM; a success before it is a success (PROTOCOL 25).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_ms: Option<u64>,
+}
+
+/// A change in place (`Order::Amend`): on disk before it is carried out, so that an agent that dies in between ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    pub version: Version,
+    pub spec: TaskSpec,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
     ids::{JobKey, TaskKey},
+    job::{Band, container::Io},
     node::{Books, NodeInfo},
     resources::Resources,
     task::Report,
@@ -64,6 +65,17 @@ impl Core {
         self.tasks.keys().filter_map(|key| self.running(*key)).map(|(run, _)| run)
     }
 
+    /// Containers that run, are to go on, and have a limit of block IO.
+    pub fn io_limits(&self) -> Vec<(RunId, Band, Io)> {
+        let limited = |task: &super::task::Task| {
+            let spec = &task.record.spec;
+            let (run, _) = self.running(task.record.key)?;
+            let io = spec.container.io;
+            (task.goal == super::task::Goal::Run && !io.is_free()).then_some((run, spec.band, io))
+        };
+        self.tasks.values().filter_map(limited).collect()
+    }
+
     /// Of the newest placer that this node has answered.
     pub fn promise(&self) -> placement::ids::Activation {
         self.promise
@@ -77,8 +89,8 @@ impl Core {
     pub fn books(&self) -> Books {
         let mut books = Books::default();
         for task in self.tasks.values().filter(|t| t.holds_resources()) {
-            let spec = &task.record.spec;
-            books.add(spec.band, &spec.limit, &spec.limit);
+            let held = task.held();
+            books.add(task.record.spec.band, &held, &held);
         }
         books
     }

@@ -46,6 +46,13 @@ impl Core {
             (RunEvent::Exited(ended), Stage::Starting | Stage::Running { .. }) => {
                 self.on_exited(id.key, ended)
             }
+            (RunEvent::Amended { version, result }, Stage::Running { .. }) => {
+                self.on_amended(id.key, version, result);
+            }
+            (RunEvent::Held(text), Stage::Running { .. }) => {
+                self.say(id.key, &text);
+                self.note(id.key, "held", text);
+            }
             (RunEvent::Removed, Stage::Ended { .. }) => {
                 task.run = None;
                 if task.record.outcome.is_some() {
@@ -118,6 +125,7 @@ impl Core {
         let grace_ms = task.record.spec.grace_ms;
         let number = run.number;
         let probing = run.checks.stop();
+        let over = run.over.take();
         run.stage = Stage::Ended { removing: false };
         task.usage = Default::default();
         task.record.exit = Some(exit.clone());
@@ -125,8 +133,9 @@ impl Core {
         if probing {
             self.out.push(Action::Unprobe { run });
         }
-        let how = match ended.why {
-            Some(why) if cause == Cause::Exited => why,
+        let how = match (ended.why, over) {
+            (Some(why), _) if cause == Cause::Exited => why,
+            (_, Some(why)) if cause == Cause::Disk => format!("{}: {why}", how_it_ended(&exit)),
             _ => how_it_ended(&exit),
         };
         self.note(key, "exited", how.clone());
@@ -217,7 +226,8 @@ fn how_it_ended(exit: &Exit) -> String {
         Cause::Stopped => format!("{how} after it was told to"),
         Cause::Unhealthy => format!("{how} after failing its health checks"),
         Cause::OomLimit => format!("{how}: it reached its memory limit"),
+        Cause::OomHost => format!("{how}: the machine was out of memory"),
         Cause::ShimLost => "its shim was lost".to_string(),
-        Cause::Reclaimed | Cause::OomHost | Cause::Preempted | Cause::Disk | Cause::NodeLost => how,
+        Cause::Reclaimed | Cause::Preempted | Cause::Disk | Cause::NodeLost => how,
     }
 }

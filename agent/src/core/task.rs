@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 
 use placement::{
+    change::growth,
+    ids::Version,
     job::Kind,
     resources::Resources,
     task::{Cause, Report, State},
@@ -70,6 +72,8 @@ pub(crate) struct Task {
     pub(crate) not_before: u64,
     /// Failures in a row, for the back-off.
     pub(crate) failures: u32,
+    /// The write of `record.next`.
+    pub(crate) amending: Option<Ticket>,
     pub(crate) usage: Resources,
     /// Usage as last reported.
     pub(crate) reported_usage: Resources,
@@ -82,6 +86,10 @@ pub(crate) struct Run {
     pub(crate) stage: Stage,
     /// Told to end.
     pub(crate) told: Option<Told>,
+    /// `record.next` is being given to it: of which version.
+    pub(crate) given: Option<Version>,
+    /// What it took too much of, and how much: a sentence.
+    pub(crate) over: Option<String>,
     /// Its start was called off.
     pub(crate) abandoned: bool,
     /// Its own, in a private network.
@@ -112,7 +120,16 @@ pub(crate) struct Told {
 
 impl Run {
     pub(crate) fn new(number: u32, stage: Stage) -> Run {
-        Run { number, stage, told: None, abandoned: false, address: None, checks: Checks::default() }
+        Run {
+            number,
+            stage,
+            told: None,
+            given: None,
+            over: None,
+            abandoned: false,
+            address: None,
+            checks: Checks::default(),
+        }
     }
 }
 
@@ -132,6 +149,7 @@ impl Task {
             armed: false,
             not_before: 0,
             failures: 0,
+            amending: None,
             usage: Resources::default(),
             reported_usage: Resources::default(),
         }
@@ -160,6 +178,15 @@ impl Task {
     /// Not yet gone (PROTOCOL 20): until the ending is on disk (else a new agent would run it again) and the cgroup empty.
     pub(crate) fn holds_resources(&self) -> bool {
         !self.ended || self.run.is_some()
+    }
+
+    /// What it holds of the node: while it changes, the more of each.
+    pub(crate) fn held(&self) -> Resources {
+        let mut held = self.record.spec.limit.clone();
+        if let Some(next) = &self.record.next {
+            held.add(&growth(&held, &next.spec.limit));
+        }
+        held
     }
 
     /// Why this run ended. An exit before SIGTERM was sent is the task's own; in the same millisecond it is an answer to

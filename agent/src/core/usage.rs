@@ -2,13 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use placement::resources::Resources;
+use placement::{
+    ids::TaskKey,
+    obstacle::amount,
+    resources::{DISK, Resources},
+    task::Cause,
+};
 
-use super::Core;
+use super::{Core, task::Goal};
 use crate::event::RunId;
 
 /// A change below this share of the limit is not worth a report.
 const WORTH_A_REPORT: u64 = 20;
+/// What has no limit is worth one at this much of a change.
+const UNLIMITED: u64 = 64 << 20;
 
 impl Core {
     pub(crate) fn on_measured(&mut self, usage: BTreeMap<RunId, Resources>) {
@@ -22,11 +29,33 @@ impl Core {
                     self.dirty.insert(id.key);
                 }
                 task.usage = usage;
+                self.hold_to_disk(id.key);
             }
         }
+    }
+
+    /// Where the file system holds nobody to a limit, the task ends when it is found over it.
+    fn hold_to_disk(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let (used, allowed) = (task.usage.get(DISK), task.record.spec.limit.get(DISK));
+        if allowed == 0 || used <= allowed || task.goal != Goal::Run {
+            return;
+        }
+        let Some(run) = task.run.as_mut() else { return };
+        let (used, allowed) = (amount(DISK, used), amount(DISK, allowed));
+        let why = format!("it used {used} of disk and may use {allowed}");
+        run.over = Some(why.clone());
+        self.note(key, "over_disk", why.clone());
+        self.end_and_again(key, Cause::Disk, &why);
     }
 }
 
 fn moved(from: &Resources, to: &Resources, limit: &Resources) -> bool {
-    to.0.iter().any(|(name, now)| now.abs_diff(from.get(name)) > limit.get(name) / WORTH_A_REPORT)
+    to.0.iter().any(|(name, now)| {
+        let worth = match limit.get(name) {
+            0 => UNLIMITED,
+            limit => limit / WORTH_A_REPORT,
+        };
+        now.abs_diff(from.get(name)) > worth
+    })
 }

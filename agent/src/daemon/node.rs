@@ -95,6 +95,7 @@ impl NodeLoop {
                 Action::Start(start) => self.runner.start(*start),
                 Action::Signal { run, signal } => self.runner.signal(run, signal),
                 Action::Abandon { run } => self.runner.abandon(run),
+                Action::Amend(amend) => self.runner.amend(*amend),
                 Action::Remove { run } => self.runner.remove(run),
                 Action::Probe { run, check, health, port } => self.runner.probe(run, check, health, port),
                 Action::Unprobe { run } => self.runner.unprobe(run),

@@ -11,15 +11,18 @@ use std::{
 
 use oci::{
     bundle::{Bind, BindKind, Bundle, BundleConfig, IdMap},
-    cgroup::{Band, Limits},
+    cgroup::{Band, Disk, Io, Limits},
     digest::Digest,
     network::{Namespace, files::Etc},
     spec::{self, SpecInput},
     supervisor::{self, Named, Processes},
 };
 use placement::{
-    job::{self, container::ProcessKind},
-    resources::{CPU, MEMORY},
+    job::{
+        self,
+        container::{Container, ProcessKind},
+    },
+    resources::{CPU, MEMORY, Resources},
 };
 use tokio::task::spawn_blocking;
 
@@ -141,22 +144,22 @@ fn bundle(
         spec.set_annotations(Some([(STOP_SIGNAL.to_string(), signal)].into()));
     }
     let run = start.run.to_string();
-    let some = |name| start.limit.0.get(name).copied().filter(|n| *n > 0);
+    let limits = limits(ground, &start.limit, container);
     let config = BundleConfig {
         version: oci::bundle::VERSION,
-        cgroup: match container.privileges.devices.is_empty() {
-            true => ground.tree.placement(band(start.band), &run),
-            false => ground.tree.placement_with_devices(band(start.band), &run),
+        cgroup: {
+            let on = band(start.band);
+            let cgroup = match container.privileges.devices.is_empty() {
+                true => ground.tree.placement(on, &run),
+                false => ground.tree.placement_with_devices(on, &run),
+            };
+            ground.tree.with_io(cgroup, &limits)
         },
         run,
         layers,
         idmap,
         user: container.user.clone().or(Some(image.user)).filter(|u| !u.is_empty()),
-        limits: Limits {
-            cpu_milli: some(CPU),
-            memory_bytes: some(MEMORY),
-            pids: Some(container.pids.unwrap_or(PIDS)),
-        },
+        limits,
         log_cap_bytes: container.log_bytes.unwrap_or(LOG_CAP),
         network: wired.attachment.clone(),
         binds: surroundings.binds,
@@ -206,6 +209,19 @@ fn signal_number(name: &str) -> Option<i32> {
     let known = || format!("SIG{bare}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32);
     let number = bare.parse().ok().or_else(known).or_else(real_time)?;
     (1..=64).contains(&number).then_some(number)
+}
+
+/// What a container may use at most.
+pub(super) fn limits(ground: &Ground, limit: &Resources, container: &Container) -> Limits {
+    let some = |name| limit.0.get(name).copied().filter(|n| *n > 0);
+    let io = container.io;
+    let disk = if io.is_free() { None } else { Disk::of(&ground.bundles) };
+    Limits {
+        cpu_milli: some(CPU),
+        memory_bytes: some(MEMORY),
+        pids: Some(container.pids.unwrap_or(PIDS)),
+        io: Io { iops: io.iops, bandwidth: io.bandwidth, disk },
+    }
 }
 
 /// The image's variables under covey's and the job's. The job's may refer to the others.

@@ -3,7 +3,8 @@
 //!
 //! Events: `hello ACTIVATION`, `offer KEY GENERATION [job=NAME] [batch] [cpu=N] [ports=A,B] [health] [startup] [ready]
 //! [retries=N]`, `stop`,
-//! `keep`, `forget`, `restart KEY GENERATION AT`, `stored [failed]` (the oldest store), `phase RUN TEXT`, `over RUN KIND MS
+//! `keep`, `forget`, `restart KEY GENERATION AT`, `amend KEY GENERATION VERSION [cpu=N] …`, `amended RUN VERSION [WHY NOT]`,
+//! `stored [failed]` (the oldest store), `phase RUN TEXT`, `over RUN KIND MS
 //! TEXT`, `started RUN PID`, `exited RUN CODE [at=MS]`, `after MS` (time passes), `agent RUN=STATE…` (the agent is killed
 //! and started again and finds these runs), …
 
@@ -296,6 +297,11 @@ impl Stage {
             "failed" => run(RunEvent::StartFailed { why: rest(3), transient: words[2] == "transient" }),
             "busy" => run(RunEvent::PortBusy { port: words[2].parse().unwrap() }),
             "exited" => run(RunEvent::Exited(self.ended(&words[2..]))),
+            "amended" => {
+                let version = Version { cell: 1, number: words[2].parse().unwrap() };
+                let result = if words.len() > 3 { Err(rest(3)) } else { Ok(()) };
+                run(RunEvent::Amended { version, result })
+            }
             "removed" => run(RunEvent::Removed),
             // `healthy RUN [startup|ready]`
             "healthy" => run(RunEvent::Health { check: check(words), ok: true, text: "200".into() }),
@@ -330,6 +336,13 @@ impl Stage {
             "stop" => Order::Stop { key, generation: generation(), reason: "the job was stopped".into() },
             "keep" => Order::Keep { key, generation: generation() },
             "forget" => Order::Forget { key },
+            "amend" => Order::Amend(Box::new(Offer {
+                key,
+                generation: generation(),
+                version: Version { cell: 1, number: words[3].parse().unwrap() },
+                spec: offered(&words[4..]),
+                remark: None,
+            })),
             "restart" => Order::Restart { key, generation: generation(), at: words[3].parse().unwrap() },
             _ => panic!("unknown event: {line}"),
         };

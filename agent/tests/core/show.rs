@@ -23,6 +23,9 @@ pub(crate) fn action(action: &Action) -> String {
             let ports: Vec<_> = start.ports.iter().map(|(name, port)| format!(" {name}={port}")).collect();
             format!("start {}{}", start.run, ports.concat())
         }
+        Action::Amend(amend) => {
+            format!("change {} to v{}: {}", amend.run, amend.version.number, amounts(&amend.to.limit))
+        }
         Action::Signal { run, signal: Signal::Term } => format!("SIGTERM {run}"),
         Action::Signal { run, signal: Signal::Kill } => format!("SIGKILL {run}"),
         Action::Abandon { run } => format!("abandon {run}"),
@@ -55,6 +58,9 @@ fn change(change: &Change) -> String {
             if let Some(stopping) = &record.stopping {
                 text += if stopping.told_ms.is_some() { " told to stop" } else { " stopping" };
             }
+            if let Some(next) = &record.next {
+                text += &format!(" next v{}", next.version.number);
+            }
             if let Some(outcome) = record.outcome {
                 text += &format!(" {outcome:?}").to_lowercase();
             }
@@ -72,6 +78,9 @@ fn send(message: &FromAgent) -> String {
         News::Accepted { key, generation, delta: d } => format!("accepted {key} {generation}{}", delta(d)),
         News::Refused { key, generation, refused, delta: d } => {
             format!("refused {key} {generation}: {}{}", refusal(refused), delta(d))
+        }
+        News::NotAmended { key, generation, version, why, delta: d } => {
+            format!("not changed {key} {generation} to v{}: {why:?}{}", version.number, delta(d))
         }
     };
     format!("send #{} {what}", message.number)
@@ -129,6 +138,9 @@ pub(crate) fn task(task: &Report) -> String {
     }
     for (name, port) in &task.ports {
         text += &format!(" {name}={port}");
+    }
+    if task.version.number > 1 {
+        text += &format!(" v{}", task.version.number);
     }
     if task.restarts > 0 {
         text += &format!(" restarts {}", task.restarts);

@@ -46,7 +46,7 @@ fn random_cell() {
 #[test]
 fn random_cell_reaches_everything() {
     let mut reached: BTreeMap<String, u32> = BTreeMap::new();
-    for seed in 0..50 {
+    for seed in 0..100 {
         for (what, n) in play(seed, false) {
             *reached.entry(what).or_default() += n;
         }
@@ -57,6 +57,9 @@ fn random_cell_reaches_everything() {
         "keep",
         "forget",
         "restart",
+        "amend",
+        "changed",
+        "not_changed",
         "commit",
         "gone",
         "activation",
@@ -154,7 +157,7 @@ impl Cell {
                 let cpu = [300, 400, 1500][self.dice.below(3)];
                 let document = json!({
                     "name": job.name, "kind": kinds[at], "count": count,
-                    "task": {"image": "hello:1", "cpu": format!("{cpu}m")},
+                    "task": {"image": "hello:1", "cpu": format!("{cpu}m"), "env": {"A": if self.dice.chance(40) { "b" } else { "c" }}},
                 });
                 let images = BTreeMap::from([("hello:1".to_string(), "sha256:00".to_string())]);
                 Command::Submit { job, document, images, expect: Expect::Any }

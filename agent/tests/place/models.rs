@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gossip::wire::{Delta, News, Offer, RefusedOffer};
+use gossip::wire::{Delta, News, NotAmended, Offer, RefusedOffer};
 use placement::{
     ids::{JobKey, NodeId, TaskKey},
     node::{Bad, Books, NodeInfo},
@@ -15,6 +15,8 @@ pub(crate) struct NodeModel {
     pub(crate) tasks: BTreeMap<TaskKey, Report>,
     /// Received and not answered.
     pub(crate) offers: BTreeMap<TaskKey, Offer>,
+    /// Changes in place, likewise.
+    pub(crate) amends: BTreeMap<TaskKey, Offer>,
 }
 
 impl NodeModel {
@@ -30,7 +32,7 @@ impl NodeModel {
             volumes: Default::default(),
             bad: Vec::new(),
         };
-        NodeModel { info, tasks: BTreeMap::new(), offers: BTreeMap::new() }
+        NodeModel { info, tasks: BTreeMap::new(), offers: BTreeMap::new(), amends: BTreeMap::new() }
     }
 
     /// What the name and index stand for here: the copy, else the offer.
@@ -123,6 +125,21 @@ impl NodeModel {
             why: "exited with code 1".into(),
             until_ms: 45_240_000,
         });
+    }
+
+    /// It is done, or it cannot be while it runs, or not now.
+    pub(crate) fn changed(&mut self, key: TaskKey, how: &str) -> Option<News> {
+        let Offer { generation, version, spec, .. } = self.amends.remove(&key)?;
+        let why = match how {
+            "changed" => {
+                let task = self.tasks.get_mut(&key)?;
+                (task.version, task.limit, task.priority) = (version, spec.limit, spec.priority);
+                return Some(News::Delta(self.delta(&[key])));
+            }
+            "rigid" => NotAmended::Rigid { why: "it uses more".into() },
+            _ => NotAmended::Store { why: "the disk is full".into() },
+        };
+        Some(News::NotAmended { key, generation, version, why, delta: self.delta(&[key]) })
     }
 
     /// `running healthy`, `failed 3`, `succeeded`, `gone`.

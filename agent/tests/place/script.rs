@@ -13,6 +13,7 @@
 //! accept n1 me/web/0          the offer, now among its tasks
 //! take n1 me/web/0            the same, but the answer is lost
 //! refuse n1 me/web/0 short memory_bytes WANTED FREE | noport FREE | busy | store TEXT
+//! changed n1 me/web/0 | rigid … | cannot …    its answer to a change in place
 //! task n1 me/web/0 STATE [healthy|unhealthy] [CODE] [reason_with_underscores] | gone
 //! bad n1 me/web/0 | forgets n1     it failed three times in a row there; the node's memory of all that is over
 //! again n1 | skip n1 | stray n1    its last message twice; the next is lost; one of another session
@@ -186,6 +187,11 @@ impl Script {
                 };
                 let news = self.nodes.get_mut(&name).unwrap().refused(key, refused);
                 self.say(&name, news?)?;
+            }
+            "changed" | "rigid" | "cannot" => {
+                let key = self.key(&name, words[2])?;
+                let news = self.nodes.get_mut(&name).unwrap().changed(key, words[0])?;
+                self.say(&name, news)?;
             }
             "task" => {
                 let key = self.key(&name, words[2])?;
@@ -372,6 +378,17 @@ impl Script {
             Order::Keep { key, generation } => format!("keep {} {generation}", self.task(key)),
             Order::Forget { key } => format!("forget {}", self.task(key)),
             Order::Beat => "beat".to_string(),
+            Order::Amend(amend) => {
+                let text = format!(
+                    "change {} {} to v{}: {}",
+                    self.task(amend.key),
+                    amend.generation,
+                    amend.version.number,
+                    amend.spec.limit.get("cpu_milli"),
+                );
+                self.nodes.get_mut(&name).unwrap().amends.insert(amend.key, *amend);
+                text
+            }
             Order::Restart { key, generation, at } => {
                 if let Some(copy) = self.nodes.get_mut(&name).unwrap().tasks.get_mut(&key) {
                     copy.restart_at = at;

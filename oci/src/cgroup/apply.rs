@@ -24,7 +24,7 @@ impl Placement {
         if let Some(Home::V1(dir) | Home::V2(dir)) = self.home("pids") {
             write(&dir.join("pids.max"), &or_max(limits.pids))?;
         }
-        Ok(())
+        self.limit_io(&limits.io)
     }
 }
 
@@ -96,11 +96,17 @@ fn memory(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
 fn fits(dir: &Path, limit: u64) -> Result<(), Error> {
     let path = dir.join("memory.current");
     let over = || number(&path).unwrap_or(0).saturating_sub(limit);
-    if over() > 0 {
-        // Since Linux 5.19; it fails when less could be reclaimed.
-        let _ = write(&dir.join("memory.reclaim"), &over().to_string());
+    if over() == 0 {
+        return Ok(());
     }
-    if over() > 0 {
+    // It may not grow meanwhile; setting this takes back what can be.
+    let high = dir.join("memory.high");
+    let _ = write(&high, &limit.to_string());
+    // Since Linux 5.19; it fails when less could be reclaimed.
+    let _ = write(&dir.join("memory.reclaim"), &over().to_string());
+    let still = over();
+    let _ = write(&high, "max");
+    if still > 0 {
         return Err(Error::MemoryTooSmall { limit, path, source: io::Error::from_raw_os_error(libc::EBUSY) });
     }
     Ok(())
@@ -115,7 +121,7 @@ fn too_small(result: Result<(), Error>, limit: Option<u64>) -> Result<(), Error>
     }
 }
 
-fn or_max(value: Option<u64>) -> String {
+pub(super) fn or_max(value: Option<u64>) -> String {
     value.map_or("max".to_string(), |v| v.to_string())
 }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::UNIFIED;
 
-/// The v1 controllers that are of use here. Others (cpuset, blkio, freezer …) are left alone: their cgroups would only
-/// have to be made, joined and removed.
-const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "devices"];
+/// The v1 controllers that are of use here. Others (cpuset, freezer …) are left alone: their cgroups would only have to
+/// be made, joined and removed.
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "blkio"];
 
 /// One hierarchy as this process sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -87,11 +87,12 @@ fn limits_in_the_words_of_v2() {
     let placement = Placement { trees, band: Band::Production, run: "web".into() };
 
     clear();
-    let limits = Limits { cpu_milli: Some(250), memory_bytes: Some(64 << 20), pids: Some(99) };
+    let limits =
+        Limits { cpu_milli: Some(250), memory_bytes: Some(64 << 20), pids: Some(99), io: Io::default() };
     placement.apply(&limits).unwrap();
     assert_eq!(written(), ["25000 100000", "25", "67108864", "0", "99"]);
     clear();
-    placement.apply(&Limits { cpu_milli: Some(1), memory_bytes: None, pids: None }).unwrap();
+    placement.apply(&Limits { cpu_milli: Some(1), ..Limits::default() }).unwrap();
     assert_eq!(written(), ["1000 100000", "1", "max", "max", "max"]);
 
     // A limit below what is in use would kill; it is refused as on v1.

@@ -6,11 +6,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::block::BLKIO;
 use super::host::{Hierarchy, hierarchies};
-use super::{Band, DEVICES, Device, Error, Placement, UNIFIED, apply, devices, join, number, remove_tree};
+use super::{
+    Band, DEVICES, Device, Error, Limits, Placement, UNIFIED, apply, devices, join, number, remove_tree,
+};
 
 /// The controllers without which a limit is not enforced, and that limit's name.
 const NEEDED: [(&str, &str); 3] = [("cpu", "CPU"), ("memory", "memory"), ("pids", "process")];
+
+/// What is handed down: those, and what tasks may ask for.
+const USED: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
 /// Below a v1 hierarchy's tree: the runs that are granted devices.
 const GRANTED: &str = "granted";
@@ -40,6 +46,8 @@ pub struct Capacity {
 #[derive(Clone, Debug)]
 pub struct Tree {
     trees: BTreeMap<String, PathBuf>,
+    /// Of v1's controller of block IO: only for runs that ask for it.
+    blkio: Option<PathBuf>,
     roots: BTreeMap<String, Hierarchy>,
 }
 
@@ -80,7 +88,8 @@ impl Tree {
                 }),
             }
         }
-        let tree = Tree { trees, roots };
+        let blkio = trees.remove(BLKIO);
+        let tree = Tree { trees, blkio, roots };
         if let Err(error) = tree.restrict_devices() {
             warnings.push(Warning {
                 problem: error.to_string(),
@@ -111,9 +120,10 @@ impl Tree {
         if done.iter().any(Result::is_ok) { Ok(()) } else { done.into_iter().collect() }
     }
 
-    /// Whether limits of `controller` ("cpu", "memory", "pids") are in force here.
+    /// Whether limits of `controller` ("cpu", "memory", "pids", "io") are in force here.
     pub fn enforces(&self, controller: &str) -> bool {
         self.trees.contains_key(controller)
+            || (controller == "io" && self.blkio.is_some())
             || self.trees.get(UNIFIED).is_some_and(|tree| {
                 let enabled = fs::read_to_string(tree.join("cgroup.subtree_control")).unwrap_or_default();
                 enabled.split_whitespace().any(|c| c == controller)
@@ -135,9 +145,25 @@ impl Tree {
         placement
     }
 
+    /// The same for a run with these limits: block IO takes one more on v1.
+    pub fn with_io(&self, placement: Placement, limits: &Limits) -> Placement {
+        if limits.io.is_free() { placement } else { self.with_blkio(placement) }
+    }
+
+    fn with_blkio(&self, mut placement: Placement) -> Placement {
+        placement.trees.extend(self.blkio.iter().map(|tree| (BLKIO.to_string(), tree.clone())));
+        placement
+    }
+
+    /// Whether buffered writes escape the limits of block IO: v1 counts them as nobody's.
+    pub fn writes_escape(&self) -> bool {
+        self.blkio.is_some()
+    }
+
     /// Wherever a run may have cgroups.
     fn placements<'a>(&'a self, run: &'a str) -> impl Iterator<Item = Placement> + 'a {
-        let both = |&band| [self.placement(band, run), self.placement_with_devices(band, run)];
+        let both =
+            |&band| [self.with_blkio(self.placement(band, run)), self.placement_with_devices(band, run)];
         Band::ALL.iter().flat_map(both)
     }
 
@@ -175,7 +201,7 @@ impl Tree {
     pub fn list(&self) -> Vec<(Band, String)> {
         let mut runs = BTreeSet::new();
         let granted = self.trees.get(DEVICES).map(|tree| tree.join(GRANTED));
-        let trees = self.trees.values().chain(&granted);
+        let trees = self.trees.values().chain(&granted).chain(&self.blkio);
         for (tree, band) in trees.flat_map(|tree| Band::ALL.map(|band| (tree, band))) {
             for entry in fs::read_dir(tree.join(band.name())).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -199,7 +225,8 @@ impl Tree {
     /// Take the whole tree away: runs are killed, the calling agent steps out. For a node that leaves.
     pub fn clear(&self) -> Result<(), Error> {
         for (band, run) in self.list() {
-            for placement in [self.placement(band, &run), self.placement_with_devices(band, &run)] {
+            let own = self.with_blkio(self.placement(band, &run));
+            for placement in [own, self.placement_with_devices(band, &run)] {
                 placement.kill()?;
                 placement.remove()?;
             }
@@ -207,14 +234,14 @@ impl Tree {
         for (key, tree) in &self.trees {
             if let Some(root) = self.roots.get(key).filter(|_| tree.join("agent").exists()) {
                 // v2 lets no process into a cgroup that has handed controllers on.
-                for controller in ["-cpu", "-memory", "-pids"] {
+                for controller in ["-cpu", "-memory", "-pids", "-io"] {
                     let _ = fs::write(root.own.join("cgroup.subtree_control"), controller);
                 }
                 join(&root.own)?;
             }
             remove_tree(tree)?;
         }
-        Ok(())
+        self.blkio.iter().try_for_each(|tree| remove_tree(tree))
     }
 }
 
@@ -314,13 +341,13 @@ fn unified(root: &mut Hierarchy, name: &str, warnings: &mut Vec<Warning>) -> Res
     Ok(tree)
 }
 
-/// Hand on what there is of the needed controllers; an error when one that is there is refused.
+/// Hand on what there is of the controllers in use; an error when one that is there is refused.
 fn enable(dir: &Path) -> io::Result<()> {
     let there = fs::read_to_string(dir.join("cgroup.controllers"))?;
     let on = fs::read_to_string(dir.join("cgroup.subtree_control"))?;
     let has = |list: &str, controller: &str| list.split_whitespace().any(|c| c == controller);
     let missing: Vec<String> =
-        NEEDED.iter().filter(|(c, _)| has(&there, c) && !has(&on, c)).map(|(c, _)| format!("+{c}")).collect();
+        USED.iter().filter(|c| has(&there, c) && !has(&on, c)).map(|c| format!("+{c}")).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -46,10 +46,12 @@ fn cpu_has_a_ceiling_and_a_weight() {
     assert!(stats.cpu_usage_us > 0 && stats.cpu_usage_us < most, "{stats:?}");
 
     // A live change.
-    placement.apply(&Limits { cpu_milli: Some(500), memory_bytes: Some(128 << 20), pids: None }).unwrap();
+    placement
+        .apply(&Limits { cpu_milli: Some(500), memory_bytes: Some(128 << 20), ..Limits::default() })
+        .unwrap();
     assert_eq!(read(cpu.join("cpu.cfs_quota_us")), "50000\n");
     assert_eq!(placement.stats().memory_limit, Some(128 << 20));
-    placement.apply(&Limits { cpu_milli: None, memory_bytes: Some(32 << 20), pids: Some(7) }).unwrap();
+    placement.apply(&Limits { memory_bytes: Some(32 << 20), pids: Some(7), ..Limits::default() }).unwrap();
     assert_eq!(read(cpu.join("cpu.cfs_quota_us")), "-1\n");
     assert_eq!(placement.stats().memory_limit, Some(32 << 20));
     assert_eq!(read(placement.trees["pids"].join("batch/spin/pids.max")), "7\n");
@@ -126,7 +128,9 @@ fn capacity_is_the_least_of_machine_and_cgroups() {
     // A tree inside a limited cgroup, as on a node that is itself a container.
     let parent = world.tree.placement(Band::Batch, "node");
     parent.create().unwrap();
-    parent.apply(&Limits { cpu_milli: Some(700), memory_bytes: Some(48 << 20), pids: None }).unwrap();
+    parent
+        .apply(&Limits { cpu_milli: Some(700), memory_bytes: Some(48 << 20), ..Limits::default() })
+        .unwrap();
     let inside = parent.clone();
     let mut child = std::process::Command::new(crate::world::shim());
     // SAFETY: joining is a few writes to files.

@@ -1,6 +1,7 @@
 //! Real containers, as root: that they start, what they see, what holds them, how they end, what stays.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod block_io;
 mod cycles;
 mod exec;
 mod failures;

@@ -93,7 +93,12 @@ impl World {
             idmap: Some(IDS),
             user: None,
             cgroup: self.tree.placement(Band::Batch, name),
-            limits: Limits { cpu_milli: Some(1000), memory_bytes: Some(64 << 20), pids: Some(100) },
+            limits: Limits {
+                cpu_milli: Some(1000),
+                memory_bytes: Some(64 << 20),
+                pids: Some(100),
+                ..Limits::default()
+            },
             log_cap_bytes: 64 << 20,
             network: None,
             binds: Vec::new(),

@@ -8,13 +8,14 @@ use super::{
     elsewhere,
 };
 use crate::{
+    change::Change,
     ids::{Generation, TaskKey},
     intent::{Intent, Verdict, Wanted},
     job::{Kind, Template},
     ledger::Completion,
     obstacle::{No, Obstacle},
     task::{Cause, Exit, State},
-    view::{Standing, View},
+    view::{OpenAmend, Standing, View},
 };
 
 /// One job's indexes, sorted by what they need next.
@@ -24,6 +25,8 @@ pub(super) struct JobNow<'a> {
     pub(super) missing: Vec<u32>,
     /// On their way, or not well: while there is one, no other index of the job is disturbed.
     pub(super) unwell: Vec<u32>,
+    /// Run an old version, and can be given what is new.
+    pub(super) amend: Vec<Copy<'a>>,
     /// Run an old version that has to be replaced.
     pub(super) outdated: Vec<Copy<'a>>,
     /// Are to be restarted in place.
@@ -83,6 +86,7 @@ fn job<'a>(wanted: &'a Wanted, view: &View, copies: &Copies<'a>, plan: &mut Plan
         wanted,
         missing: Vec::new(),
         unwell: Vec::new(),
+        amend: Vec::new(),
         outdated: Vec::new(),
         restart: Vec::new(),
         failing: Vec::new(),
@@ -147,7 +151,10 @@ fn settle_index<'a>(
             return Some(waits(Obstacle::on(No::Offered, &offer.node.name)));
         }
     };
-    let outdated = now.wanted.outdated(copy.report.version, key.index);
+    let change = now.wanted.change(copy.report.version, key.index);
+    let wanted_version = now.wanted.record.version;
+    let rigid = copy.node.rigid.get(&key).is_some_and(|version| *version >= wanted_version);
+    let outdated = change == Change::Restart || (change == Change::Live && rigid);
     // Whether a copy of another version is checked is not known here.
     let checked = !outdated && now.wanted.template(key.index).is_some_and(Template::is_checked);
     if copy.ended() {
@@ -155,7 +162,8 @@ fn settle_index<'a>(
             && copy.report.state == State::Failed
             && copy.report.exit.as_ref().is_none_or(|e| e.cause != Cause::Stopped)
             && copy.report.restart_at >= now.wanted.restart_at(key.index)
-            && !outdated;
+            // With other limits it may succeed.
+            && change < Change::Live;
         if failed_for_good {
             complete(key, here, copy, false, view, plan);
             return None;
@@ -179,9 +187,16 @@ fn settle_index<'a>(
     }
     if outdated || copy.node.draining {
         now.outdated.push(*copy);
-    } else if copy.report.restart_at < wish && !restarting {
+        return None;
+    }
+    let told = |a: &OpenAmend| a.generation == newest && a.version >= wanted_version;
+    let amend = change != Change::None && !rigid;
+    if amend && !copy.node.amended.get(&key).is_some_and(told) {
+        now.amend.push(*copy);
+    }
+    if copy.report.restart_at < wish && !restarting {
         now.restart.push(*copy);
-    } else if !copy.well(checked) && elsewhere::asks(copy) {
+    } else if !amend && !copy.well(checked) && elsewhere::asks(copy) {
         now.failing.push(*copy);
     }
     None

@@ -212,6 +212,12 @@ impl World {
             let copy = self.node(restart.node.0).tasks.get_mut(&restart.key).unwrap();
             copy.restart_at = restart.at;
         }
+        for amend in &plan.amends {
+            let node = self.node(amend.node.0);
+            let copy = node.tasks.get_mut(&amend.key).unwrap();
+            (copy.version, copy.limit) = (amend.version, amend.spec.limit.clone());
+            count(node);
+        }
         for offer in &plan.offers {
             self.seq += 1;
             let mut new = report(self, offer.key, &offer.spec.job, self.seq, State::Running);
@@ -242,10 +248,7 @@ impl World {
         node.tasks.remove(&key);
         node.kept.remove(&key);
         node.stops.remove(&key);
-        node.books = Books::default();
-        for copy in node.tasks.values().filter(|t| t.state.holds_resources()) {
-            node.books.add(copy.band, &copy.limit, &copy.limit);
-        }
+        count(node);
     }
 
     /// Plans and obeys until there is nothing to do. Returns how often it planned.
@@ -272,6 +275,14 @@ impl World {
             .collect();
         at.sort_unstable();
         at
+    }
+}
+
+/// Its books, from its copies.
+fn count(node: &mut NodeView) {
+    node.books = Books::default();
+    for copy in node.tasks.values().filter(|t| t.state.holds_resources()) {
+        node.books.add(copy.band, &copy.limit, &copy.limit);
     }
 }
 

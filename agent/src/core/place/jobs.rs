@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use placement::{
+    change::Change,
     ids::{JobKey, Uid, Version},
     intent::{Verdict, Wanted},
     job::{Band, Kind},
@@ -94,7 +95,9 @@ impl Active {
                 .filter(|r| r.key.uid == wanted.uid() && wanted.verdict(r.key.index) == Verdict::Wanted)
         };
         let outdated = own().find(|r| {
-            r.report.as_ref().is_some_and(|c| !c.state.is_final() && wanted.outdated(c.version, r.key.index))
+            r.report
+                .as_ref()
+                .is_some_and(|c| !c.state.is_final() && wanted.change(c.version, r.key.index) != Change::None)
         });
         if let Some(row) = outdated {
             return ("updating", row.reason.clone());

@@ -1,11 +1,11 @@
 //! Sessions (PROTOCOL 14): what a node says, in order, and what a break means.
 
-use gossip::wire::{Delta, FromAgent, News, RefusedOffer, SessionId};
+use gossip::wire::{Delta, FromAgent, News, NotAmended, RefusedOffer, SessionId};
 use placement::{
-    ids::{Generation, NodeId, TaskKey},
+    ids::{Generation, NodeId, TaskKey, Version},
     job::Kind,
     task::{Report, State},
-    view::{NodeView, Refusal, Standing},
+    view::{NodeView, OpenAmend, Refusal, Standing},
 };
 
 use super::{Active, Effect, PlaceAction};
@@ -112,6 +112,11 @@ impl Active {
                 delta(node, change, now);
                 Effect::Replan
             }
+            News::NotAmended { key, generation, version, why, delta: change } => {
+                delta(node, change, now);
+                not_amended(node, key, (generation, version), why, now);
+                Effect::Replan
+            }
         };
         if node.offers.is_empty() {
             link.offered_ms = None;
@@ -137,6 +142,8 @@ fn full(node: &mut NodeView, tasks: Vec<Report>, now: Now) {
     node.kept.clear();
     node.forgotten.clear();
     node.restarted.clear();
+    node.amended.clear();
+    node.rigid.clear();
     node.tasks.clear();
     tasks.into_iter().for_each(|report| put(node, report, now));
     let tasks = &node.tasks;
@@ -165,6 +172,8 @@ fn delta(node: &mut NodeView, delta: Delta, now: Now) -> Effect {
         node.forgotten.remove(&key);
         node.kept.remove(&key);
         node.restarted.remove(&key);
+        node.amended.remove(&key);
+        node.rigid.remove(&key);
         // An offer that is still open comes after what is gone now, and so may its stop.
         let offered = node.offers.get(&key).map(|o| o.generation);
         let withdrawn = |stop: &Generation| offered.is_some_and(|o| o <= *stop);
@@ -188,6 +197,15 @@ fn put(node: &mut NodeView, report: Report, now: Now) {
     }
     if node.stops.get(&key).is_some_and(|stop| !holds(&report, *stop) && !node.offers.contains_key(&key)) {
         node.stops.remove(&key);
+    }
+    let answered = |amend: &OpenAmend| {
+        amend.generation != report.generation || amend.version <= report.version || report.state.is_final()
+    };
+    if node.amended.get(&key).is_some_and(answered) {
+        node.amended.remove(&key);
+    }
+    if node.tasks.get(&key).is_some_and(|before| before.generation != report.generation) {
+        node.rigid.remove(&key);
     }
     let before = node.tasks.get(&key).filter(|b| b.generation == report.generation).map(|b| b.state);
     match report.state {
@@ -238,11 +256,37 @@ fn refuse(node: &mut NodeView, key: TaskKey, generation: Generation, refused: &R
     remember(node, key, sentence(refused), (offer.version, offer.restart_at), for_room, now);
 }
 
+fn not_amended(
+    node: &mut NodeView,
+    key: TaskKey,
+    (generation, version): (Generation, Version),
+    why: NotAmended,
+    now: Now,
+) {
+    if node.amended.get(&key).is_none_or(|a| (a.generation, a.version) != (generation, version)) {
+        return;
+    }
+    node.amended.remove(&key);
+    let restart_at = node.tasks.get(&key).map_or(0, |copy| copy.restart_at);
+    let (why, for_room) = match why {
+        NotAmended::Rigid { .. } => {
+            node.rigid.insert(key, version);
+            return;
+        }
+        NotAmended::Short { resource, wanted, free } => (
+            format!("it cannot be changed: {}", placement::obstacle::shortage(&resource, wanted, free)),
+            true,
+        ),
+        NotAmended::Store { why } => (format!("the change could not be written down: {why}"), false),
+    };
+    remember(node, key, why, (version, restart_at), for_room, now);
+}
+
 fn remember(
     node: &mut NodeView,
     key: TaskKey,
     why: String,
-    (version, restart_at): (placement::ids::Version, u64),
+    (version, restart_at): (Version, u64),
     for_room: bool,
     now: Now,
 ) {

@@ -1,6 +1,7 @@
 //! Whether a job is as it was asked to be: what `run --wait` waits for.
 
 use placement::{
+    change::Change,
     ids::JobKey,
     intent::{Verdict, Wanted},
     job::{Job, Kind},
@@ -66,7 +67,7 @@ impl Active {
             }
             let Some(copy) = row.report.as_ref().filter(|_| row.state == State::Running) else { return true };
             let checked = job.template(index).is_checked();
-            wanted.outdated(copy.version, index)
+            wanted.change(copy.version, index) != Change::None
                 || copy.restart_at < wanted.restart_at(index)
                 || if checked { copy.healthy != Some(true) } else { copy.healthy == Some(false) }
         });

@@ -4,8 +4,8 @@ use gossip::wire::{Offer, Order, ToAgent};
 use placement::{
     ids::{Generation, NodeId, TaskKey},
     ledger::Command,
-    plan::{Plan, plan},
-    view::{NodeView, OpenOffer, Standing},
+    plan::{Plan, PlannedAmend, plan},
+    view::{NodeView, OpenAmend, OpenOffer, Standing},
 };
 
 use super::{Active, Completing, PlaceAction, silence::PROPOSE_AGAIN_MS};
@@ -54,6 +54,14 @@ impl Active {
             });
             let (key, generation, at) = (restart.key, restart.generation, restart.at);
             self.send(restart.node, Order::Restart { key, generation, at }, actions);
+        }
+        for amend in said.amends {
+            let PlannedAmend { node, key, generation, version, spec, more } = amend;
+            self.note(node, |node| {
+                node.amended.insert(key, OpenAmend { generation, version, more });
+            });
+            let offer = Offer { key, generation, version, spec, remark: None };
+            self.send(node, Order::Amend(Box::new(offer)), actions);
         }
         for planned in said.offers {
             let generation = self.next_generation();

@@ -116,6 +116,7 @@ impl World {
                     }
                 }
                 Action::Start(start) => self.start(id, *start),
+                Action::Amend(amend) => self.amend(id, *amend),
                 Action::Abandon { run } => self.abandon(id, run),
                 Action::Signal { run, signal } => self.signal(id, run, signal),
                 Action::Remove { run } => self.remove(id, run),

@@ -37,7 +37,11 @@ fn submit(job: JobKey, kind: &str, count: u32) -> Command {
     let cpu = [200, 300, 400][draw_from(0..3) as usize];
     let document = json!({
         "name": job.name, "kind": kind, "count": count,
-        "task": {"image": "hello:1", "cpu": format!("{cpu}m"), "grace": "400ms"},
+        "task": {
+            "image": "hello:1", "cpu": format!("{cpu}m"), "grace": "400ms",
+            // Other limits are given in place, other variables need a new run.
+            "env": {"LEVEL": if happens(300) { "debug" } else { "info" }},
+        },
     });
     let images = BTreeMap::from([("hello:1".to_string(), "sha256:00".to_string())]);
     Command::Submit { job, document, images, expect: if happens(200) { Expect::Absent } else { Expect::Any } }

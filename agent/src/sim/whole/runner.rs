@@ -9,7 +9,7 @@ use super::{
     world::World,
 };
 use crate::{
-    event::{Ended, Event, RunEvent, RunId, Signal, StartRun},
+    event::{AmendRun, Ended, Event, RunEvent, RunId, Signal, StartRun},
     sim::runtime::{Group, draw_from, happens, now},
 };
 
@@ -68,6 +68,30 @@ impl World {
         } else if !calm && happens(40) {
             self.later(power, millis(20..3_000), move |w| w.ended(id, run, Some(1), None));
         }
+    }
+
+    /// Now and then the kernel does not allow it.
+    pub(super) fn amend(&mut self, id: NodeId, amend: AmendRun) {
+        let Some(group) = self.agents.get(&id).map(|agent| agent.group) else { return };
+        let AmendRun { run, version, to, .. } = amend;
+        let written = self.machines[&id].store.records.get(&run.key).and_then(|r| r.next.as_ref());
+        if written.is_none_or(|next| next.version != version) {
+            let text = format!("n{} changes {run}, of which nothing is on disk (19)", id.0);
+            return self.checks.fail("flushed", text);
+        }
+        let refused = !self.calm && happens(100);
+        self.later(group, millis(1..300), move |w| {
+            let Some(this) = w.run(id, run) else { return };
+            if !matches!(this.stage, Stage::Running { .. }) {
+                return;
+            }
+            let result = if refused { Err("luck".to_string()) } else { Ok(()) };
+            if result.is_ok() {
+                this.limit = to.limit;
+            }
+            w.look_at(id);
+            w.news(id, run, RunEvent::Amended { version, result });
+        });
     }
 
     /// It may have got too far.

@@ -85,7 +85,7 @@ impl Checks {
                 assert_eq!(message.number, 0);
                 return self.mirror = tasks.iter().map(|t| (t.key, t.clone())).collect();
             }
-            News::Delta(delta) => delta,
+            News::Delta(delta) | News::NotAmended { delta, .. } => delta,
             News::Accepted { key, generation, delta } => {
                 assert_eq!(
                     on_disk(*key),

@@ -6,6 +6,7 @@ use agent::event::{Ended, Event, Found, RunEvent, RunId};
 use placement::{
     ids::{JobKey, TaskKey},
     job::Check,
+    resources::Resources,
 };
 
 use super::world::World;
@@ -15,6 +16,7 @@ pub(crate) struct Run {
     pub(crate) job: JobKey,
     pub(crate) batch: bool,
     pub(crate) ports: Vec<u16>,
+    pub(crate) limit: Resources,
     pub(crate) stage: Stage,
     /// SIGTERM was sent.
     pub(crate) told: bool,

@@ -88,7 +88,10 @@ impl Placer {
                 self.view = tasks.into_iter().map(|t| (t.key, t)).collect();
                 return;
             }
-            News::Delta(delta) | News::Accepted { delta, .. } | News::Refused { delta, .. } => delta,
+            News::Delta(delta)
+            | News::Accepted { delta, .. }
+            | News::Refused { delta, .. }
+            | News::NotAmended { delta, .. } => delta,
         };
         for key in delta.gone {
             self.view.remove(&key);
@@ -143,7 +146,22 @@ impl Placer {
                 self.next_index += 1;
                 Order::Restart { key, generation, at: self.next_index }
             }
-            88..92 => {
+            88..91 => {
+                // Now and then of a version that it has, or for something else.
+                let copies: Vec<Report> = self.view.values().cloned().collect();
+                let copy = dice.pick(&copies)?;
+                let job = JOBS.iter().position(|name| **name == copy.job.name)?;
+                let mut spec = task_spec(job);
+                spec.retries = (copy.generation.seq % 2) as u32;
+                spec.limit.set(CPU, [200, 300, 400, 900][dice.below(4)]);
+                if dice.chance(10) {
+                    spec.env.insert("A".into(), "b".into());
+                }
+                let version = Version { cell: 1, number: copy.version.number + dice.below(3) as u64 };
+                let (key, generation) = (copy.key, copy.generation);
+                Order::Amend(Box::new(Offer { key, generation, version, spec, remark: None }))
+            }
+            91..93 => {
                 // Stopped and created again under the same name.
                 self.next_index += 1;
                 self.uids[dice.below(JOBS.len())] = self.next_index;

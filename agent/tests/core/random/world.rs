@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use agent::{
     core::{Config, Core, record::Record},
-    event::{Action, Change, Event, Now, RunEvent, RunId, Signal},
+    event::{Action, AmendRun, Change, Event, Now, RunEvent, RunId, Signal},
 };
 use gossip::wire::{FromAgent, Order, ToAgent, Welcome};
 use placement::{
@@ -169,8 +169,28 @@ impl World {
                 self.checks.starts(start.run, batch, record.map(|r| (r.generation, r.run)), &living);
                 let ports = start.ports.values().copied().collect();
                 let (told, killed, probed, removing) = (false, false, false, false);
-                let run = Run { job, batch, ports, stage: Stage::Starting, told, killed, probed, removing };
+                let (stage, limit) = (Stage::Starting, start.limit);
+                let run = Run { job, batch, ports, limit, stage, told, killed, probed, removing };
                 self.runs.insert(start.run, run);
+            }
+            Action::Amend(amend) => {
+                let AmendRun { run: id, version, from, to } = *amend;
+                let next = self.disk.get(&id.key).and_then(|record| record.next.as_ref());
+                assert_eq!(
+                    next.map(|next| next.version),
+                    Some(version),
+                    "{id} is changed before that is on disk"
+                );
+                let refused = !self.settling && self.dice.chance(20);
+                let Some(run) = self.runs.get_mut(&id).filter(|run| run.lives()) else { return };
+                if self.settling {
+                    assert!(run.limit == from.limit || run.limit == to.limit, "{id} has {:?}", run.limit);
+                }
+                let result = if refused { Err("luck".to_string()) } else { Ok(()) };
+                if !refused {
+                    run.limit = to.limit;
+                }
+                self.news.push_back(Event::Run { run: id, what: RunEvent::Amended { version, result } });
             }
             Action::Signal { run, signal } => {
                 if let Some(run) = self.runs.get_mut(&run) {
@@ -355,6 +375,7 @@ impl World {
             assert!(fine, "at rest, yet {report:?} (stopped: {stopped})");
             if report.state == State::Running {
                 let (run, pid) = self.core.running(report.key).unwrap();
+                assert_eq!(self.runs[&run].limit, report.limit, "{run} has other limits than it is said to");
                 let there = &self.runs[&run].stage;
                 assert!(matches!(there, Stage::Running { pid: p, .. } if *p == pid), "{run} is {there:?}");
             }

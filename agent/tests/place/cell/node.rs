@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use agent::{
     core::{Config, Core, record::Record},
-    event::{Action, Change, Ended, Event, Found, Now, RunEvent, RunId, Signal, Ticket},
+    event::{Action, AmendRun, Change, Ended, Event, Found, Now, RunEvent, RunId, Signal, Ticket},
 };
 use gossip::wire::{FromAgent, Hello, Order, PROTOCOL, SessionId, ToAgent, Welcome};
 use placement::{
@@ -133,6 +133,15 @@ impl Node {
                     };
                     self.runs.insert(start.run, run);
                     told.started.push(start.run);
+                }
+                Action::Amend(amend) => {
+                    let AmendRun { run: id, version, to, .. } = *amend;
+                    // By chance of its name: some containers cannot be changed.
+                    let result = if id.key.index == 2 { Err("luck".to_string()) } else { Ok(()) };
+                    if let Some(run) = self.runs.get_mut(&id).filter(|_| result.is_ok()) {
+                        run.limit = to.limit;
+                    }
+                    self.news.push_back(Event::Run { run: id, what: RunEvent::Amended { version, result } });
                 }
                 Action::Signal { run, signal } => {
                     if let Some(run) = self.runs.get_mut(&run) {
@@ -295,6 +304,7 @@ pub(crate) fn word(order: &Order) -> &'static str {
         Order::Keep { .. } => "keep",
         Order::Forget { .. } => "forget",
         Order::Restart { .. } => "restart",
+        Order::Amend(_) => "amend",
         Order::Beat => "beat",
     }
 }

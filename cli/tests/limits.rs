@@ -1,0 +1,251 @@
+//! What a task may use: limits as the kernel has them, changed while it runs, and what becomes of one that takes more.
+//! Real containers. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+/// Much longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One node, gone when dropped.
+struct Node {
+    dir: tempfile::TempDir,
+    agent: Child,
+}
+
+impl Node {
+    fn start(capacity: &str) -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let args = ["agent", "--listen", "127.0.0.1:0", "--capacity", capacity, "--data"];
+        let mut agent = command(dir.path(), &args)
+            .arg(data)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(agent.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("answers on")), "it ended before it answered");
+        // Nobody reads on, and nobody may block.
+        std::thread::spawn(move || lines.for_each(drop));
+        Node { dir, agent }
+    }
+
+    fn covey(&self, args: &[&str]) -> Output {
+        command(self.dir.path(), args).output().unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.covey(args);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|why| panic!("{why}: {output:?}"))
+    }
+
+    fn run(&self, job: &str) -> Output {
+        let file = self.dir.path().join("job.toml");
+        fs::write(&file, job).unwrap();
+        self.covey(&["run", file.to_str().unwrap(), "--wait", "--timeout", "60s"])
+    }
+
+    fn runs(&self, job: &str) {
+        let run = self.run(job);
+        assert!(run.status.success(), "{run:?}");
+    }
+
+    fn task(&self, task: &str) -> Value {
+        self.json(&["task", task, "--json"])
+    }
+
+    /// What the task becomes, once it is so.
+    fn until(&self, task: &str, so: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let now = self.task(task);
+            if so(&now) {
+                return now;
+            }
+            assert!(began.elapsed() < PATIENCE, "{now}");
+            sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let jobs = self.json(&["jobs", "--json"]);
+        for job in jobs["items"].as_array().into_iter().flatten() {
+            self.covey(&["stop", job["name"].as_str().unwrap_or_default()]);
+        }
+        let began = Instant::now();
+        let left = |node: &Node| node.json(&["tasks", "--json"])["items"].as_array().map_or(0, Vec::len);
+        while began.elapsed() < PATIENCE && left(self) > 0 {
+            sleep(Duration::from_millis(20));
+        }
+        let _ = kill(Pid::from_raw(i32::try_from(self.agent.id()).unwrap()), Signal::SIGTERM);
+        let _ = self.agent.wait();
+    }
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
+    command.args(args).env("COVEY_SOCKET", dir.join("agent.sock")).stdin(Stdio::null());
+    command.env("XDG_CONFIG_HOME", dir.join("config"));
+    command
+}
+
+/// The cgroup of a process in the hierarchy of a v1 controller, or in the unified one.
+fn cgroup(pid: u64, controller: &str) -> PathBuf {
+    let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let find = |wanted: &str| {
+        lines.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (names, path) = rest.split_once(':')?;
+            names.split(',').any(|name| name == wanted).then(|| path.trim_start_matches('/').to_owned())
+        })
+    };
+    match find(controller) {
+        Some(path) => Path::new("/sys/fs/cgroup").join(controller).join(path),
+        None => {
+            let unified = Path::new("/sys/fs/cgroup/unified");
+            let root = if unified.exists() { unified } else { Path::new("/sys/fs/cgroup") };
+            root.join(find("").unwrap())
+        }
+    }
+}
+
+fn is(dir: &Path, v1: &str, v2: &str) -> String {
+    let text = fs::read_to_string(dir.join(v1)).or_else(|_| fs::read_to_string(dir.join(v2)));
+    text.unwrap().trim().to_owned()
+}
+
+fn number(dir: &Path, v1: &str, v2: &str) -> u64 {
+    is(dir, v1, v2).split(' ').next().unwrap().parse().unwrap()
+}
+
+/// CPU quota, memory, pids: as the kernel has them.
+fn limits(pid: u64) -> [u64; 3] {
+    [
+        number(&cgroup(pid, "cpu"), "cpu.cfs_quota_us", "cpu.max"),
+        number(&cgroup(pid, "memory"), "memory.limit_in_bytes", "memory.max"),
+        number(&cgroup(pid, "pids"), "pids.max", "pids.max"),
+    ]
+}
+
+fn web(keys: &str) -> String {
+    format!("name = \"web\"\n[task]\nimage = \"hello:1\"\nports = [\"http\"]\n{keys}")
+}
+
+const MIB: u64 = 1 << 20;
+
+/// REQUIREMENTS B35, D04, B20.
+#[test]
+fn limits_of_a_running_task_change_in_place() {
+    let node = Node::start("cpu=2,memory=1GiB,disk=4GiB,gpu=2");
+    node.runs(&web("cpu = \"250m\"\nmemory = \"64MiB\"\npids = 50\n"));
+    let before = node.task("web/0");
+    let pid = before["pid"].as_u64().unwrap();
+    assert_eq!(limits(pid), [25_000, 64 * MIB, 50]);
+
+    let began = Instant::now();
+    let io = "io = { iops = 200, bandwidth = \"8MiB\" }\n";
+    node.runs(&web(&format!(
+        "cpu = \"500m\"\nmemory = \"32MiB\"\npids = 60\ndisk = \"1GiB\"\nresources = {{ gpu = 1 }}\n{io}"
+    )));
+    eprintln!("changed and settled in {:?}", began.elapsed());
+    assert_eq!(limits(pid), [50_000, 32 * MIB, 60]);
+    let after = node.task("web/0");
+    assert_eq!(
+        [&after["pid"], &after["generation"], &after["restarts"]],
+        [&before["pid"], &before["generation"], &before["restarts"]]
+    );
+    assert_ne!(after["version"], before["version"]);
+    assert_eq!(after["limit"]["gpu"], 1);
+    let io = is(&cgroup(pid, "blkio"), "blkio.throttle.write_iops_device", "io.max");
+    assert!(io.is_empty() || io.contains("200"), "{io}");
+    let said = node.covey(&["events", "--job", "web"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("changed in place") && said.contains("cpu 250m → 500m"), "{said}");
+
+    // Another variable needs another process.
+    node.runs(&web("cpu = \"500m\"\nmemory = \"32MiB\"\nenv = { A = \"b\" }\n"));
+    let other = node.task("web/0");
+    assert_ne!(other["pid"], before["pid"]);
+    assert_eq!(other["restarts"], 0);
+
+    // Countable resources are counted.
+    let greedy = "name = \"greedy\"\n[task]\nimage = \"hello:1\"\nresources = { gpu = 3 }\n";
+    let file = node.dir.path().join("greedy.toml");
+    fs::write(&file, greedy).unwrap();
+    assert!(node.covey(&["run", file.to_str().unwrap()]).status.success());
+    let why = node.covey(&["why", "greedy"]);
+    let why = String::from_utf8_lossy(&why.stdout).into_owned();
+    assert!(why.contains("gpu: wants 3, 2 of 2 are free"), "{why}");
+}
+
+/// REQUIREMENTS B20: what no file system holds to its limit is found out.
+#[test]
+fn a_task_that_takes_too_much_disk_ends_and_says_so() {
+    let node = Node::start("cpu=2,memory=1GiB,disk=4GiB");
+    node.runs(&web("disk = \"8MiB\"\n"));
+    let task = node.task("web/0");
+    // Logs are of the task's disk too.
+    get(&task, "/log?bytes=16000000");
+    let ended = node.until("web/0", |task| task["exit"]["cause"] == "disk");
+    assert_eq!(ended["exit"]["signal"], 9);
+    let events = node.covey(&["events", "--job", "web"]);
+    let events = String::from_utf8_lossy(&events.stdout).into_owned();
+    assert!(events.contains("of disk and may use 8MiB"), "{events}");
+    // It starts again, with nothing of that.
+    node.until("web/0", |task| task["state"] == "running");
+}
+
+/// REQUIREMENTS M04: a task that reaches its own limit, and one that would be brought below what it uses.
+#[test]
+fn memory_ends_a_task_at_its_own_limit_and_never_by_a_change() {
+    let node = Node::start("cpu=2,memory=1GiB");
+    node.runs(&web("memory = \"96MiB\"\n"));
+    let task = node.task("web/0");
+    get(&task, "/alloc?mib=48");
+    // In use: it is not taken away, a new run begins with less.
+    let file = node.dir.path().join("job.toml");
+    fs::write(&file, web("memory = \"32MiB\"\n")).unwrap();
+    assert!(node.covey(&["run", file.to_str().unwrap()]).status.success());
+    let other = node.until("web/0", |now| now["state"] == "running" && now["pid"] != task["pid"]);
+    assert_eq!(other["exit"], Value::Null, "it was no end by itself");
+    let events = node.covey(&["events", "--job", "web"]);
+    let events = String::from_utf8_lossy(&events.stdout).into_owned();
+    assert!(events.contains("memory cannot be lowered to 33554432 bytes while it uses"), "{events}");
+    assert!(!events.contains("oom"), "{events}");
+
+    get(&other, "/alloc?mib=64");
+    node.until("web/0", |task| task["exit"]["cause"] == "oom.limit");
+}
+
+/// Asks `hello`, and does not mind if it dies of that.
+fn get(task: &Value, path: &str) {
+    let port = u16::try_from(task["ports"]["http"].as_u64().unwrap()).unwrap();
+    let began = Instant::now();
+    // It runs before it listens.
+    let mut stream = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(why) => assert!(began.elapsed() < PATIENCE, "{why}"),
+        }
+        sleep(Duration::from_millis(20));
+    };
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n").unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
+}
