@@ -52,6 +52,6 @@ mod tests {
                            "state": "alive"});
         assert_eq!((&list["items"][0], &list["missing"]), (&first, &json!(["n9"])));
         let table = output::volumes(&list);
-        assert!(table.contains("ann/db/2") && table.contains("4 KiB"), "{table}");
+        assert!(table.contains("ann/db/2") && table.contains("4.0 KiB"), "{table}");
     }
 }

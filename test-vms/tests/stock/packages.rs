@@ -50,7 +50,7 @@ pub(crate) fn layer(package: &str, finish: impl FnOnce(&Path)) -> PathBuf {
     unpacked(package, &closure(&[]), &closure(&[package]), finish)
 }
 
-/// The names of all that has to be there for the base and these packages.
+/// All that has to be there for the base and these packages, each as `NAME=VERSION`: this system may have one of its own.
 fn closure(packages: &[&str]) -> BTreeSet<String> {
     let none = tempfile::NamedTempFile::new().unwrap();
     let mut ask = Command::new("apt-get");
@@ -59,7 +59,11 @@ fn closure(packages: &[&str]) -> BTreeSet<String> {
     let said = ask.args(BASE).args(packages).output().unwrap();
     assert!(said.status.success(), "{ask:?}: {}", String::from_utf8_lossy(&said.stderr));
     let said = String::from_utf8(said.stdout).unwrap();
-    said.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next().map(str::to_owned)).collect()
+    let package = |line: &str| {
+        let mut words = line.strip_prefix("Inst ")?.split([' ', '(']).filter(|word| !word.is_empty());
+        Some(format!("{}={}", words.next()?, words.next()?))
+    };
+    said.lines().filter_map(package).collect()
 }
 
 /// `wanted` without `there`, from the cache or fetched: whole or not at all, once for all processes.

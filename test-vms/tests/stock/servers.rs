@@ -102,7 +102,7 @@ fn postgres() {
 
 #[test]
 fn python() {
-    let app = layer("python3-minimal", |_| {});
+    let app = layer("python3", |_| {});
     let server = "import http.server, os\nclass H(http.server.BaseHTTPRequestHandler):\n  def do_GET(self):\n    \
                   self.send_response(200); self.end_headers(); self.wfile.write(os.environ['GREETING'].encode())\n\
                   http.server.HTTPServer(('', int(os.environ['PORT_http'])), H).serve_forever()\n";
