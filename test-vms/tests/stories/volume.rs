@@ -44,7 +44,7 @@ fn a_task_stays_with_its_volume() {
         let said = format!("the data of its volume data is on {home}");
         if why.contains(&said) { Ok(()) } else { Err(why) }
     });
-    assert_eq!(cell.tasks(&placer, "db").unwrap(), [newer.clone()]);
+    assert_eq!(cell.tasks(&placer, "db").unwrap(), std::slice::from_ref(&newer));
     cell.covey("h1", &["undrain", &home]).unwrap();
 
     // Gone, it starts anew, which is said; and what comes back is old.
