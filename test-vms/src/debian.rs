@@ -136,7 +136,11 @@ fn fetch(cache: &Path, wanted: &dyn Fn() -> Result<Vec<String>>, root: &Path) ->
     fs::rename(&unpacked, root).map_err(Error::file("move into place", root))
 }
 
-fn update() -> Result<()> {
+/// Fetches the package lists.
+///
+/// # Errors
+/// Where there is no apt or no archive.
+pub fn update() -> Result<()> {
     output_of(Command::new("apt-get").args(["-q", "update"])).map(drop)
 }
 

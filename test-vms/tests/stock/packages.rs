@@ -30,7 +30,7 @@ const BASE: &[&str] = &[
 
 /// The base layer: a directory to be read only.
 pub(crate) fn base() -> PathBuf {
-    unpacked("base", &BTreeSet::new(), &closure(&[]), |root| {
+    unpacked("base", &|| closure(&[]), |root| {
         for name in ["passwd", "group"] {
             fs::copy(root.join(format!("usr/share/base-passwd/{name}.master")), root.join("etc").join(name))
                 .unwrap();
@@ -47,7 +47,7 @@ pub(crate) fn base() -> PathBuf {
 
 /// What `package` needs beyond the base, `finish` having done what its scripts would do: a directory to be read only.
 pub(crate) fn layer(package: &str, finish: impl FnOnce(&Path)) -> PathBuf {
-    unpacked(package, &closure(&[]), &closure(&[package]), finish)
+    unpacked(package, &|| closure(&[package]).difference(&closure(&[])).cloned().collect(), finish)
 }
 
 /// All that has to be there for the base and these packages, each as `NAME=VERSION`: this system may have one of its own.
@@ -56,7 +56,13 @@ fn closure(packages: &[&str]) -> BTreeSet<String> {
     let mut ask = Command::new("apt-get");
     let status = format!("Dir::State::status={}", none.path().display());
     ask.args(["-o", &status, "-o", "Debug::NoLocking=1", "--simulate", "--no-install-recommends", "install"]);
-    let said = ask.args(BASE).args(packages).output().unwrap();
+    ask.args(BASE).args(packages);
+    let mut said = ask.output().unwrap();
+    if !said.status.success() {
+        // A fresh machine has no package lists.
+        debian::update().unwrap();
+        said = ask.output().unwrap();
+    }
     assert!(said.status.success(), "{ask:?}: {}", String::from_utf8_lossy(&said.stderr));
     let said = String::from_utf8(said.stdout).unwrap();
     let package = |line: &str| {
@@ -66,13 +72,8 @@ fn closure(packages: &[&str]) -> BTreeSet<String> {
     said.lines().filter_map(package).collect()
 }
 
-/// `wanted` without `there`, from the cache or fetched: whole or not at all, once for all processes.
-fn unpacked(
-    name: &str,
-    there: &BTreeSet<String>,
-    wanted: &BTreeSet<String>,
-    finish: impl FnOnce(&Path),
-) -> PathBuf {
+/// The packages `wanted`, from the cache or fetched: whole or not at all, once for all processes.
+fn unpacked(name: &str, wanted: &dyn Fn() -> BTreeSet<String>, finish: impl FnOnce(&Path)) -> PathBuf {
     let cache = debian::cache().join("stock");
     fs::create_dir_all(&cache).unwrap();
     let lock = fs::File::create(cache.join(format!("{name}.lock"))).unwrap();
@@ -82,8 +83,9 @@ fn unpacked(
         return root;
     }
     let scratch = tempfile::tempdir_in(&cache).unwrap();
-    let packages: Vec<String> = wanted.difference(there).cloned().collect();
-    debian::download(scratch.path(), &packages).unwrap();
+    let fetch = || debian::download(scratch.path(), &wanted().into_iter().collect::<Vec<_>>());
+    // What lists that are older than the archive name may be gone.
+    fetch().or_else(|_| debian::update().and_then(|()| fetch())).unwrap();
     let into = scratch.path().join("root");
     fs::create_dir_all(into.join("usr")).unwrap();
     // As every Debian has them: a layer must not put a directory over the link.
