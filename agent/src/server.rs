@@ -8,6 +8,7 @@ mod events;
 mod follow;
 mod image;
 mod leave;
+mod locate;
 mod log;
 mod look;
 mod member;

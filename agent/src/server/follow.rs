@@ -16,12 +16,10 @@ use tokio::time::sleep;
 
 use self::found::find;
 use super::{
-    Out, Services, Stopped, invalid,
+    Out, Services, Stopped,
+    locate::{Located, locate},
     log::{self, Wanted},
-    look::look,
-    member::find as find_node,
     pass::{Unpassed, pass},
-    read::Read,
 };
 use crate::event::RunId;
 
@@ -44,7 +42,7 @@ pub(super) async fn logs(
     let follow = wanted.follow || wanted.from.is_some();
     let mut read: Option<RunId> = None;
     loop {
-        let (task, likely) = locate(services, passed, &about).await?;
+        let Located { task, node: likely, .. } = locate(services, passed, about.job, about.index).await?;
         let found = find(services, task, likely, wanted.previous).await?;
         let run = found.newest(usize::from(wanted.previous)).filter(|_| follow || !found.newest_missing);
         if wanted.previous {
@@ -90,25 +88,6 @@ pub(super) async fn logs(
         }
         sleep(LOOK_AGAIN).await;
     }
-}
-
-/// Which task it is, and on which node it runs or ran, if that is known.
-async fn locate(
-    services: &Services,
-    passed: &Passed,
-    about: &Index<'_>,
-) -> Result<(TaskKey, Option<NodeId>), Refusal> {
-    let name = gossip::wire::JobName { owner: Some(about.job.owner.clone()), name: about.job.name.clone() };
-    let mut question = passed.clone();
-    (question.to, question.request.call) = (To::Placer, Call::Job { job: name });
-    let document = look(services, &question, &Read::Job(about.job.clone())).await?;
-    let uid = serde_json::from_value(document["uid"].clone());
-    let uid = uid.map_err(|error| invalid(format!("the job's uid cannot be read: {error}")))?;
-    let rows = document["tasks"].as_array();
-    let row = rows.into_iter().flatten().find(|row| row["index"] == about.index);
-    let name = row.and_then(|row| row["node"].as_str());
-    let node = name.and_then(|name| find_node(&services.ledger.state(), name).ok());
-    Ok((TaskKey { uid, index: about.index }, node))
 }
 
 /// What one node sent.

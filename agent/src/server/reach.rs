@@ -25,9 +25,8 @@ use tokio::io::{AsyncRead, AsyncWrite, copy as pass_bytes};
 
 use super::{
     Out, Services, Stopped, change, invalid,
-    look::look,
-    member::find as find_node,
-    read::{Read, task_key},
+    locate::{Located, locate},
+    read::task_key,
 };
 use here::Here;
 
@@ -64,7 +63,7 @@ pub(super) async fn client(
     out: &mut Out,
 ) -> Result<(), Stopped> {
     let about = admitted(services, &passed.request.call, stamp)?;
-    let (task, node) = locate(services, &passed, &about).await?;
+    let (task, node) = running(services, &passed, &about).await?;
     (passed.to, passed.task) = (To::Node, Some(task));
     if node == services.cell.me() {
         begin(services, passed.request.call, stamp, Here::find(services, about, task).await?, read, out).await
@@ -126,26 +125,18 @@ async fn begin(
 }
 
 /// Which task it is, and the node where it runs.
-async fn locate(services: &Services, passed: &Passed, about: &About) -> Result<(TaskKey, NodeId), Refusal> {
-    let name = JobName { owner: Some(about.job.owner.clone()), name: about.job.name.clone() };
-    let mut question = passed.clone();
-    (question.to, question.request.call) = (To::Placer, Call::Job { job: name });
-    let document = look(services, &question, &Read::Job(about.job.clone())).await?;
-    let uid = serde_json::from_value(document["uid"].clone());
-    let uid = uid.map_err(|error| invalid(format!("the job's uid cannot be read: {error}")))?;
-    let rows = document["tasks"].as_array();
-    let row = rows.into_iter().flatten().find(|row| row["index"] == about.index);
+async fn running(services: &Services, passed: &Passed, about: &About) -> Result<(TaskKey, NodeId), Refusal> {
+    let Located { task, row, node } = locate(services, passed, &about.job, about.index).await?;
     let row = row.ok_or_else(|| Refusal {
         code: "not_found".into(),
         message: format!("{} has no task {}", about.job, about.index),
         hint: Some(format!("covey tasks {} shows those that there are", about.job)),
     })?;
-    let node = row["node"].as_str().and_then(|name| find_node(&services.ledger.state(), name).ok());
     match node {
         Some(node) if !matches!(row["state"].as_str(), Some("succeeded" | "failed" | "lost")) => {
-            Ok((TaskKey { uid, index: about.index }, node))
+            Ok((task, node))
         }
-        _ => Err(not_running(about, row)),
+        _ => Err(not_running(about, &row)),
     }
 }
 
