@@ -142,6 +142,13 @@ pub struct Ended {
     pub at_ms: u64,
 }
 
+impl Ended {
+    /// Nothing wrote down how it ended; `at_ms`: when that was noticed.
+    pub fn lost(at_ms: u64) -> Ended {
+        Ended { code: None, signal: None, oom: false, shim_lost: true, why: None, at_ms }
+    }
+}
+
 /// What the shells found at the agent's start for a run that has a bundle.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {

@@ -29,10 +29,11 @@ use tokio::{
 };
 
 pub use self::ground::Ground;
-use self::watch::{Watched, ended, lost};
+use self::watch::{Watched, ended};
 use crate::{
+    clock,
     daemon::inbox::NodeHandle,
-    event::{Event, Found, RunEvent, RunId, Signal, StartRun},
+    event::{Ended, Event, Found, RunEvent, RunId, Signal, StartRun},
     probe::{self, Target},
 };
 
@@ -92,7 +93,7 @@ impl Runner {
         for (_, name) in self.ground.tree.list() {
             if let Ok(run) = name.parse::<RunId>() {
                 // A cgroup whose bundle is gone: a run that nobody answers for.
-                found.entry(run).or_insert_with(|| Found::Ended(lost(crate::clock::now().wall_ms)));
+                found.entry(run).or_insert_with(|| Found::Ended(Ended::lost(clock::now().wall_ms)));
             }
         }
         Ok(found)
@@ -114,7 +115,7 @@ impl Runner {
             // A document that is damaged is one run's misfortune.
             Err(container::Error::Bundle(error)) => {
                 tracing::warn!("the bundle of {run} cannot be read, it counts as lost: {error}");
-                Ok(Found::Ended(lost(crate::clock::now().wall_ms)))
+                Ok(Found::Ended(Ended::lost(clock::now().wall_ms)))
             }
             Err(source) => Err(ScanError::Look { run, source: Box::new(source) }),
         }

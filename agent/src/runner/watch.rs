@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{Ground, prepare};
 use crate::{
+    clock,
     daemon::inbox::NodeHandle,
     event::{Ended, Event, RunEvent, RunId, StartRun},
 };
@@ -180,7 +181,7 @@ pub(super) fn ended(bundle: &Bundle) -> Ended {
             why: (record.code != Some(0)).then(|| said(bundle)).flatten(),
             at_ms: record.finished_at_ms,
         },
-        _ => lost(crate::clock::now().wall_ms),
+        _ => Ended::lost(clock::now().wall_ms),
     }
 }
 
@@ -191,8 +192,4 @@ fn said(bundle: &Bundle) -> Option<String> {
         supervised.then(|| logs::read(&bundle.log(), Stream::Stderr, logs::From::Tail(1), LINE))?.ok()?;
     let line = String::from_utf8_lossy(&last.bytes);
     line.trim_end().strip_prefix(supervisor::SAYS).map(str::to_string)
-}
-
-pub(super) fn lost(at_ms: u64) -> Ended {
-    Ended { code: None, signal: None, oom: false, shim_lost: true, why: None, at_ms }
 }

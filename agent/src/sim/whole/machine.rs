@@ -88,14 +88,7 @@ impl Machine {
         self.power = None;
         let at_ms = self.now().wall_ms;
         for run in self.runs.values_mut().filter(|run| run.lives()) {
-            run.stage = Stage::Ended(Ended {
-                code: None,
-                signal: None,
-                oom: false,
-                shim_lost: true,
-                why: None,
-                at_ms,
-            });
+            run.stage = Stage::Ended(Ended::lost(at_ms));
         }
         self.agent_dies();
     }

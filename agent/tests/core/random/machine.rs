@@ -88,7 +88,7 @@ impl World {
                     0..45 => end(Some(0), None),
                     45..90 => end(Some(1), None),
                     90..95 => Ended { oom: true, ..end(None, Some(9)) },
-                    _ => Ended { shim_lost: true, ..end(None, None) },
+                    _ => Ended::lost(at_ms),
                 };
                 run.stage = Stage::Ended(ended.clone());
                 if run.batch && !run.told && ended.code == Some(0) {
@@ -111,14 +111,7 @@ impl World {
         for run in
             self.runs.values_mut().filter(|r| matches!(r.stage, Stage::Starting | Stage::Running { .. }))
         {
-            run.stage = Stage::Ended(Ended {
-                code: None,
-                signal: None,
-                oom: false,
-                shim_lost: true,
-                why: None,
-                at_ms,
-            });
+            run.stage = Stage::Ended(Ended::lost(at_ms));
         }
     }
 

@@ -254,9 +254,7 @@ impl Node {
         self.config.life += 1;
         if power {
             for run in self.runs.values_mut().filter(|r| !matches!(r.stage, Stage::Ended(_))) {
-                let lost =
-                    Ended { code: None, signal: None, oom: false, shim_lost: true, why: None, at_ms: 0 };
-                run.stage = Stage::Ended(lost);
+                run.stage = Stage::Ended(Ended::lost(0));
             }
         }
         let found = self.runs.iter_mut().map(|(id, run)| {
