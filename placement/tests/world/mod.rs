@@ -26,6 +26,14 @@ pub(crate) struct World {
     pub(crate) seq: u64,
 }
 
+pub(crate) fn three() -> World {
+    World::new(&[("n1", 4, 4), ("n2", 4, 4), ("n3", 4, 4)])
+}
+
+pub(crate) fn indexes(keys: impl IntoIterator<Item = TaskKey>) -> Vec<u32> {
+    keys.into_iter().map(|key| key.index).collect()
+}
+
 pub(crate) fn job(owner: &str, name: &str) -> JobKey {
     JobKey { owner: owner.into(), name: name.into() }
 }
