@@ -1,44 +1,28 @@
 //! `covey agent` over several starts on one data directory, with real containers. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod started;
+
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output},
     thread::sleep,
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
-    command.args(args).env("COVEY_SOCKET", dir.join("agent.sock")).stdin(Stdio::null());
-    // Nobody's own contexts.
-    command.env("XDG_CONFIG_HOME", dir.join("config"));
-    command
-}
+use started::{command, kill};
 
 /// Starts an agent on `dir/data` and waits until it says that it answers.
 fn start(dir: &Path) -> Child {
     let data = dir.join("data");
-    let mut agent = command(dir, &["agent", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(agent.stderr.as_mut().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("answers on")), "it ended before it answered");
-    agent
+    started::agent(&mut command(dir, &["agent", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]))
 }
 
 fn end(mut agent: Child, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(agent.id()).unwrap()), signal).unwrap();
+    kill(&agent, signal);
     agent.wait().unwrap();
 }
 
@@ -47,8 +31,7 @@ fn covey(dir: &Path, args: &[&str]) -> Output {
 }
 
 fn json(dir: &Path, args: &[&str]) -> Value {
-    let output = covey(dir, args);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|why| panic!("{why}: {output:?}"))
+    started::json(&covey(dir, args))
 }
 
 #[test]

@@ -1,19 +1,18 @@
 //! Two agents on one machine become a cell and part again, as somebody with a command line sees it. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod started;
+
 use std::{
-    io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
     thread::sleep,
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use started::json;
 
 struct Node<'a> {
     dir: &'a Path,
@@ -28,22 +27,14 @@ impl<'a> Node<'a> {
         let mut node = Node { dir, name, agent: None };
         let mut command = node.command(&["agent", "--listen", "127.0.0.1:0", "--name", name, "--data"]);
         command.arg(data).args(args).env("COVEY_TOKEN", token);
-        let mut agent = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(agent.stderr.as_mut().unwrap()).lines().map(Result::unwrap);
-        let mut said = Vec::new();
-        let answers = lines.inspect(|line| said.push(line.clone())).any(|line| line.contains("answers on"));
-        assert!(answers, "{name} ended before it answered: {said:?}");
-        node.agent = Some(agent);
+        node.agent = Some(started::agent(&mut command));
         node
     }
 
     /// A command that talks to its agent.
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
-        command.args(args).stdin(Stdio::null());
+        let mut command = started::command(self.dir, args);
         command.env("COVEY_SOCKET", self.dir.join(format!("{}.sock", self.name)));
-        // Nobody has logged in.
-        command.env("XDG_CONFIG_HOME", self.dir.join("nobody"));
         command
     }
 
@@ -73,7 +64,7 @@ impl<'a> Node<'a> {
 
     fn end(mut self, signal: Signal) {
         let mut agent = self.agent.take().unwrap();
-        kill(Pid::from_raw(i32::try_from(agent.id()).unwrap()), signal).unwrap();
+        started::kill(&agent, signal);
         agent.wait().unwrap();
     }
 }
@@ -86,10 +77,6 @@ impl Drop for Node<'_> {
             let _ = agent.wait();
         }
     }
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|why| panic!("{why}: {output:?}"))
 }
 
 fn text(output: &Output) -> String {

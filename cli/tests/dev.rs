@@ -1,18 +1,17 @@
 //! `covey dev`, whole: a cell in a terminal, a job in real containers, and nothing left when it ends. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod started;
+
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use started::{command, kill};
 
 struct Cell {
     dir: tempfile::TempDir,
@@ -20,22 +19,10 @@ struct Cell {
 }
 
 impl Cell {
-    /// Starts `covey dev` and waits for the document that says it is ready.
+    /// A `covey dev`, and what it says when it is ready.
     fn start() -> (Cell, Value) {
         let dir = tempfile::tempdir().unwrap();
-        let mut dev = command(dir.path(), &["dev", "--json"])
-            .env("TMPDIR", dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(dev.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let ready = serde_json::from_str(&line).unwrap_or_else(|why| {
-            let mut err = String::new();
-            let _ = dev.stderr.as_mut().unwrap().read_to_string(&mut err);
-            panic!("{why}: {line}{err}")
-        });
+        let (dev, ready) = started::dev(dir.path());
         (Cell { dir, dev }, ready)
     }
 
@@ -44,23 +31,14 @@ impl Cell {
     }
 
     fn json(&self, args: &[&str]) -> Value {
-        let output = self.covey(args);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|why| panic!("{why}: {output:?}"))
+        started::json(&self.covey(args))
     }
 
     fn end(mut self, signal: Signal) -> tempfile::TempDir {
-        kill(Pid::from_raw(i32::try_from(self.dev.id()).unwrap()), signal).unwrap();
+        kill(&self.dev, signal);
         assert!(self.dev.wait().unwrap().success());
         self.dir
     }
-}
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
-    command.args(args).env("COVEY_SOCKET", dir.join("agent.sock")).stdin(Stdio::null());
-    // Nobody's own contexts.
-    command.env("XDG_CONFIG_HOME", dir.join("config"));
-    command
 }
 
 /// Live processes whose command line names `path`.

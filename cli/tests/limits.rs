@@ -2,21 +2,21 @@
 //! Real containers. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod started;
+
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use started::{command, kill};
 
 /// Much longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,16 +32,7 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let args = ["agent", "--listen", "127.0.0.1:0", "--capacity", capacity, "--data"];
-        let mut agent = command(dir.path(), &args)
-            .arg(data)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(agent.stderr.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("answers on")), "it ended before it answered");
-        // Nobody reads on, and nobody may block.
-        std::thread::spawn(move || lines.for_each(drop));
+        let agent = started::agent(command(dir.path(), &args).arg(data));
         Node { dir, agent }
     }
 
@@ -50,8 +41,7 @@ impl Node {
     }
 
     fn json(&self, args: &[&str]) -> Value {
-        let output = self.covey(args);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|why| panic!("{why}: {output:?}"))
+        started::json(&self.covey(args))
     }
 
     fn run(&self, job: &str) -> Output {
@@ -94,16 +84,9 @@ impl Drop for Node {
         while began.elapsed() < PATIENCE && left(self) > 0 {
             sleep(Duration::from_millis(20));
         }
-        let _ = kill(Pid::from_raw(i32::try_from(self.agent.id()).unwrap()), Signal::SIGTERM);
+        kill(&self.agent, Signal::SIGTERM);
         let _ = self.agent.wait();
     }
-}
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
-    command.args(args).env("COVEY_SOCKET", dir.join("agent.sock")).stdin(Stdio::null());
-    command.env("XDG_CONFIG_HOME", dir.join("config"));
-    command
 }
 
 /// The cgroup of a process in the hierarchy of a v1 controller, or in the unified one.

@@ -1,6 +1,8 @@
 //! `exec`, `cp` and `port-forward` into real containers of a `covey dev`. Needs root and Debian's busybox-static.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod started;
+
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
@@ -14,12 +16,12 @@ use std::{
 use nix::{
     pty::{Winsize, openpty},
     sys::{
-        signal::{Signal, kill},
+        signal::Signal,
         termios::{LocalFlags, tcgetattr},
     },
-    unistd::Pid,
 };
 use serde_json::Value;
+use started::kill;
 
 struct Cell {
     dir: tempfile::TempDir,
@@ -30,15 +32,7 @@ impl Cell {
     /// A cell of one node with the job `web`, whose container has a busybox.
     fn start() -> Cell {
         let dir = tempfile::tempdir().unwrap();
-        let mut dev = command(dir.path(), &["dev", "--json"])
-            .env("TMPDIR", dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(dev.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with('{'), "covey dev: {line}");
+        let (dev, _) = started::dev(dir.path());
         let cell = Cell { dir, dev };
         let job =
             "name = \"web\"\n[task]\nimage = \"hello:1\"\nports = [\"http\"]\nenv = { GREETING = \"hi\" }\n";
@@ -57,7 +51,7 @@ impl Cell {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        command(self.dir.path(), args)
+        started::command(self.dir.path(), args)
     }
 
     fn covey(&self, args: &[&str]) -> Output {
@@ -84,17 +78,9 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        kill(Pid::from_raw(i32::try_from(self.dev.id()).unwrap()), Signal::SIGTERM).unwrap();
+        kill(&self.dev, Signal::SIGTERM);
         self.dev.wait().unwrap();
     }
-}
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
-    command.args(args).env("COVEY_SOCKET", dir.join("agent.sock")).stdin(Stdio::null());
-    // Nobody's own contexts.
-    command.env("XDG_CONFIG_HOME", dir.join("config"));
-    command
 }
 
 #[test]
@@ -154,7 +140,6 @@ fn whoever_goes_away_leaves_nothing_behind() {
         assert_eq!(line, "up\n");
         client
     };
-    let pid = |client: &Child| Pid::from_raw(i32::try_from(client.id()).unwrap());
     let gone = || {
         while running() != "0" {
             thread::yield_now();
@@ -169,12 +154,12 @@ fn whoever_goes_away_leaves_nothing_behind() {
 
     // Ctrl-C is the command's to handle.
     let mut asked = begin("trap 'exit 3' INT; echo up; while :; do /busybox sleep 0.1; done");
-    kill(pid(&asked), Signal::SIGINT).unwrap();
+    kill(&asked, Signal::SIGINT);
     assert_eq!(asked.wait().unwrap().code(), Some(3));
     // Who insists is obeyed.
     let mut deaf = begin("trap '' INT HUP TERM; /busybox sleep 1000 & echo up; while :; do wait; done");
     while deaf.try_wait().unwrap().is_none() {
-        kill(pid(&deaf), Signal::SIGINT).unwrap();
+        kill(&deaf, Signal::SIGINT);
         thread::sleep(std::time::Duration::from_millis(20));
     }
     assert_eq!(deaf.wait().unwrap().code(), Some(130));
@@ -299,7 +284,7 @@ fn a_port_is_reached_from_here() {
             });
         }
     });
-    kill(Pid::from_raw(i32::try_from(forward.id()).unwrap()), Signal::SIGINT).unwrap();
+    kill(&forward, Signal::SIGINT);
     assert!(forward.wait().unwrap().success());
     let (code, why) = cell.refused(&["port-forward", "web/0", "0:nope"]);
     assert!(code == Some(2) && why.contains("no port called `nope`: it has http"), "{why}");
