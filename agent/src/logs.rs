@@ -52,14 +52,7 @@ pub fn keep(kept: &Path, run: RunId, log: &Path) -> Result<(), LogsError> {
         of_task += usize::from(old.key == run.key);
         let too_many = place >= KEPT_RUNS || (old.key == run.key && of_task > KEPT_OF_TASK);
         if too_many || now.duration_since(ended).is_ok_and(|age| age > KEPT_FOR) {
-            let path = kept.join(old.to_string());
-            match fs::remove_dir_all(&path) {
-                // Another run's end was quicker.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("delete", &path)(error));
-                }
-                _ => {}
-            }
+            delete(kept, old)?;
         }
     }
     Ok(())
@@ -74,16 +67,21 @@ pub fn tidy(kept: &Path, after: Duration) -> Result<(), LogsError> {
     let now = SystemTime::now();
     for (old, ended) in list(kept).map_err(failed("list", kept))? {
         if now.duration_since(ended).is_ok_and(|age| age > after) {
-            let path = kept.join(old.to_string());
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("delete", &path)(error));
-                }
-                _ => {}
-            }
+            delete(kept, old)?;
         }
     }
     Ok(())
+}
+
+/// Lets go of one that was put aside. That it is gone already is fine: another run's end was quicker.
+fn delete(kept: &Path, run: RunId) -> Result<(), LogsError> {
+    let path = kept.join(run.to_string());
+    match fs::remove_dir_all(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(LogsError { what: "delete", path, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A task's runs that have logs here, the oldest first, with their directories.

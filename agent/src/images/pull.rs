@@ -8,12 +8,12 @@ use oci::{
     reference::Reference,
 };
 use placement::ids::NodeId;
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::sync::watch;
 
 use super::{
     Images, Phase, locked,
     registry::RegistryError,
-    transfer::{End, progress, received},
+    transfer::{End, progress, received, write},
 };
 
 /// Bytes that are written at once.
@@ -167,16 +167,9 @@ impl Images {
             piece.truncate(left);
             if !piece.is_empty() && (over || piece.len() >= PIECE || piece.len() == left) {
                 let filled = piece.len();
-                let written = spawn_blocking(move || {
-                    let written = blob.write(&piece);
-                    piece.clear();
-                    (blob, piece, written)
-                });
                 let result;
-                (blob, piece, result) = match written.await {
-                    Ok(written) => written,
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                };
+                (blob, piece, result) = write(blob, piece, filled).await;
+                piece.clear();
                 if let Err(error) = result {
                     return Ok(End::Here(error.to_string()));
                 }

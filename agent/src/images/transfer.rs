@@ -261,15 +261,8 @@ impl Images {
             let left = usize::try_from(size - blob.received()).unwrap_or(PIECE).min(PIECE);
             let (filled, stop) = fill(&mut stream, &mut piece[..left], pace, floor).await;
             if filled > 0 {
-                let written = spawn_blocking(move || {
-                    let written = blob.write(&piece[..filled]);
-                    (blob, piece, written)
-                });
                 let result;
-                (blob, piece, result) = match written.await {
-                    Ok(written) => written,
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                };
+                (blob, piece, result) = write(blob, piece, filled).await;
                 if let Err(error) = result {
                     return End::Here(error.to_string());
                 }
@@ -361,6 +354,22 @@ fn here_failed(image: &str, error: content::Error) -> FetchError {
 }
 
 /// Changes the numbers of a fetch that moves.
+/// Writes the first `filled` bytes of `piece` to the blob, and gives both back.
+pub(super) async fn write(
+    mut blob: Incoming,
+    piece: Vec<u8>,
+    filled: usize,
+) -> (Incoming, Vec<u8>, Result<(), content::Error>) {
+    let written = spawn_blocking(move || {
+        let written = blob.write(&piece[..filled]);
+        (blob, piece, written)
+    });
+    match written.await {
+        Ok(written) => written,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
 pub(super) fn progress(phase: &watch::Sender<Phase>, change: impl FnOnce(&mut super::flight::Moving)) {
     phase.send_if_modified(|phase| match phase {
         Phase::Fetching(moving) => {

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use test_vms::lab::{self, Lab};
 
 use crate::bench::Bare;
+
+/// Much longer than an emulated machine takes for anything here.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Starts something on a host that ignores being asked to end, and returns when it runs.
 fn stay(lab: &Bare, host: &str) {
@@ -17,9 +21,9 @@ fn stay(lab: &Bare, host: &str) {
     let (stdout, stderr) = null();
     command.args(["--fork", "/bin/sh", "-c", script]).stdout(stdout).stderr(stderr);
     assert!(command.status().unwrap().success());
-    let until = std::time::Instant::now() + crate::bench::PATIENCE;
+    let until = Instant::now() + crate::bench::PATIENCE;
     while !lab.sh(host, "test -e /run/stays").status.success() {
-        assert!(std::time::Instant::now() < until);
+        assert!(Instant::now() < until);
         std::thread::yield_now();
     }
 }
@@ -98,15 +102,23 @@ fn down_leaves_nothing() {
 
 #[test]
 fn down_ends_what_a_killed_up_has_left() {
-    let name = format!("half-{}", std::process::id());
+    // Some hosts are there, and others are not.
+    half_up("half", &["--hosts", "40"], "h1/disk");
+}
+
+/// Kills an `up` as soon as the lab has the file `begun`: `down` ends all that it has made.
+pub(crate) fn half_up(name: &str, hosts: &[&str], begun: &str) {
+    let name = format!("{name}-{}", std::process::id());
     let mut up = Command::new(env!("CARGO_BIN_EXE_covey-lab"))
-        .args(["--name", &name, "up", "--bare", "--hosts", "40", "--binary", "/bin/true"])
+        .args(["--name", &name, "up", "--bare", "--binary", "/bin/true"])
+        .args(hosts)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    // Some hosts are there, and others are not.
-    while !lab::directory(&name).join("h1/disk").exists() {
+    let since = Instant::now();
+    while !lab::directory(&name).join(begun).exists() {
         assert!(up.try_wait().unwrap().is_none(), "killed before it is done");
+        assert!(since.elapsed() < PATIENCE);
         std::thread::yield_now();
     }
     up.kill().unwrap();

@@ -1,19 +1,12 @@
 //! A host that is a virtual machine, beside one that is not.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-use test_vms::lab::{self, Lab};
+use std::time::Instant;
 
 use crate::bench::Bare;
-use crate::ends::traces;
-
-/// Much longer than an emulated machine takes for anything here.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::ends::{PATIENCE, half_up, traces};
 
 #[test]
 fn it_is_a_host_like_others() {
@@ -94,27 +87,6 @@ fn commands_are_passed_on(lab: &Bare) {
 
 #[test]
 fn down_ends_the_emulators_of_a_killed_up() {
-    let name = format!("half-vm-{}", std::process::id());
-    let mut up = Command::new(env!("CARGO_BIN_EXE_covey-lab"))
-        .args(["--name", &name, "up", "--vm", "--bare", "--hosts", "2", "--binary", "/bin/true"])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let began = Instant::now();
     // The emulators run, and the guests do not answer yet.
-    while !emulated(&lab::directory(&name)) {
-        assert!(up.try_wait().unwrap().is_none(), "killed before it is done");
-        assert!(began.elapsed() < PATIENCE);
-        std::thread::yield_now();
-    }
-    up.kill().unwrap();
-    up.wait().unwrap();
-    assert!(!traces(&name).is_empty());
-    assert!(Lab::down(&name).unwrap());
-    assert_eq!(traces(&name), BTreeSet::new());
-}
-
-/// Whether a guest has written to its console.
-fn emulated(lab: &Path) -> bool {
-    fs::metadata(lab.join("h1/console.log")).is_ok()
+    half_up("half-vm", &["--vm", "--hosts", "2"], "h1/console.log");
 }
