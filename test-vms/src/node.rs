@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -107,6 +109,40 @@ impl Node {
             let _ = agent.kill();
             let _ = agent.wait();
         }
+    }
+
+    /// Puts another version of the binary in place of the agent's, tells the agent to end, and starts the new one; returns
+    /// when that answers, and for how long none did. Versions differ in nothing but their number.
+    ///
+    /// # Errors
+    /// When the binary cannot be replaced, or an agent does not end or start as it should.
+    pub fn upgrade(&mut self, version: usize) -> Result<Duration> {
+        let (path, new) = (self.scratch.path().join("covey"), self.scratch.path().join("covey.new"));
+        fs::copy(&self.covey, &new).map_err(Error::file("copy", &self.covey))?;
+        let file = fs::OpenOptions::new().append(true).open(&new);
+        file.and_then(|mut file| write!(file, "{version}")).map_err(Error::file("write", &new))?;
+        fs::rename(&new, &path).map_err(Error::file("put in place", &path))?;
+        self.covey = path;
+        let begun = Instant::now();
+        self.end_agent()?;
+        self.start_agent()?;
+        Ok(begun.elapsed())
+    }
+
+    /// SIGTERM for the agent; returns when it has ended.
+    fn end_agent(&mut self) -> Result<()> {
+        let Some(mut agent) = self.agent.take() else { return Ok(()) };
+        let _ = kill(Pid::from_raw(agent.id().cast_signed()), Signal::SIGTERM);
+        let until = Instant::now() + PATIENCE;
+        while !matches!(agent.try_wait(), Ok(Some(_))) {
+            if Instant::now() > until {
+                let _ = agent.kill();
+                let _ = agent.wait();
+                return Err(Error::Missing("the agent did not end in a minute after SIGTERM".to_owned()));
+            }
+            sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// The agent's process id; 0 while it is not running.

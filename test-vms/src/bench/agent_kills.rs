@@ -16,12 +16,12 @@ const TASKS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What must stay as it is: by task, its pid and restarts.
-type Tasks = BTreeMap<String, (u64, u64)>;
+pub(crate) type Tasks = BTreeMap<String, (u64, u64)>;
 
 pub(crate) fn run(count: usize) -> Result<bool> {
     let mut node = Node::start()?;
     node.run("many", &many(TASKS))?;
-    let before = tasks(&node)?;
+    let before = tasks(&node, "many")?;
     let mut dice = Dice(0x5eed);
     let mut slowest = Duration::ZERO;
     let mut adopted = 0;
@@ -35,13 +35,13 @@ pub(crate) fn run(count: usize) -> Result<bool> {
             continue;
         }
         node.answers()?;
-        all_running(&node, &before)?;
+        all_running(&node, "many", &before)?;
         adopted += 1;
         slowest = slowest.max(begun.elapsed());
     }
     node.kill_agent();
     node.start_agent()?;
-    let after = all_running(&node, &before)?;
+    let after = all_running(&node, "many", &before)?;
     println!(
         "  {count} kills, {adopted} of them after full re-adoption; slowest start to all adopted {}",
         millis(slowest)
@@ -58,7 +58,7 @@ pub(crate) fn run(count: usize) -> Result<bool> {
     let mut lines = 0;
     let mut gaps = Vec::new();
     for index in 0..TASKS {
-        match ticks(&node, index)? {
+        match ticks(&node, &format!("many/{index}"))? {
             Ok(number) => lines += number,
             Err(gap) => gaps.push(format!("many/{index}: {gap}")),
         }
@@ -71,11 +71,12 @@ pub(crate) fn run(count: usize) -> Result<bool> {
     Ok(held & whole)
 }
 
-fn tasks(node: &Node) -> Result<Tasks> {
+/// Those of a job that run.
+pub(crate) fn tasks(node: &Node, job: &str) -> Result<Tasks> {
     let number = |task: &Value, field: &str| {
         task[field].as_u64().ok_or_else(|| Error::Missing(format!("a task without {field}: {task}")))
     };
-    node.items(&["tasks", "many"])?
+    node.items(&["tasks", job])?
         .iter()
         .filter(|task| task["state"] == "running")
         .map(|task| {
@@ -85,11 +86,11 @@ fn tasks(node: &Node) -> Result<Tasks> {
 }
 
 /// Waits until as many tasks run as before, and returns them.
-fn all_running(node: &Node, before: &Tasks) -> Result<Tasks> {
+pub(crate) fn all_running(node: &Node, job: &str, before: &Tasks) -> Result<Tasks> {
     let until = Instant::now() + PATIENCE;
     loop {
         // Right after its start an agent may still be without a placer, and say so.
-        if let Ok(now) = tasks(node)
+        if let Ok(now) = tasks(node, job)
             && (now.len() >= before.len() || Instant::now() > until)
         {
             return Ok(now);
@@ -102,9 +103,9 @@ fn all_running(node: &Node, before: &Tasks) -> Result<Tasks> {
 }
 
 /// The number of a task's ticks, or where one is missing.
-fn ticks(node: &Node, index: usize) -> Result<std::result::Result<u64, String>> {
+pub(crate) fn ticks(node: &Node, task: &str) -> Result<std::result::Result<u64, String>> {
     let output = node
-        .covey(&["logs", &format!("many/{index}")])
+        .covey(&["logs", task])
         .output()
         .map_err(|why| Error::Missing(format!("cannot run covey logs: {why}")))?;
     let text = String::from_utf8_lossy(&output.stdout);

@@ -8,12 +8,16 @@ use std::time::Instant;
 use test_vms::Result;
 use test_vms::node::Node;
 
-use crate::figures::show_holds;
+use crate::figures::{show_at_most, show_holds};
+use crate::usage::rss_mib;
 
 /// Cycles before the first look: what is made once and kept is made then.
 const WARM_UP: usize = 10;
 /// Ended runs whose logs an agent keeps, for `covey logs --previous`.
 const KEPT_LOGS: usize = 200;
+/// The agent's memory is looked at after so many, and at the end; it may have grown by so much between.
+const EARLY: usize = 1000;
+const GROWTH_MIB: f64 = 4.0;
 const JOB: &str = "name = \"cycle\"\n[task]\nimage = \"hello:1\"\nports = [\"http\"]\n\
                    command = [\"/hello\", \"--listen\", \":${PORT_http}\"]\n";
 
@@ -27,9 +31,14 @@ pub(crate) fn run(count: usize) -> Result<bool> {
     let running = Left::of(&node);
     node.stop("cycle")?;
     let begun = Instant::now();
-    for _ in 1..count {
+    let mut early = None;
+    for done in 1..count {
+        if done == EARLY {
+            early = Some(rss_mib(node.agent_pid())?);
+        }
         cycle(&node)?;
     }
+    let late = rss_mib(node.agent_pid())?;
     let each = begun.elapsed() / u32::try_from(count.max(2) - 1).unwrap_or(1);
     let after = Left::of(&node);
     println!("  {} each, seen from the command line", crate::figures::millis(each));
@@ -54,7 +63,13 @@ pub(crate) fn run(count: usize) -> Result<bool> {
             after.kept_logs <= KEPT_LOGS,
             &format!("{} → {}, at most {KEPT_LOGS}", before.kept_logs, after.kept_logs),
         );
-    Ok(holds)
+    // Caches are filled by then, its ring of events too.
+    let Some(early) = early else {
+        println!("  {:28} {late:>7.1} MiB", "VmRSS of the agent");
+        return Ok(holds);
+    };
+    println!("  {:28} {early:>7.1} MiB   after {EARLY} cycles", "VmRSS of the agent");
+    Ok(holds & show_at_most(&format!("after {count}"), late, early + GROWTH_MIB, "MiB"))
 }
 
 fn cycle(node: &Node) -> Result<()> {

@@ -5,6 +5,10 @@ mod cell;
 mod cycles;
 mod dice;
 mod figures;
+mod idle;
+mod load;
+mod logs;
+mod many;
 mod members;
 mod memory;
 mod peers;
@@ -12,6 +16,8 @@ mod start;
 mod start_cycle;
 mod starts;
 mod submit;
+mod upgrades;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -20,7 +26,7 @@ use test_vms::lab::Result;
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 15] = [
+const BENCHES: [Bench; 19] = [
     ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
     ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
     ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
@@ -33,6 +39,10 @@ const BENCHES: [Bench; 15] = [
     ("starts", "starts of sleeping containers, two at a time", 200, |count| Ok(starts::run(count)?)),
     ("shim-memory", "memory of a waiting shim", 50, |count| Ok(starts::memory(count)?)),
     ("memory", "VmRSS of the agent, idle and with 50 tasks", 1, |count| Ok(memory::run(count)?)),
+    ("many", "one node with so many tasks, in a quiet minute", 500, |count| Ok(many::run(count)?)),
+    ("idle", "so many tasks in a quiet minute, beside docker's", 50, |count| Ok(idle::run(count)?)),
+    ("logs", "a task that writes so many GiB, far more than its logs hold", 4, |count| Ok(logs::run(count)?)),
+    ("upgrades", "upgrades of the agent under 500 requests a second", 100, |count| Ok(upgrades::run(count)?)),
     ("cell-up", "five hosts and one cell of them, from nothing", 5, cell::up::run),
     ("cell-submit", "submit to all running and healthy, five hosts, image on all", 10, cell::submit::run),
     ("cell-crash", "a host of five loses power, to its tasks running elsewhere", 5, cell::crash::run),
@@ -51,6 +61,17 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => {
                 eprintln!("{program}: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if let [flag, gib] = &args[..]
+        && flag == logs::FLAG
+    {
+        return match logs::write(gib) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("cannot write: {why}");
                 ExitCode::FAILURE
             }
         };

@@ -1,12 +1,11 @@
 //! The agent's resident memory, idle and with 50 tasks.
 
-use std::fs;
-
+use test_vms::Result;
 use test_vms::node::Node;
-use test_vms::{Error, Result};
 
 use crate::figures::show_at_most;
 use crate::peers::Docker;
+use crate::usage::{Memory, rss_mib, shims};
 
 const IDLE_MIB: f64 = 25.0;
 const BUSY_MIB: f64 = 40.0;
@@ -19,14 +18,8 @@ pub(crate) fn run(_: usize) -> Result<bool> {
     let busy = rss_mib(node.agent_pid())?;
     let met = show_at_most("covey agent, idle", idle, IDLE_MIB, "MiB")
         & show_at_most(&format!("covey agent, {TASKS} tasks"), busy, BUSY_MIB, "MiB");
-    let shims: f64 = node
-        .cgroups
-        .processes()
-        .into_iter()
-        .filter(|pid| is_covey_but_no_task(*pid, node.agent_pid()))
-        .filter_map(|pid| pss_kib(pid).ok())
-        .sum();
-    println!("  {:28} {:>7.1} MiB   PSS of all {TASKS}", "covey shims", shims / 1024.0);
+    let Memory { pss_mib, .. } = shims(&node)?;
+    println!("  {:28} {pss_mib:>7.1} MiB   PSS of all {TASKS}", "covey shims");
     match Docker::start() {
         Ok(docker) => {
             let resident: Result<Vec<f64>> = docker.daemons().into_iter().map(rss_mib).collect();
@@ -49,29 +42,4 @@ pub(crate) fn many(count: usize) -> String {
         "name = \"many\"\ncount = {count}\n[task]\nimage = \"hello:1\"\ncpu = \"20m\"\nmemory = \"16MiB\"\n\
          ports = [\"http\"]\ncommand = [\"/hello\", \"--listen\", \":${{PORT_http}}\", \"--tick\", \"50\"]\n"
     )
-}
-
-/// Resident memory (proc_pid_status(5)).
-fn rss_mib(pid: u32) -> Result<f64> {
-    let text = read(&format!("/proc/{pid}/status"))?;
-    kib(&text, "VmRSS:").map(|kib| kib / 1024.0).ok_or_else(|| Error::Missing(format!("{pid} has no VmRSS")))
-}
-
-/// Memory with shared pages divided among their users.
-fn pss_kib(pid: i32) -> Result<f64> {
-    let text = read(&format!("/proc/{pid}/smaps_rollup"))?;
-    kib(&text, "Pss:").ok_or_else(|| Error::Missing(format!("{pid} has no Pss")))
-}
-
-fn kib(text: &str, key: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse().ok())
-}
-
-fn read(path: &str) -> Result<String> {
-    fs::read_to_string(path).map_err(|why| Error::Missing(format!("cannot read {path}: {why}")))
-}
-
-fn is_covey_but_no_task(pid: i32, agent: u32) -> bool {
-    let name = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    pid.cast_unsigned() != agent && !name.starts_with(b"/hello")
 }

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use test_vms::debian::Unpacked;
 use test_vms::{Error, Result, binary};
 
-use super::output;
+use super::{output, quiet};
+use crate::usage;
 
 /// Named as covey's.
 pub(super) const IMAGE: &str = "hello:1";
@@ -100,6 +101,40 @@ impl Docker {
 
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         output(self.client().args(["rm", "-f", name])).map(drop)
+    }
+
+    /// Starts so many containers, four at a time.
+    pub(crate) fn run_many(&self, count: usize) -> Result<()> {
+        let part = |thread: usize| {
+            (thread..count).step_by(4).try_for_each(|number| quiet(&mut self.run(&format!("many-{number}"))))
+        };
+        std::thread::scope(|threads| {
+            let all = [0, 1, 2, 3].map(|thread| threads.spawn(move || part(thread)));
+            all.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| Err(Error::Missing("a thread panicked".to_owned())))
+            })
+        })
+    }
+
+    /// CPU time of dockerd, of containerd, and of its shims until now.
+    pub(crate) fn cpu(&self) -> Result<[Duration; 3]> {
+        let mut used = [Duration::ZERO; 3];
+        for (sum, daemon) in used.iter_mut().zip(self.daemons()) {
+            *sum = usage::cpu(daemon)?;
+        }
+        // A shim is known by the socket that it reports to.
+        let mine = self.scratch.path().display().to_string();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).into_owned();
+            if command.split('\0').next().is_some_and(|name| name.contains("containerd-shim"))
+                && command.contains(&mine)
+            {
+                used[2] += usage::cpu(pid)?;
+            }
+        }
+        Ok(used)
     }
 
     /// The engine's two daemons.
