@@ -30,10 +30,24 @@ pub enum AskError {
     Frame { node: NodeId, source: FrameError },
     #[error("node {0} ended its answer before it was whole")]
     Closed(NodeId),
-    #[error("node {node} has not answered within {} s", after.as_secs())]
+    #[error("node {node} has not answered within {} s", after.as_secs_f32())]
     Silent { node: NodeId, after: Duration },
     #[error("node {node} refuses: {refusal}")]
     Refused { node: NodeId, refusal: Refusal },
+}
+
+impl AskError {
+    /// The same of "it": for a sentence that has named the node already, as people know it.
+    pub fn of_it(self) -> String {
+        match self {
+            AskError::Unknown(_) => "it is not here, and nobody knows its address".into(),
+            AskError::Connect(error) => error.of_it().to_string(),
+            AskError::Frame { source, .. } => format!("its answer broke off: {source}"),
+            AskError::Closed(_) => "it ended its answer before it was whole".into(),
+            AskError::Silent { after, .. } => format!("it has not answered within {} s", after.as_secs_f32()),
+            AskError::Refused { refusal, .. } => format!("it refuses: {refusal}"),
+        }
+    }
 }
 
 /// The way to all other nodes. Clones are the same one.
@@ -145,6 +159,26 @@ impl Answers {
             Ok(Some(told)) => Ok(told),
             Ok(None) => Err(AskError::Closed(node)),
             Err(source) => Err(AskError::Frame { node, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_it_says_no_id() {
+        let node = NodeId(0x26cf);
+        let connect = |error: ConnectError| AskError::Connect(error).of_it();
+        let to = || format!("{node} at 10.0.0.2:7411");
+        assert_eq!(connect(ConnectError::Silent { to: to() }), "it does not answer");
+        assert_eq!(connect(ConnectError::Removed { to: to() }), "it was removed from this cell");
+        let silent = AskError::Silent { node, after: Duration::from_millis(700) };
+        assert_eq!(silent.to_string(), format!("node {node} has not answered within 0.7 s"));
+        for error in [silent, AskError::Unknown(node), AskError::Closed(node)] {
+            let said = error.of_it();
+            assert!(said.starts_with("it ") && !said.contains("26cf"), "{said}");
         }
     }
 }

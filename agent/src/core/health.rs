@@ -145,7 +145,7 @@ impl Core {
         if let Some(task) = self.tasks.get_mut(&key)
             && task.healthy() == Some(true)
         {
-            task.record.reason = None;
+            task.record.reason = task.record.remark.clone();
         }
         self.dirty.insert(key);
     }

@@ -83,7 +83,7 @@ impl Core {
             Found::Running { pid, started_at_ms } => {
                 task.record.since_ms = started_at_ms;
                 if task.goal == Goal::Run {
-                    task.record.reason = None;
+                    task.record.reason = task.record.remark.clone();
                     self.probe(key);
                 }
                 self.note(key, "readopted", format!("still running with pid {pid}"));

@@ -290,7 +290,7 @@ impl Images {
         let broke = |error: AskError| match error {
             AskError::Refused { refusal, .. } if refusal.code == BUSY => End::Busy,
             AskError::Refused { refusal, .. } => End::Wrong(refusal.message),
-            other => End::Broke(other.to_string()),
+            other => End::Broke(other.of_it()),
         };
         let mut answers = self.0.cell.peers.begin(node, &question).await.map_err(broke)?;
         match answers.next().await.map_err(broke)? {

@@ -49,7 +49,7 @@ pub async fn decide(cell: &Cell, held: &Held, wanted: Wanted) -> Joined {
             Ok(Told::Joined(joined)) => return *joined,
             Ok(_) => why = format!("node {} answered something else than was asked", cell.name(node)),
             Err(AskError::Refused { refusal, .. }) => return Joined::Refused(refusal),
-            Err(error) => why = error.to_string(),
+            Err(error) => why = format!("{}: {}", cell.name(node), error.of_it()),
         }
     }
     Joined::Refused(later(why))

@@ -57,7 +57,7 @@ pub(super) async fn doctor(services: &Services) -> Value {
         match answer {
             Ok((node, Ok(Told::Examined(examined)))) => drop(facts.examined.insert(node, *examined)),
             Ok((node, Ok(_))) => drop(facts.mute.insert(node, "it answered something else".to_owned())),
-            Ok((node, Err(error))) => drop(facts.mute.insert(node, error.to_string())),
+            Ok((node, Err(error))) => drop(facts.mute.insert(node, error.of_it())),
             Err(error) => tracing::warn!("a part of the examination broke off: {error}"),
         }
     }
@@ -125,7 +125,7 @@ async fn reach(peers: Peers, node: NodeId) -> Reach {
             }
         }
         Ok(_) => unreached("it answered something else".to_owned()),
-        Err(error) => unreached(error.to_string()),
+        Err(error) => unreached(error.of_it()),
     }
 }
 

@@ -116,7 +116,8 @@ async fn from_node(
     if let Call::Logs { tail, from, .. } = &mut question.request.call {
         (*tail, *from) = (wanted.tail, wanted.from.clone());
     }
-    let broken = |why: String| Ok(Sent { whole: false, why });
+    let name = services.cell.name(node);
+    let broken = |why: String| Ok(Sent { whole: false, why: format!("{name}: {why}") });
     let mut answer = match pass(&services.cell, node, &question).await {
         Ok(answer) => answer,
         Err(error) => return broken(error.to_string()),

@@ -37,7 +37,7 @@ pub(super) struct Passing {
 /// Passes it to `node`. Whoever drops the answer ends the request there.
 pub(super) async fn pass(cell: &Cell, node: NodeId, passed: &Passed) -> Result<Passing, Unpassed> {
     let broken = |why: String| Unpassed::Broken(why);
-    let mut stream = cell.peers.open(node, Lane::Request).await.map_err(|error| broken(error.to_string()))?;
+    let mut stream = cell.peers.open(node, Lane::Request).await.map_err(|error| broken(error.of_it()))?;
     stream.write(passed).await.map_err(|error| broken(error.to_string()))?;
     Ok(Passing { stream })
 }

@@ -172,11 +172,11 @@ async fn relay(
     let name = services.cell.name(node);
     let unreachable = |why: String| Refusal {
         code: "unreachable".into(),
-        message: format!("the task runs on {name}, which does not answer: {why}"),
+        message: format!("the task is on {name}, which cannot be reached: {why}"),
         hint: Some("covey doctor says which nodes reach each other".into()),
     };
     let opened = services.cell.peers.open(node, Lane::Request).await;
-    let mut stream = opened.map_err(|error| unreachable(error.to_string()))?;
+    let mut stream = opened.map_err(|error| unreachable(error.of_it()))?;
     stream.write(passed).await.map_err(|error| unreachable(error.to_string()))?;
     let Stream { mut outgoing, mut incoming } = stream;
     match frame::read::<Reply>(&mut incoming).await {

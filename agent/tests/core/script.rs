@@ -2,7 +2,7 @@
 //! now stands differently. `UPDATE=1 cargo test` writes the answers anew.
 //!
 //! Events: `hello ACTIVATION`, `offer KEY GENERATION [job=NAME] [batch] [cpu=N] [ports=A,B] [health] [startup] [ready]
-//! [retries=N]`, `stop`,
+//! [retries=N] [remark]`, `stop`,
 //! `keep`, `forget`, `restart KEY GENERATION AT`, `amend KEY GENERATION VERSION [cpu=N] …`, `amended RUN VERSION [WHY NOT]`,
 //! `stored [failed]` (the oldest store), `phase RUN TEXT`, `over RUN KIND MS
 //! TEXT`, `started RUN PID`, `exited RUN CODE [at=MS]`, `after MS` (time passes), `agent RUN=STATE…` (the agent is killed
@@ -331,7 +331,7 @@ impl Stage {
                 generation: generation(),
                 version: Version { cell: 1, number: 1 },
                 spec: offered(&words[3..]),
-                remark: None,
+                remark: words.contains(&"remark").then(|| "its volume starts empty".to_string()),
             })),
             "stop" => Order::Stop { key, generation: generation(), reason: "the job was stopped".into() },
             "keep" => Order::Keep { key, generation: generation() },
@@ -354,6 +354,8 @@ fn offered(words: &[&str]) -> TaskSpec {
     let mut spec = spec("web", Kind::Service);
     for word in words {
         match word.split_once('=') {
+            // Of the offer, not of the task.
+            None if *word == "remark" => {}
             None if *word == "batch" => spec.kind = Kind::Batch,
             None if *word == "health" => {
                 spec.health = health(Probe::Http { http: "/healthz".into(), port: "http".into() })

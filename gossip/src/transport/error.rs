@@ -47,6 +47,22 @@ pub enum ConnectError {
     Stream { to: String },
 }
 
+impl ConnectError {
+    /// The same of "it": for a sentence that has named the node already, as people know it.
+    pub fn of_it(mut self) -> ConnectError {
+        match &mut self {
+            ConnectError::Dial { to, .. }
+            | ConnectError::Silent { to }
+            | ConnectError::Lost { to, .. }
+            | ConnectError::Subject { to, .. }
+            | ConnectError::Removed { to }
+            | ConnectError::Stream { to } => "it".clone_into(to),
+            ConnectError::Stopped => {}
+        }
+        self
+    }
+}
+
 /// A node that cannot open its port.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
