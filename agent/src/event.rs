@@ -14,7 +14,7 @@ use placement::{
     job::{Band, Check, Health, container::Container},
     node::Held,
     resources::Resources,
-    task::TaskSpec,
+    task::{Cause, TaskSpec},
 };
 
 use crate::core::record::Record;
@@ -132,8 +132,8 @@ pub enum RunEvent {
 pub struct Ended {
     pub code: Option<i32>,
     pub signal: Option<i32>,
-    /// The kernel killed in its cgroup for want of memory.
-    pub oom: bool,
+    /// The kernel killed it for want of memory: `OomLimit` or `OomHost`.
+    pub oom: Option<Cause>,
     /// The shim left no record.
     pub shim_lost: bool,
     /// Which of its processes ended it, if it had several: a sentence.
@@ -145,7 +145,7 @@ pub struct Ended {
 impl Ended {
     /// Nothing wrote down how it ended; `at_ms`: when that was noticed.
     pub fn lost(at_ms: u64) -> Ended {
-        Ended { code: None, signal: None, oom: false, shim_lost: true, why: None, at_ms }
+        Ended { code: None, signal: None, oom: None, shim_lost: true, why: None, at_ms }
     }
 }
 

@@ -217,6 +217,24 @@ fn memory_ends_a_task_at_its_own_limit_and_never_by_a_change() {
     node.until("web/0", |task| task["exit"]["cause"] == "oom.limit");
 }
 
+/// REQUIREMENTS M04: below its own limit, but there is no more for all of its band.
+#[test]
+fn a_task_that_the_machine_has_no_memory_for_is_told_from_one_at_its_limit() {
+    let node = Node::start("cpu=2,memory=1GiB");
+    node.runs(&web("memory = \"256MiB\"\n"));
+    let task = node.task("web/0");
+    let own = cgroup(task["pid"].as_u64().unwrap(), "memory");
+    let most = ["memory.limit_in_bytes", "memory.max"].map(|file| own.with_file_name(file));
+    fs::write(most.iter().find(|file| file.exists()).unwrap(), (64 * MIB).to_string()).unwrap();
+    get(&task, "/alloc?mib=128");
+    let ended = node.until("web/0", |task| !task["exit"].is_null());
+    assert_eq!((&ended["exit"]["cause"], &ended["exit"]["signal"]), (&"oom.host".into(), &9.into()));
+    let events = node.covey(&["events", "--job", "web"]);
+    let events = String::from_utf8_lossy(&events.stdout).into_owned();
+    assert!(events.contains("the machine was out of memory"), "{events}");
+    node.until("web/0", |task| task["state"] == "running");
+}
+
 /// Asks `hello`, and does not mind if it dies of that.
 fn get(task: &Value, path: &str) {
     let port = u16::try_from(task["ports"]["http"].as_u64().unwrap()).unwrap();

@@ -10,6 +10,7 @@ mod change;
 mod devices;
 mod host;
 mod nest;
+mod oom;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ pub use devices::Device;
 pub(crate) use nest::Nest;
 
 pub use block::{Disk, Io};
+pub use oom::OutOfMemory;
 pub use tree::{Capacity, Tree, Warning};
 
 /// The key of the v2 hierarchy in [`Placement::trees`].
@@ -259,16 +261,6 @@ impl Placement {
     /// Remove the run's cgroups, which must be empty of processes. Absent ones are fine.
     pub fn remove(&self) -> Result<(), Error> {
         self.dirs().iter().try_for_each(|dir| remove_tree(dir))
-    }
-
-    /// How often the kernel has killed in this run's cgroup for its memory limit.
-    pub fn oom_kills(&self) -> u64 {
-        match self.home("memory") {
-            Some(Home::V1(dir)) => keyed(&dir.join("memory.oom_control"), "oom_kill"),
-            Some(Home::V2(dir)) => keyed(&dir.join("memory.events"), "oom_kill"),
-            None => None,
-        }
-        .unwrap_or(0)
     }
 }
 

@@ -59,6 +59,23 @@ until covey task limited/0 --json | grep -q '"cause": *"oom.limit"'; do
 done
 section oom; covey task limited/0 --json; echo
 
+# Less than its band has left.
+sed -i 's/64MiB/256MiB/' limited.toml
+covey run limited.toml --wait --timeout 30s >/dev/null 2>&1 || give_up "does not run again"
+covey task limited/0 --json > /tmp/task
+pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' /tmp/task | head -1)
+port=$(sed -n 's/.*"http": *\([0-9]*\).*/\1/p' /tmp/task | head -1)
+cgroup=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$pid/cgroup)
+section group; cat $cgroup/memory.oom.group
+echo 64M > $cgroup/../memory.max
+wget -qO- "http://127.0.0.1:$port/alloc?mib=128" 2>/dev/null
+tries=0
+until covey task limited/0 --json | grep -q '"cause": *"oom.host"'; do
+  tries=$((tries + 1)); [ $tries -lt 300 ] || { covey task limited/0 --json; give_up "no cause"; }
+  sleep 0.1
+done
+section host; covey task limited/0 --json; echo
+
 covey stop limited >/dev/null || give_up "does not stop"
 tries=0
 until find /sys/fs/cgroup -type d | sort | cmp -s - /tmp/before; do
@@ -94,6 +111,9 @@ fn a_limited_container_on_pure_cgroup_v2() {
     let killed: Value = serde_json::from_str(&seen["oom"]).unwrap();
     assert_eq!(killed["exit"]["cause"], "oom.limit");
     assert_eq!(killed["exit"]["signal"], 9);
+    assert_eq!(seen["group"], "1");
+    let killed: Value = serde_json::from_str(&seen["host"]).unwrap();
+    assert_eq!(killed["exit"]["cause"], "oom.host");
     assert_eq!((seen["processes"].as_str(), seen["mounts"].as_str()), ("0", "0"));
     assert_eq!(seen["agent ended"], "0");
 }

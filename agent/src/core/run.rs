@@ -156,9 +156,10 @@ impl Core {
                     task.not_before = now.mono_ms;
                 }
             }
-            // A lost shim (a power loss, most often) is no failure of the task.
+            // A lost shim (a power loss, most often) is no failure of the task, nor is what others took of the memory.
             Goal::Run | Goal::Again(_) => {
-                self.after_failure(key, batch && cause != Cause::ShimLost, ran_ms, &how)
+                let own = !matches!(cause, Cause::ShimLost | Cause::OomHost);
+                self.after_failure(key, batch && own, ran_ms, &how)
             }
         }
     }

@@ -202,10 +202,8 @@ impl Task {
                 Goal::Again(cause) => cause,
                 Goal::Run | Goal::Gone => Cause::Stopped,
             }
-        } else if ended.oom {
-            Cause::OomLimit
         } else {
-            Cause::Exited
+            ended.oom.unwrap_or(Cause::Exited)
         }
     }
 

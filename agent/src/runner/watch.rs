@@ -11,8 +11,10 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::{
     bundle::{Announcement, Bundle, ExitRecord, Process, Stream},
+    cgroup::OutOfMemory,
     container, logs, supervisor,
 };
+use placement::task::Cause;
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
     net::unix::pipe,
@@ -176,12 +178,20 @@ pub(super) fn ended(bundle: &Bundle) -> Ended {
         Ok(Some(record)) => Ended {
             code: record.code,
             signal: record.signal,
-            oom: record.oom,
+            oom: record.oom.then(|| whose_memory(bundle)),
             shim_lost: false,
             why: (record.code != Some(0)).then(|| said(bundle)).flatten(),
             at_ms: record.finished_at_ms,
         },
         _ => Ended::lost(clock::now().wall_ms),
+    }
+}
+
+/// Of a run that the kernel killed for want of memory.
+fn whose_memory(bundle: &Bundle) -> Cause {
+    match bundle.config().ok().and_then(|config| config.cgroup.out_of_memory()) {
+        Some(OutOfMemory::Host) => Cause::OomHost,
+        Some(OutOfMemory::Limit) | None => Cause::OomLimit,
     }
 }
 

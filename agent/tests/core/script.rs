@@ -25,7 +25,7 @@ use placement::{
     job::{Band, Check, Health, Kind, Probe},
     node::NodeInfo,
     resources::{CPU, MEMORY, Resources},
-    task::{Report, TaskSpec},
+    task::{Cause, Report, TaskSpec},
 };
 
 use crate::show;
@@ -228,19 +228,20 @@ impl Stage {
         actions
     }
 
-    /// `0`, `137`, `sig9`, `oom`, `lost`; and `at=MS`, wall time relative to now.
+    /// `0`, `137`, `sig9`, `oom`, `oom-host`, `lost`; and `at=MS`, wall time relative to now.
     fn ended(&self, words: &[&str]) -> Ended {
         let mut ended = Ended {
             code: None,
             signal: None,
-            oom: false,
+            oom: None,
             shim_lost: false,
             why: None,
             at_ms: self.now.wall_ms,
         };
         for word in words {
             match *word {
-                "oom" => (ended.oom, ended.signal) = (true, Some(9)),
+                "oom" => (ended.oom, ended.signal) = (Some(Cause::OomLimit), Some(9)),
+                "oom-host" => (ended.oom, ended.signal) = (Some(Cause::OomHost), Some(9)),
                 "lost" => ended.shim_lost = true,
                 word if word.starts_with("sig") => ended.signal = word[3..].parse().ok(),
                 word if word.starts_with("at=") => {

@@ -80,6 +80,11 @@ fn memory(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
             if swap_counts { too_small(write(&with_swap, &text), bytes) } else { Ok(()) }
         }
         Home::V2(dir) => {
+            // A container without one of its processes is no container: it goes as a whole. Since Linux 4.19.
+            let together = dir.join("memory.oom.group");
+            if together.exists() {
+                write(&together, "1")?;
+            }
             let no_swap = dir.join("memory.swap.max");
             if no_swap.exists() {
                 write(&no_swap, if bytes.is_some() { "0" } else { "max" })?;

@@ -6,10 +6,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oci::cgroup::{Band, Limits};
+use oci::cgroup::{Band, Limits, OutOfMemory};
 use oci::container;
 
-use crate::world::{World, read};
+use crate::world::{Running, World, read};
 
 #[test]
 fn a_memory_hog_is_killed_for_its_limit_and_the_record_says_so() {
@@ -171,4 +171,40 @@ fn devices_are_denied_by_a_list_or_by_a_program() {
         assert!(open("port").contains("Operation not permitted"), "{placement:?}");
         placement.remove().unwrap();
     }
+}
+
+/// Two that stay below their own limits, and together go beyond what there is for all.
+#[test]
+fn a_kill_for_a_cgroup_above_is_told_from_one_for_the_own_limit() {
+    let world = World::new();
+    let band = world.tree.placement(Band::Batch, "all").trees["memory"].join("batch");
+    std::fs::write(band.join("memory.limit_in_bytes"), (96 << 20).to_string()).unwrap();
+    let big = |name: &str, script: &str| {
+        let mut run = world.run(name, script);
+        run.config.limits.memory_bytes = Some(80 << 20);
+        run.start()
+    };
+    let whose = |running: &Running| running.bundle.config().unwrap().cgroup.out_of_memory();
+    // Its page cache reaches its limit, which means nothing: that is taken back.
+    let cached = big(
+        "cached",
+        "dd if=/dev/zero of=/tmp/file bs=1M count=100; echo cached
+         until [ -e /tmp/go ]; do sleep 0.05; done; probe memory 60; exit $?",
+    );
+    cached.wait_for("cached\n");
+    let peak: u64 = read(band.join("cached/memory.max_usage_in_bytes")).trim().parse().unwrap();
+    assert!(peak > 72 << 20, "{peak}");
+    let holder = big("holder", "dd if=/dev/zero of=/dev/shm/file bs=1M count=50; echo held; sleep 1000");
+    holder.wait_for("held\n");
+    for running in [big("clean", "probe memory 60; exit $?"), cached] {
+        std::fs::write(running.bundle.upper().join("tmp/go"), "").unwrap_or_default();
+        let end = running.wait();
+        assert_eq!((end.code, end.oom), (Some(137), true), "{}", running.output());
+        assert_eq!(whose(&running), Some(OutOfMemory::Host), "{:?}", running.bundle.dir());
+    }
+    assert_eq!(whose(&holder), None);
+    container::remove(&holder.bundle).unwrap();
+    let alone = big("alone", "probe memory 90; exit $?");
+    assert_eq!(alone.wait().code, Some(137));
+    assert_eq!(whose(&alone), Some(OutOfMemory::Limit));
 }

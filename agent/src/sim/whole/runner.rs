@@ -108,7 +108,7 @@ impl World {
         if !matches!(this.stage, Stage::Running { .. }) || this.removing {
             return;
         }
-        let ended = Ended { code, signal, oom: false, shim_lost: false, why: None, at_ms };
+        let ended = Ended { code, signal, oom: None, shim_lost: false, why: None, at_ms };
         this.stage = Stage::Ended(ended.clone());
         self.news(id, run, RunEvent::Exited(ended));
     }

@@ -7,6 +7,7 @@ use placement::{
     ids::{JobKey, TaskKey},
     job::Check,
     resources::Resources,
+    task::Cause,
 };
 
 use super::world::World;
@@ -53,7 +54,7 @@ impl World {
     pub(crate) fn run_moves(&mut self, id: RunId, benign: bool) -> bool {
         let (luck, at_ms) = (self.dice.below(100), self.now.wall_ms);
         let Some(run) = self.runs.get_mut(&id) else { return false };
-        let end = |code, signal| Ended { code, signal, oom: false, shim_lost: false, why: None, at_ms };
+        let end = |code, signal| Ended { code, signal, oom: None, shim_lost: false, why: None, at_ms };
         if run.removing && (!run.told || run.stage != Stage::Starting) {
             self.runs.remove(&id);
             self.news.push_back(Event::Run { run: id, what: RunEvent::Removed });
@@ -87,7 +88,7 @@ impl World {
                     _ if benign && !run.told => end(Some(0), None),
                     0..45 => end(Some(0), None),
                     45..90 => end(Some(1), None),
-                    90..95 => Ended { oom: true, ..end(None, Some(9)) },
+                    90..95 => Ended { oom: Some(Cause::OomLimit), ..end(None, Some(9)) },
                     _ => Ended::lost(at_ms),
                 };
                 run.stage = Stage::Ended(ended.clone());
