@@ -13,6 +13,7 @@ mod node_crashed;
 mod one_way;
 mod placer_crashed;
 mod private_network;
+mod reach;
 mod run;
 mod split;
 mod virtual_machines;
