@@ -220,6 +220,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         ledger: ledger.clone(),
         journal: journal.clone(),
         images: images.clone(),
+        volumes: volumes.clone(),
         bundles: ground.bundles.clone(),
         logs: ground.logs.clone(),
         exe: ground.exe.clone(),

@@ -16,6 +16,7 @@ mod pass;
 mod passed;
 mod reach;
 mod read;
+mod volume;
 mod watch;
 
 use std::{
@@ -31,7 +32,7 @@ use gossip::{
     transport::Stream,
     wire::{
         Call, PROTOCOL, Reply, Request,
-        ask::{Passed, To},
+        ask::{Passed, To, VolumesOf},
         image::Login,
         stream::{self, Part},
     },
@@ -56,6 +57,7 @@ use crate::{
     images::Images,
     journal::Journal,
     ledger::LedgerHandle,
+    volumes::Volumes,
 };
 pub(crate) use passed::{passed, told};
 
@@ -68,6 +70,7 @@ pub(crate) struct Services {
     pub(crate) ledger: LedgerHandle,
     pub(crate) journal: Journal,
     pub(crate) images: Images,
+    pub(crate) volumes: Volumes,
     pub(crate) bundles: PathBuf,
     /// Of runs that are over.
     pub(crate) logs: PathBuf,
@@ -352,6 +355,10 @@ async fn call(
             out.item(image::login(services, &registry, Login { user, password }).await?).await
         }
         Call::ImageLogout { registry } => out.item(image::logout(services, &registry).await?).await,
+        Call::VolumeRm { job, index, name, on } => {
+            let of = VolumesOf { job: change::key(&stamp, &job), index, name };
+            out.item(volume::remove(services, &stamp, of, on.as_deref()).await?).await
+        }
         Call::Leave { deadline_ms } => leave::leave(services, &passed.request, deadline_ms, out).await,
         Call::Doctor => out.item(doctor::doctor(services).await).await,
         change => {

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! DIR/volumes/OWNER/JOB/INDEX/NAME      the volume, in the container's own ids; made by the first run that mounts it
-//!                            /.NAME.new one that is being made
+//!                            /.NAME.new one that is being made; .NAME.gone one that is being deleted
 //!                            /.used     the generation of the newest copy that mounted one
 //!                      /.ended          since when the job is wanted no more
 //! ```
 //! By the job's name and not by its uid: a job that is stopped and run again finds its data.
 
 mod keep;
+mod remove;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
 
 pub(crate) use keep::keep;
+pub(crate) use remove::Found;
 
 use crate::{daemon::inbox::NodeHandle, event::Event};
 
@@ -45,6 +47,8 @@ const USED: &str = ".used";
 pub struct Volumes {
     root: PathBuf,
     changed: Arc<Notify>,
+    /// Held while a run begins to use some, and while some are removed.
+    starts: Arc<tokio::sync::Mutex<()>>,
     /// As last measured, by index.
     sizes: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
 }
@@ -58,7 +62,7 @@ struct Used {
 impl Volumes {
     /// Below `root`, which need not exist.
     pub fn new(root: PathBuf) -> Volumes {
-        Volumes { root, changed: Arc::default(), sizes: Arc::default() }
+        Volumes { root, changed: Arc::default(), starts: Arc::default(), sizes: Arc::default() }
     }
 
     fn job(&self, job: &JobKey) -> PathBuf {
@@ -70,8 +74,9 @@ impl Volumes {
         self.job(job).join(index.to_string()).join(name)
     }
 
-    /// A copy of this generation is about to mount them: on disk before it does.
+    /// A copy of this generation is about to mount them: on disk before it does. Not for an asynchronous task.
     pub fn used(&self, job: &JobKey, index: u32, generation: Generation) -> io::Result<()> {
+        let _starts = self.starts.blocking_lock();
         let dir = self.job(job).join(index.to_string());
         fs::create_dir_all(&dir)?;
         write(&dir.join(USED), &Used { generation })

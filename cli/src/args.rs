@@ -11,7 +11,7 @@ use crate::{
     address::HostPort,
     commands::agent::{Capacity, Label},
     jobfile::Set,
-    names::{Target, TaskName},
+    names::{Target, TaskName, VolumeName},
     times::{Patience, Since},
 };
 use gossip::wire::JobName;
@@ -192,7 +192,7 @@ pub(crate) enum Verb {
     /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(Image),
-    /// List the volumes that nodes keep for tasks
+    /// List and remove the volumes that nodes keep for tasks
     #[command(subcommand, after_help = "Example: covey volume ls")]
     Volume(Volume),
 }
@@ -335,6 +335,21 @@ pub(crate) enum Volume {
     /// A volume stays with its job's index, on the node where it was made, until a day after its job was stopped.
     #[command(after_help = "Example: covey volume ls")]
     Ls,
+    /// Remove the volumes of a job's index, and what is in them
+    ///
+    /// From every node that answers, or from one of them alone; refused while a task uses them there. What was removed is
+    /// gone: the next start begins with an empty volume, or with what the image has there.
+    #[command(
+        after_help = "Examples:\n  covey volume rm db/0               all volumes of index 0\n  covey volume rm db/0/data          \
+                      that one\n  covey volume rm db/0 --on h2       only what h2 has of them"
+    )]
+    Rm {
+        #[arg(value_name = "JOB/INDEX[/NAME]")]
+        volume: VolumeName,
+        /// From this node alone
+        #[arg(long, value_name = "NODE")]
+        on: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -89,7 +89,7 @@ async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure
         Verb::PortForward(args) => reach::port_forward(args, session, out).await,
         Verb::Events(args) => events::events(args, session, out).await,
         Verb::Image(args) => image::image(args, session, out).await,
-        Verb::Volume(args::Volume::Ls) => volume::list(session, out).await,
+        Verb::Volume(args) => volume::volume(args, session, out).await,
         Verb::Jobs => show::jobs(session, out).await,
         Verb::Job { job } => show::job(job, session, out).await,
         Verb::Tasks { job } => show::tasks(job, session, out).await,
@@ -159,5 +159,6 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Context(args::cell::Context::Use { name }) => format!("use context {name}"),
         Verb::Image(args) => image::doing(args),
         Verb::Volume(args::Volume::Ls) => "list volumes".into(),
+        Verb::Volume(args::Volume::Rm { volume, .. }) => format!("remove {volume}"),
     }
 }

@@ -19,6 +19,13 @@ pub(crate) struct Target {
     pub(crate) index: Option<u32>,
 }
 
+/// `JOB/INDEX` or `JOB/INDEX/NAME`: an index's volumes, or one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VolumeName {
+    pub(crate) task: TaskName,
+    pub(crate) name: Option<String>,
+}
+
 /// `NAME` or `OWNER/NAME`.
 pub(crate) fn job(text: &str) -> Result<JobName, String> {
     let target: Target = text.parse()?;
@@ -71,6 +78,26 @@ impl FromStr for TaskName {
     }
 }
 
+impl FromStr for VolumeName {
+    type Err = String;
+
+    /// Volumes' names begin with a letter too: what ends in a number has none.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (task, name) = match text.rsplit_once('/') {
+            Some((task, name)) if !name.starts_with(|c: char| c.is_ascii_digit()) => (task, Some(name)),
+            _ => (text, None),
+        };
+        let task = task.parse::<TaskName>();
+        let task = task.map_err(|why| format!("volumes have the form JOB/INDEX or JOB/INDEX/NAME; {why}"))?;
+        match name {
+            Some(name) if !is_label(name) => Err(format!(
+                "`{name}` is not the name of a volume: a small letter, then small letters, digits and -, at most 63"
+            )),
+            name => Ok(VolumeName { task, name: name.map(str::to_owned) }),
+        }
+    }
+}
+
 /// A label to set, or without a value one to take away: `KEY=VALUE` or `KEY-`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LabelChange(pub(crate) String, pub(crate) Option<String>);
@@ -113,6 +140,15 @@ impl fmt::Display for TaskName {
     }
 }
 
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "volume {name} of {}", self.task),
+            None => write!(f, "the volumes of {}", self.task),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.index {
@@ -141,6 +177,18 @@ mod tests {
         assert_eq!(target("alice/web"), "Some(\"alice\") web None");
         assert_eq!(target("alice/web/12"), "Some(\"alice\") web Some(12)");
         assert_eq!("alice/web/12".parse::<TaskName>().unwrap().to_string(), "alice/web/12");
+    }
+
+    #[test]
+    fn volumes_are_an_indexs() {
+        let shown = |text: &str| text.parse::<VolumeName>().map_or_else(|why| why, |v| v.to_string());
+        assert_eq!(shown("db/0"), "the volumes of db/0");
+        assert_eq!(shown("ann/db/0/data"), "volume data of ann/db/0");
+        assert_eq!(shown("db/0/data-2"), "volume data-2 of db/0");
+        assert!(shown("db").contains("the form JOB/INDEX or JOB/INDEX/NAME"), "{}", shown("db"));
+        for text in ["db/data", "db/0/", "db/0/../x", "db/0/Data", "db/0/.used"] {
+            assert!(text.parse::<VolumeName>().is_err(), "{text}: {}", shown(text));
+        }
     }
 
     #[test]

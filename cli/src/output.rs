@@ -35,7 +35,7 @@ pub(crate) use self::{
     task::{task, tasks},
     units::ended,
     user::{granted, users},
-    volume::volumes,
+    volume::{volumes, volumes_removed},
     why::why,
 };
 use crate::failure::Failure;

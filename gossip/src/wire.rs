@@ -183,6 +183,15 @@ pub enum Call {
     ImageLogout {
         registry: String,
     },
+    /// Removes the volumes of a job's index, or the one called `name`, from all nodes that answer, or from the node `on`
+    /// alone; refused while a task uses one of them there. Answered by an `Item` `{job, owner, index, changed,
+    /// freed_bytes, missing, items: [{node, names, freed_bytes}]}`.
+    VolumeRm {
+        job: JobName,
+        index: u32,
+        name: Option<String>,
+        on: Option<String>,
+    },
     /// What is wrong with the cell, as its nodes find it. An `Item`
     /// `{as_of, stale, missing, healthy, items: [{weight, kind, nodes, text, means, hint}], nodes, pairs}`.
     Doctor,

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use golden::{frozen, lines};
 use gossip::wire::{
     Call, JobName, PROTOCOL, Request,
-    ask::{OwnPart, Passed, Question, To, Told},
+    ask::{OwnPart, Passed, Question, To, Told, VolumesOf},
 };
 use placement::{
-    ids::{Activation, NodeId, Principal, RequestId, TaskKey, Uid},
+    ids::{Activation, JobKey, NodeId, Principal, RequestId, TaskKey, Uid},
     ledger::Refusal,
     node::{Books, NodeInfo},
     resources::Resources,
@@ -52,7 +52,14 @@ fn passed() -> Vec<Passed> {
 }
 
 fn questions() -> Vec<Question> {
-    vec![Question::Pull { after: 7, wait_ms: 500 }, Question::Own, Question::Runs { task: TASK }]
+    let job = JobKey { owner: "ann".into(), name: "db".into() };
+    let of = VolumesOf { job, index: 2, name: Some("data".into()) };
+    vec![
+        Question::Pull { after: 7, wait_ms: 500 },
+        Question::Own,
+        Question::Runs { task: TASK },
+        Question::Volumes { of, remove: true },
+    ]
 }
 
 fn told() -> Vec<Told> {
@@ -81,6 +88,7 @@ fn told() -> Vec<Told> {
         Told::Part { text: "{}".into(), last: true },
         Told::Own(Box::new(own)),
         Told::Runs { newest: Some("1.7.2-1.3.5-0".into()), runs: vec!["1.7.2-1.3.5-0".into()] },
+        Told::Volumes { names: vec!["data".into()], bytes: 4096 },
         Told::Refused(Refusal { code: "invalid".into(), message: "no".into(), hint: None }),
     ]
 }

@@ -112,6 +112,7 @@ fn requests() -> Vec<Request> {
             password: Secret("p".into()),
         },
         Call::ImageLogout { registry: "r.example.org".into() },
+        Call::VolumeRm { job: name(), index: 2, name: Some("data".into()), on: None },
         Call::Doctor,
         Call::Cell,
         Call::CellSet { lost_after_ms: Some(1000) },

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
     ids::{JobKey, TaskKey},
-    job::{Band, container::Io},
+    job::{
+        Band,
+        container::{Io, Source},
+    },
     node::{Books, NodeInfo},
     resources::Resources,
-    task::Report,
+    task::{Report, State},
 };
 
 use super::Core;
@@ -50,6 +53,18 @@ impl Core {
             super::task::Stage::Running { pid, .. } => Some((task.run_id(run.number), pid)),
             _ => None,
         }
+    }
+
+    /// The state of the copy of an index that has this volume, or any: from the moment on in which it was accepted until
+    /// its container is gone.
+    pub fn uses_volume(&self, job: &JobKey, index: u32, name: Option<&str>) -> Option<State> {
+        let copies = self.tasks.values();
+        let copies = copies.filter(|t| t.record.spec.job == *job && t.record.key.index == index);
+        let mut live = copies.filter(|t| t.record.outcome.is_none() || t.run.is_some());
+        let uses =
+            |source: &Source| matches!(source, Source::Name(have) if name.is_none_or(|name| name == have));
+        live.find(|t| t.record.spec.container.volumes.iter().any(|volume| uses(&volume.source)))
+            .map(|t| t.state)
     }
 
     /// The numbers that a task's ports have in its own network, by their names.

@@ -17,7 +17,7 @@ use super::{
     Out, Services, Stopped, admit, change, doctor, end_of_way, events, finish, follow, gone, invalid, log,
     look, reach,
     read::{self, Read},
-    watch,
+    volume, watch,
 };
 use crate::clock;
 
@@ -128,6 +128,7 @@ pub(crate) async fn told(question: &Question, services: &Services) -> Option<Tol
             Err(refusal) => Told::Refused(refusal),
         }),
         Question::Runs { task } => Some(follow::runs(services, *task).await),
+        Question::Volumes { of, remove } => Some(volume::told(services, of, *remove).await),
         Question::Ping => Some(Told::Pong { wall_ms: clock::now().wall_ms }),
         Question::Examine => Some(Told::Examined(Box::new(doctor::examine(services).await))),
         _ => None,

@@ -52,7 +52,7 @@ pub(crate) async fn keep(volumes: Volumes, bundles: PathBuf, cell: Cell, journal
 }
 
 /// The host's side of what containers have mounted.
-fn mounted(bundles: &Path) -> BTreeSet<PathBuf> {
+pub(super) fn mounted(bundles: &Path) -> BTreeSet<PathBuf> {
     let bundles = fs::read_dir(bundles).into_iter().flatten().flatten().map(|e| Bundle::at(e.path()));
     let sources = |config: BundleConfig| config.binds.into_iter().map(|bind| bind.source);
     bundles.filter_map(|bundle| bundle.config().ok()).flat_map(sources).collect()

@@ -1,16 +1,25 @@
-//! Volumes: ls. The nodes say what they have.
+//! Volumes: ls, rm. The nodes say what they have.
 
 use gossip::wire::Call;
 use serde_json::{Value, json};
 
 use crate::{
+    args::Volume,
     failure::Failure,
+    names::TaskName,
     output::{self, Out},
     session::Session,
 };
 
-pub(super) async fn list(session: &Session, out: &mut Out) -> Result<(), Failure> {
-    out.either(&of(session.ask(Call::Nodes).await?), output::volumes)
+pub(super) async fn volume(args: Volume, session: &Session, out: &mut Out) -> Result<(), Failure> {
+    match args {
+        Volume::Ls => out.either(&of(session.ask(Call::Nodes).await?), output::volumes),
+        Volume::Rm { volume, on } => {
+            let TaskName { job, index } = volume.task;
+            let call = Call::VolumeRm { job, index, name: volume.name, on };
+            out.either(&session.ask(call).await?, output::volumes_removed)
+        }
+    }
 }
 
 /// `{job, owner, index, names, bytes, node, state}`, the last two of the node.

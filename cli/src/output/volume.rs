@@ -24,3 +24,15 @@ pub(crate) fn volumes(list: &Value) -> String {
     }
     table.render("no volumes") + &caveats(list)
 }
+
+/// What `volume rm` removed, and where it may not have.
+pub(crate) fn volumes_removed(done: &Value) -> String {
+    let mut text = String::new();
+    for item in items(done) {
+        let names = item["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let names: Vec<String> = names.map(|name| shown(name).into_owned()).collect();
+        let freed = item["freed_bytes"].as_u64().map_or_else(|| "-".to_owned(), bytes);
+        text.push_str(&format!("removed {} from {}, {freed}\n", names.join(", "), field(item, "node")));
+    }
+    text + &caveats(done)
+}

@@ -119,6 +119,7 @@ fn help_teaches() {
         "image ls",
         "image rm",
         "volume ls",
+        "volume rm",
         "node rm",
         "cell set",
         "context ls",

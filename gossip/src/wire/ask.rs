@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use placement::{
-    ids::{Activation, TaskKey},
+    ids::{Activation, JobKey, TaskKey},
     ledger::Refusal,
     node::{Books, NodeInfo},
     resources::Resources,
@@ -77,7 +77,23 @@ pub enum Question {
     Runs {
         task: TaskKey,
     },
+    /// Which volumes of an index the node has; with `remove` it has them no more when it answers. Answered by `Volumes`,
+    /// or refused while a task uses one of them.
+    Volumes {
+        of: VolumesOf,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        remove: bool,
+    },
     Image(ImageQuestion),
+}
+
+/// The volumes of one index of a job, or the one of that name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumesOf {
+    pub job: JobKey,
+    pub index: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// The answer, or a part of it.
@@ -111,6 +127,11 @@ pub enum Told {
         newest: Option<String>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         runs: Vec<String>,
+    },
+    /// What it has of them, or had.
+    Volumes {
+        names: Vec<String>,
+        bytes: u64,
     },
     Image(ImageTold),
     /// The node cannot or will not answer.

@@ -60,6 +60,24 @@ fn a_task_stays_with_its_volume() {
     cell.covey("h1", &["restart", "db"]).unwrap();
     let last = cell.sees(&placer, "db", "another run", |tasks| other(tasks, &moved))[&0].clone();
     assert_eq!(last.node, moved.node);
+
+    // What a task uses stays, whoever asks through whichever node; what is old may go.
+    let refused = cell.refused(&home, &["volume", "rm", "db/0"]);
+    let used = format!("cannot be removed from {}: root/db/0 uses it there (it is running)", last.node);
+    assert!(refused.contains(&used) && refused.contains("covey stop root/db/0"), "{refused}");
+    let removed = cell.json(&placer, &["volume", "rm", "db/0/data", "--on", &home]).unwrap();
+    assert_eq!((&removed["changed"], &removed["items"][0]["node"]), (&true.into(), &home.as_str().into()));
+    assert!(!dir.exists());
+    cell.covey(&placer, &["stop", "db"]).unwrap();
+    cell.wait("the rest goes with its task", || {
+        cell.covey(&home, &["volume", "rm", "db/0"]).map_err(|e| e.to_string())
+    });
+    cell.wait("volume ls is empty", || {
+        let left = cell.json("h1", &["volume", "ls"]).map_err(|e| e.to_string())?["items"].take();
+        if left == serde_json::json!([]) { Ok(()) } else { Err(left.to_string()) }
+    });
+    let nothing = cell.refused(&home, &["volume", "rm", "db/0"]);
+    assert!(nothing.contains("root/db/0 has no volumes on any node"), "{nothing}");
 }
 
 fn other(tasks: &[Task], than: &Task) -> bool {
