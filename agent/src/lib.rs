@@ -9,6 +9,7 @@ pub mod core;
 pub mod daemon;
 pub mod dir;
 mod doctor;
+pub mod estimate;
 pub mod event;
 pub mod identity;
 pub mod images;

@@ -2,6 +2,7 @@
 
 pub(crate) mod cell;
 pub(crate) mod reach;
+pub(crate) mod simulate;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -195,6 +196,9 @@ pub(crate) enum Verb {
     /// List and remove the volumes that nodes keep for tasks
     #[command(subcommand, after_help = "Example: covey volume ls")]
     Volume(Volume),
+    /// Try things on paper: no agent is asked
+    #[command(subcommand)]
+    Simulate(simulate::Simulate),
 }
 
 /// Run the agent of this node, in the foreground

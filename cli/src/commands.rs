@@ -14,6 +14,7 @@ mod node;
 mod reach;
 mod run;
 mod show;
+pub(crate) mod simulate;
 mod token;
 mod volume;
 mod wait;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli, out: &mut Out) -> Result<(), Failure> {
         Verb::Agent(args) => agent::agent(args, socket),
         Verb::Dev => dev::dev(socket, out),
         Verb::Login(args) => block_on(context::login(args, node, out))?,
+        Verb::Simulate(args::simulate::Simulate::Overcommit(args)) => simulate::overcommit(&args, out),
         Verb::Context(args::cell::Context::Ls) => context::list(out),
         Verb::Context(args::cell::Context::Use { name }) => context::choose(&name, out),
         verb => {
@@ -81,7 +83,7 @@ fn socket(given: Option<PathBuf>) -> Option<PathBuf> {
 async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure> {
     match verb {
         // They are no clients, and were started before.
-        Verb::Agent(_) | Verb::Dev | Verb::Login(_) | Verb::Context(_) => Ok(()),
+        Verb::Agent(_) | Verb::Dev | Verb::Login(_) | Verb::Context(_) | Verb::Simulate(_) => Ok(()),
         Verb::Run(args) => run::run(args, session, out).await,
         Verb::Logs(args) => logs::logs(args, session, out).await,
         Verb::Exec(args) => reach::exec(args, session).await,
@@ -157,6 +159,7 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Login(_) => "log in".into(),
         Verb::Context(args::cell::Context::Ls) => "list contexts".into(),
         Verb::Context(args::cell::Context::Use { name }) => format!("use context {name}"),
+        Verb::Simulate(args::simulate::Simulate::Overcommit(_)) => "simulate overcommit".into(),
         Verb::Image(args) => image::doing(args),
         Verb::Volume(args::Volume::Ls) => "list volumes".into(),
         Verb::Volume(args::Volume::Rm { volume, .. }) => format!("remove {volume}"),

@@ -11,7 +11,7 @@ use placement::ledger::Refusal;
 use serde_json::{Value, json};
 
 use crate::{
-    commands::agent::ConfigError,
+    commands::{agent::ConfigError, simulate::trace::TraceError},
     context::ContextError,
     jobfile::JobFileError,
     output::shown,
@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     /// In the agent's configuration.
     #[error(transparent)]
     Config(#[from] Box<ConfigError>),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     #[error(transparent)]
     Agent(#[from] Box<AgentError>),
     /// The first attempt to reach an agent failed.
@@ -129,6 +131,8 @@ impl Failure {
             Failure::Agent(_) => "agent",
             Failure::Garbled { .. } => "protocol",
             Failure::Refused(refusal) => &refusal.code,
+            Failure::Trace(TraceError::Read { .. } | TraceError::Write { .. }) => "io",
+            Failure::Trace(_) => "invalid",
             Failure::Output(_) | Failure::System { .. } => "io",
             Failure::Copy(_) | Failure::Listen { .. } => "io",
             Failure::Ended(_) => "ended",
@@ -159,7 +163,7 @@ impl Failure {
                  TOKEN` takes it"
             )),
             Failure::Elsewhere(_) => Some("run it there, on the node's own socket: covey context use local".into()),
-            Failure::Context(_) | Failure::Token(_) | Failure::Key { .. } => None,
+            Failure::Context(_) | Failure::Token(_) | Failure::Key { .. } | Failure::Trace(_) => None,
             Failure::Lost { .. } => Some("see what its log says; once it runs again, repeat the command".into()),
             Failure::Garbled { .. } => Some("is the agent of another version? `covey nodes` shows it".into()),
             Failure::Unsettled { hint, .. } | Failure::Interrupted { hint, .. } => Some(hint.clone()),

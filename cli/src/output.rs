@@ -8,6 +8,7 @@ mod event;
 mod image;
 mod job;
 mod node;
+mod overcommit;
 mod table;
 mod task;
 mod units;
@@ -32,6 +33,7 @@ pub(crate) use self::{
     image::{images, logged_in, pruned, removed},
     job::{job, jobs, version},
     node::nodes,
+    overcommit::overcommit,
     task::{task, tasks},
     units::ended,
     user::{granted, users},

@@ -1,0 +1,132 @@
+//! What jobs' runs have taught, on any node: a small summary of each job, that others may begin with.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Amounts, task::TaskId};
+
+/// Indexes of a job that are remembered one by one; the others count as its siblings.
+const MOST_INDEXES: usize = 64;
+/// Runs that must have ended before their lives tell how long others will last.
+const ENOUGH_LIVES: u32 = 2;
+/// What was watched for less says nothing.
+const ENOUGH_S: u32 = 3600;
+
+/// Everything that was learned, by job.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lessons {
+    jobs: BTreeMap<Arc<str>, JobLesson>,
+}
+
+/// What a job's tasks need.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobLesson {
+    /// The highest peak of any task, as a share of its limit.
+    pub peak: [f32; 2],
+    /// When the above was last confirmed or lowered.
+    pub heard_ms: u64,
+    /// The longest that one task was watched.
+    pub seen_s: u32,
+    /// Runs that ended, and how long they had lasted together.
+    pub ended: u32,
+    pub lived_s: u64,
+    pub indexes: BTreeMap<u32, IndexLesson>,
+}
+
+/// What an index's last run needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct IndexLesson {
+    pub peak: [f32; 2],
+    pub seen_s: u32,
+    pub heard_ms: u64,
+}
+
+/// What a task begins with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Start {
+    /// As shares of the limit.
+    pub peak: Amounts,
+    pub seen_s: u32,
+}
+
+impl Lessons {
+    /// What a task's earlier run teaches, else its siblings'.
+    pub fn start(&self, task: &TaskId) -> Option<Start> {
+        let job = self.jobs.get(&task.job)?;
+        let own = job.indexes.get(&task.index.unwrap_or(0)).filter(|own| own.seen_s > ENOUGH_S);
+        let own = own.map(|own| (own.peak, own.seen_s));
+        let siblings = (job.seen_s > ENOUGH_S).then_some((job.peak, job.seen_s));
+        own.or(siblings).map(|(peak, seen_s)| Start { peak: peak.map(f64::from), seen_s })
+    }
+
+    /// How long runs of the job last on the average; none if nobody can know.
+    pub fn life_ms(&self, task: &TaskId) -> Option<f64> {
+        let job = self.jobs.get(&task.job).filter(|job| job.ended >= ENOUGH_LIVES)?;
+        Some(job.lived_s as f64 * 1000.0 / f64::from(job.ended))
+    }
+
+    /// A task of the job uses these shares of its limit, and was watched for so long. Old peaks fade over `memory_ms`.
+    pub(super) fn watch(&mut self, task: &TaskId, share: Amounts, seen_s: u32, now_ms: u64, memory_ms: f64) {
+        let job = match self.jobs.get_mut(&task.job) {
+            Some(job) => job,
+            None => self.jobs.entry(task.job.clone()).or_default(),
+        };
+        let fade = (-(now_ms.saturating_sub(job.heard_ms) as f64) / memory_ms).exp() as f32;
+        for (peak, share) in job.peak.iter_mut().zip(share) {
+            *peak = (*peak * fade).max(share as f32);
+        }
+        job.heard_ms = job.heard_ms.max(now_ms);
+        job.seen_s = job.seen_s.max(seen_s);
+    }
+
+    /// A run of the task needed that much; it ended, after so long, or goes on.
+    pub(super) fn learn(&mut self, task: &TaskId, lesson: IndexLesson, lived_s: Option<u64>) {
+        let job = self.jobs.entry(task.job.clone()).or_default();
+        if let Some(lived_s) = lived_s {
+            job.ended = job.ended.saturating_add(1);
+            job.lived_s = job.lived_s.saturating_add(lived_s);
+        }
+        let index = task.index.unwrap_or(0);
+        if !job.indexes.contains_key(&index) && job.indexes.len() >= MOST_INDEXES {
+            let oldest =
+                job.indexes.iter().min_by_key(|(_, lesson)| lesson.heard_ms).map(|(index, _)| *index);
+            oldest.and_then(|oldest| job.indexes.remove(&oldest));
+        }
+        job.indexes.insert(index, lesson);
+    }
+
+    /// Takes over what another node has learned. Told twice, it says the same.
+    pub fn merge(&mut self, other: &Lessons) {
+        for (name, theirs) in &other.jobs {
+            let ours = self.jobs.entry(name.clone()).or_default();
+            for (our, their) in ours.peak.iter_mut().zip(theirs.peak) {
+                *our = our.max(their);
+            }
+            ours.heard_ms = ours.heard_ms.max(theirs.heard_ms);
+            ours.seen_s = ours.seen_s.max(theirs.seen_s);
+            if theirs.ended > ours.ended {
+                (ours.ended, ours.lived_s) = (theirs.ended, theirs.lived_s);
+            }
+            for (index, their) in &theirs.indexes {
+                if ours.indexes.get(index).is_none_or(|our| our.heard_ms < their.heard_ms) {
+                    ours.indexes.insert(*index, *their);
+                }
+            }
+            while ours.indexes.len() > MOST_INDEXES {
+                let oldest = ours.indexes.iter().min_by_key(|(_, lesson)| lesson.heard_ms);
+                let Some(oldest) = oldest.map(|(index, _)| *index) else { break };
+                ours.indexes.remove(&oldest);
+            }
+        }
+    }
+
+    /// Forgets jobs that nothing was heard of since.
+    pub fn forget_before(&mut self, ms: u64) {
+        self.jobs.retain(|_, job| job.heard_ms >= ms);
+    }
+
+    pub fn jobs(&self) -> impl Iterator<Item = (&str, &JobLesson)> {
+        self.jobs.iter().map(|(name, job)| (&**name, job))
+    }
+}

@@ -1,0 +1,59 @@
+//! The numbers of covey's own policy: one set for all work, and what the presets change of it.
+
+use super::{Amounts, policy::Preset};
+
+/// The parameters of the estimator. Times are in milliseconds, pairs are of CPU and memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// How far ahead peaks are predicted; a day has all that people's days do to work.
+    pub horizon_ms: u64,
+    /// A task of which nothing is known counts at its limit for so long.
+    pub hold_ms: u64,
+    /// After that, what it has not used of its limit counts less and less: half of the doubt is gone after some 0.4 of this.
+    pub doubt_ms: Amounts,
+    /// The margin in units of the peaks' own spread: that many beyond what is seen to grow with the logarithm of time.
+    pub caution: f64,
+    /// The margin's factor while next to nothing of a horizon has been seen, and once all of it has.
+    pub margin: [f64; 2],
+    /// The least spread that is believed, as a share of the peak.
+    pub least_spread: Amounts,
+    /// Until a horizon has been seen: the share of the limits that tasks may reach together, if they move together.
+    pub together: Amounts,
+    /// Until then also: what the peak may grow by if they move together, as a share of it.
+    pub swell: Amounts,
+    /// Growth of memory between two marks that makes a leak, as a share of the limit.
+    pub leak: f64,
+    /// A job's tasks are expected to stay for that many of its mean lives.
+    pub lives: f64,
+}
+
+impl Settings {
+    /// A preset's numbers, for a horizon.
+    pub fn of(preset: Preset, horizon_ms: u64) -> Self {
+        let normal = Settings {
+            horizon_ms: horizon_ms.max(60_000),
+            hold_ms: 300_000,
+            doubt_ms: [900_000.0, 3_600_000.0],
+            caution: 4.0,
+            margin: [1.3, 0.6],
+            least_spread: [0.04, 0.005],
+            together: [0.45, 0.3],
+            swell: [0.45, 0.05],
+            leak: 0.004,
+            lives: 3.0,
+        };
+        let riskier = |by: f64| Settings {
+            caution: normal.caution / by,
+            least_spread: normal.least_spread.map(|share| share / by),
+            together: normal.together.map(|share| share / by),
+            swell: normal.swell.map(|share| share / by),
+            doubt_ms: normal.doubt_ms.map(|ms| ms / by),
+            ..normal
+        };
+        match preset {
+            Preset::Conservative => riskier(0.6),
+            Preset::Normal => normal,
+            Preset::Aggressive => riskier(1.8),
+        }
+    }
+}
