@@ -14,6 +14,7 @@
 
 mod binds;
 mod build;
+mod cgroupfs;
 mod exec;
 mod inside;
 mod mounts;

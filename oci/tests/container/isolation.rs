@@ -176,3 +176,27 @@ fn a_v2_host_shows_a_container_its_own_cgroup_and_no_other() {
     assert!(said.contains("can't create directory '/sys/fs/cgroup/x': Read-only file system"), "{said}");
     assert!(said.contains("alive\n"), "{said}");
 }
+
+/// Where a JVM, Go's runtime and others look for what they may use.
+#[test]
+fn a_v1_host_shows_a_container_its_own_limits() {
+    let world = World::new();
+    let run = world.run(
+        "own",
+        "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us; cat memory/cgroup.procs;
+         grep -E 'cpu|memory' /proc/self/cgroup; ls cpuset/cpuset.cpus; grep -c /sys/fs/cgroup /proc/self/mountinfo;
+         grep -o ' / /sys/fs/cgroup/memory ro' /proc/self/mountinfo;
+         echo 1 > memory/memory.limit_in_bytes; mkdir memory/x; touch x; ls",
+    );
+    let before = read("/proc/self/mountinfo");
+    let (_, said) = run.finish();
+    assert!(said.starts_with("67108864\n100000\n1\n"), "{said}");
+    assert!(said.contains(":memory:/\n") && said.contains(":cpu:/\n"), "{said}");
+    assert!(
+        said.contains("cpuset/cpuset.cpus\n") && said.contains(" / /sys/fs/cgroup/memory ro\n"),
+        "{said}"
+    );
+    assert_eq!(said.matches("Read-only file system").count(), 3, "{said}");
+    assert!(said.contains("cpu\ncpuacct\ncpuset\nmemory\n"), "{said}");
+    assert_eq!(before, read("/proc/self/mountinfo"));
+}

@@ -10,7 +10,7 @@ use crate::{
     used::Used,
 };
 
-/// A JVM that is told its share of the machine: no cgroup file system is mounted in a container, where it would look.
+/// A JVM finds its share of the machine by itself: a quarter of its memory is for the heap.
 #[test]
 fn jvm() {
     let app = layer("openjdk-17-jre-headless", |_| {});
@@ -19,10 +19,14 @@ fn jvm() {
         "Env": [format!("JAVA_HOME={java}")]});
     let image = Image::new("jvm:17", config).dir(&base()).dir(&app).finish();
     let task = "#batch\nmemory = \"512MiB\"\ncpu = \"1\"\ncommand = [\"${JAVA_HOME}/bin/java\", \
-                \"-Xmx64m\", \"-XshowSettings:vm\", \"-version\"]";
+                \"-XshowSettings:all\", \"-version\"]";
     let jvm = Used::run(&image, "jvm", task);
     let log = jvm.log();
-    assert!(log.contains("OpenJDK") && log.contains("Max. Heap Size: 64.00M"), "{log}");
+    assert!(log.contains("OpenJDK") && log.contains("Memory Limit: 512.00M"), "{log}");
+    assert!(
+        log.contains("Effective CPU Count: 1") && log.contains("Max. Heap Size (Estimated): 123"),
+        "{log}"
+    );
 }
 
 /// One static program and nothing else.
