@@ -63,7 +63,10 @@ use crate::{
     server::{self, ServerError, Services},
     session,
     store::{Store, StoreError},
-    volumes::{self, Volumes},
+    volumes::{
+        self, Volumes,
+        anonymous::{self, Anonymous},
+    },
 };
 
 /// Ports that a node allots (INTERFACES).
@@ -242,6 +245,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(images::report(images, node.clone()));
     tokio::spawn(volumes::report(volumes.clone(), node.clone()));
     tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
+    tokio::spawn(anonymous::let_go(ground.anonymous.clone(), ground.bundles.clone(), node.clone()));
     tokio::spawn(logs::marks::keep(ground.bundles.clone(), node.clone()));
     tokio::spawn(measure::guard::run(ground.clone(), node.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
@@ -454,6 +458,7 @@ fn ground(
         networks: Networks::new(identity.node.0, config.subnet),
         spares: Spares::default(),
         volumes: Volumes::new(dir.join("volumes")),
+        anonymous: Anonymous::new(dir.join("anonymous")),
         idmaps: idmaps.is_ok(),
     }))
 }

@@ -38,7 +38,7 @@ type Seen = BTreeMap<RunId, (u64, u64)>;
 
 /// Measures until the node's loop ends.
 pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle) {
-    let mut known = (Seen::new(), Disks::new(&ground.bundles));
+    let mut known = (Seen::new(), Disks::new(&ground.bundles, ground.anonymous.clone()));
     let mut pause = EVERY;
     loop {
         sleep(pause).await;

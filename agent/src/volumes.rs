@@ -8,6 +8,7 @@
 //! ```
 //! By the job's name and not by its uid: a job that is stopped and run again finds its data.
 
+pub(crate) mod anonymous;
 mod keep;
 mod remove;
 

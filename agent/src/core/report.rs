@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
-    ids::{JobKey, TaskKey},
+    ids::{Generation, JobKey, TaskKey},
     job::{
         Band,
         container::{Io, Source},
@@ -65,6 +65,12 @@ impl Core {
             |source: &Source| matches!(source, Source::Name(have) if name.is_none_or(|name| name == have));
         live.find(|t| t.record.spec.container.volumes.iter().any(|volume| uses(&volume.source)))
             .map(|t| t.state)
+    }
+
+    /// Those that run or will run, or whose container is not gone yet.
+    pub fn live_copies(&self) -> BTreeSet<(TaskKey, Generation)> {
+        let live = self.tasks.values().filter(|t| t.record.outcome.is_none() || t.run.is_some());
+        live.map(|task| (task.record.key, task.record.generation)).collect()
     }
 
     /// The numbers that a task's ports have in its own network, by their names.

@@ -12,7 +12,7 @@ use std::{
 
 use oci::bundle::Bundle;
 
-use crate::event::RunId;
+use crate::{event::RunId, volumes::anonymous::Anonymous};
 
 /// The pause after a look, at least, with a limit and without one.
 const LIMITED_MS: u64 = 1_000;
@@ -24,6 +24,7 @@ const UNLIMITED_SHARE: u64 = 100;
 
 pub(super) struct Disks {
     bundles: PathBuf,
+    anonymous: Anonymous,
     runs: BTreeMap<RunId, Look>,
     /// Free on the file system now.
     free: u64,
@@ -42,8 +43,8 @@ struct Look {
 }
 
 impl Disks {
-    pub(super) fn new(bundles: &Path) -> Disks {
-        Disks { bundles: bundles.to_path_buf(), runs: BTreeMap::new(), free: 0 }
+    pub(super) fn new(bundles: &Path, anonymous: Anonymous) -> Disks {
+        Disks { bundles: bundles.to_path_buf(), anonymous, runs: BTreeMap::new(), free: 0 }
     }
 
     /// Of these alone it is asked next; the others are no more.
@@ -62,7 +63,7 @@ impl Disks {
         }
         let bundle = Bundle::at(self.bundles.join(run.to_string()));
         let began = Instant::now();
-        let used = oci::disk::used(&[&bundle.upper(), &bundle.log()]);
+        let used = oci::disk::used(&[&bundle.upper(), &bundle.log(), &self.anonymous.of(run)]);
         let took = began.elapsed().as_millis() as u64;
         let pause = match most {
             Some(_) => LIMITED_MS.max(took * SHARE),

@@ -17,7 +17,12 @@ use oci::{
 };
 use tokio::task::spawn_blocking;
 
-use crate::{event::RunId, images::Images, store::Store, volumes::Volumes};
+use crate::{
+    event::RunId,
+    images::Images,
+    store::Store,
+    volumes::{Volumes, anonymous::Anonymous},
+};
 
 /// Between two looks at whether the fork server lives.
 const LOOK: Duration = Duration::from_secs(2);
@@ -38,6 +43,7 @@ pub struct Ground {
     pub spares: Spares,
     pub store: Store,
     pub volumes: Volumes,
+    pub anonymous: Anonymous,
     /// Whether this kernel can map layers into user namespaces.
     pub idmaps: bool,
 }
@@ -45,6 +51,12 @@ pub struct Ground {
 impl Ground {
     /// Kills what is left, removes cgroup and bundle, and puts the logs aside.
     pub(super) fn remove(&self, run: RunId) -> Result<(), String> {
+        self.remove_run(run)?;
+        self.anonymous.look();
+        Ok(())
+    }
+
+    fn remove_run(&self, run: RunId) -> Result<(), String> {
         let bundle = Bundle::at(self.bundles.join(run.to_string()));
         let name = run.to_string();
         // Before the bundle, in which an agent that comes after finds it.

@@ -112,7 +112,7 @@ fn bundle(
         return Err(Failure { why, transient: false });
     }
     let container = &start.container;
-    let mut surroundings = surroundings::of(&ground.volumes, start)?;
+    let mut surroundings = surroundings::of(ground, start, &image.volumes)?;
     let args = match container.processes.is_empty() {
         true => args,
         false => {

@@ -10,8 +10,11 @@ use oci::{
 use oci_spec::runtime::Capability;
 use placement::{ids::JobKey, job::container::Source};
 
-use super::prepare::{Failure, lasting, transient};
-use crate::{event::StartRun, volumes::Volumes};
+use super::{
+    Ground,
+    prepare::{Failure, lasting, transient},
+};
+use crate::{event::StartRun, volumes::anonymous};
 
 pub(super) struct Surroundings {
     pub(super) capabilities: Vec<Capability>,
@@ -19,7 +22,9 @@ pub(super) struct Surroundings {
     pub(super) binds: Vec<Bind>,
 }
 
-pub(super) fn of(volumes: &Volumes, start: &StartRun) -> Result<Surroundings, Failure> {
+/// `data`: the image's own volumes.
+pub(super) fn of(ground: &Ground, start: &StartRun, data: &[String]) -> Result<Surroundings, Failure> {
+    let volumes = &ground.volumes;
     let privileges = &start.container.privileges;
     let names = privileges.capabilities.iter();
     let capabilities = names.map(|name| spec::capability(name)).collect::<Result<_, _>>().map_err(lasting)?;
@@ -42,6 +47,12 @@ pub(super) fn of(volumes: &Volumes, start: &StartRun) -> Result<Surroundings, Fa
             transient(format!("cannot write down who uses the volumes of {job}/{}: {e}", start.run.key.index))
         })?;
     }
+    for target in anonymous::targets(data, &start.container.volumes) {
+        let source = ground.anonymous.path(start.run, &target);
+        binds.push(Bind { source, target, kind: BindKind::Volume });
+    }
+    // What lies within another is mounted after it.
+    binds.sort_by_key(|bind| bind.target.components().count());
     for path in &privileges.devices {
         let path = PathBuf::from(path);
         binds.push(Bind { source: path.clone(), target: path, kind: BindKind::Device });

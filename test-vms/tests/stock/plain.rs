@@ -63,3 +63,34 @@ fn not_root() {
     let log = user.log();
     assert!(log.contains("1000\n1000\n/work\nmine\n") && log.contains("Permission denied"), "{log}");
 }
+
+/// What an image calls a volume begins with what the image has there, is kept over restarts, and goes with the task.
+#[test]
+fn volumes_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    fs::copy("/bin/busybox", root.path().join("busybox")).unwrap();
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("seed"), "from the image\n").unwrap();
+    std::os::unix::fs::chown(&data, Some(1000), Some(1000)).unwrap();
+    let script = "echo started >> /data/starts; exec /busybox sleep 1000";
+    let config = json!({"Cmd": ["/busybox", "sh", "-c", script], "User": "1000:1000", "StopSignal": "SIGKILL",
+        "Volumes": {"/data": {}}});
+    let image = Image::new("keeper:1", config).dir(root.path()).finish();
+    let keeper = Used::run(
+        &image,
+        "keeper",
+        "health = { command = [\"/busybox\", \"test\", \"-s\", \"/data/starts\"] }",
+    );
+    let found = ["/busybox", "cat", "/data/seed", "/data/starts"];
+    assert_eq!(keeper.exec(&found), "from the image\nstarted\n");
+    assert!(
+        keeper.exec(&["/busybox", "cat", "/proc/mounts"]).contains(" /data "),
+        "outside of the writable layer"
+    );
+    keeper.restart();
+    assert_eq!(keeper.exec(&found), "from the image\nstarted\nstarted\n");
+    assert_eq!(keeper.kept("anonymous").len(), 1);
+    keeper.stop();
+    keeper.until("its data is gone", |keeper| keeper.kept("anonymous").is_empty());
+}

@@ -1,8 +1,10 @@
 //! A node on which an image is run and used.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::TcpStream,
+    path::PathBuf,
     process::Output,
     time::{Duration, Instant},
 };
@@ -77,11 +79,32 @@ impl Used {
 
     /// Waits until the log holds `wanted`.
     pub(crate) fn logged(&self, wanted: &str) {
+        self.until(wanted, |used| used.log().contains(wanted));
+    }
+
+    /// Waits until it is so.
+    pub(crate) fn until(&self, what: &str, so: impl Fn(&Used) -> bool) {
         let until = Instant::now() + PATIENCE;
-        while !self.log().contains(wanted) {
-            assert!(Instant::now() < until, "no `{wanted}` in\n{}", self.log());
+        while !so(self) {
+            assert!(Instant::now() < until, "not yet: {what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Starts the task again, in place.
+    pub(crate) fn restart(&self) {
+        let before = self.task();
+        self.said(&["restart", self.job]);
+        self.until("it is healthy again", |used| {
+            let now = used.task();
+            now["pid"] != before["pid"] && now["healthy"] == true && now["generation"] == before["generation"]
+        });
+    }
+
+    /// What the node has in a directory of its data directory.
+    pub(crate) fn kept(&self, dir: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.node.data().join(dir)).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
     }
 
     /// Stops the job; says how its container ended.
