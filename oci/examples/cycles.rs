@@ -117,6 +117,14 @@ impl Node {
     }
 
     fn start(&self, name: &str, args: &[&str]) -> Result<(Bundle, State)> {
+        std::thread::scope(|threads| {
+            // As an agent does it as soon as it hears of the container.
+            threads.spawn(|| self.server.nudge());
+            self.start_nudged(name, args)
+        })
+    }
+
+    fn start_nudged(&self, name: &str, args: &[&str]) -> Result<(Bundle, State)> {
         let config = BundleConfig {
             version: VERSION,
             run: name.into(),
@@ -130,6 +138,7 @@ impl Node {
             binds: Vec::new(),
         };
         let bundle = Bundle::create(self.dir.join(name), &config, &self.spec(args)?)?;
+        config.cgroup.create()?;
         let mut said = Vec::new();
         self.server.spawn(bundle.dir())?.read_to_end(&mut said)?;
         match container::parse_announcement(bundle.dir(), &said)? {

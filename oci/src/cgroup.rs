@@ -200,12 +200,16 @@ impl Placement {
 
     /// The way into the run's cgroups, to be taken later, from a mount namespace that has no cgroups too.
     pub(crate) fn doors(&self) -> Result<Doors, Error> {
-        let door = |dir: &PathBuf| {
-            let path = dir.join("cgroup.procs");
-            let file = File::options().write(true).open(&path);
-            file.map(|file| (file, path.clone())).map_err(|source| Error::Io { op: "open", path, source })
-        };
-        Ok(Doors(self.dirs().iter().map(door).collect::<Result<_, _>>()?))
+        Doors::open(&self.dirs(), self.unified().as_deref())
+    }
+
+    fn unified(&self) -> Option<PathBuf> {
+        self.trees.get(UNIFIED).map(|tree| self.in_tree(tree))
+    }
+
+    /// Where a process can be made, rather than moved to: the run's cgroup of the unified tree, if it has one.
+    pub(crate) fn birthplace(&self) -> Option<File> {
+        File::open(self.unified()?).ok()
     }
 
     /// Move the calling process where the node's shims live.
@@ -265,15 +269,46 @@ impl Placement {
 }
 
 /// See [`Placement::doors`].
-pub(crate) struct Doors(Vec<(File, PathBuf)>);
+pub(crate) struct Doors {
+    unified: Option<(File, PathBuf)>,
+    others: Vec<(File, PathBuf)>,
+}
 
 impl Doors {
-    /// Move the calling process in.
-    pub(crate) fn enter(self) -> Result<(), Error> {
-        self.0.into_iter().try_for_each(|(mut file, path)| {
-            file.write_all(b"0").map_err(|source| Error::Io { op: "join", path, source })
-        })
+    fn open(dirs: &BTreeSet<PathBuf>, unified: Option<&Path>) -> Result<Doors, Error> {
+        let mut doors = Doors { unified: None, others: Vec::new() };
+        for dir in dirs {
+            let path = dir.join("cgroup.procs");
+            let file = File::options().write(true).open(&path);
+            let file = file.map_err(|source| Error::Io { op: "open", path: path.clone(), source })?;
+            match unified == Some(dir.as_path()) {
+                true => doors.unified = Some((file, path)),
+                false => doors.others.push((file, path)),
+            }
+        }
+        Ok(doors)
     }
+
+    /// Move the calling process in, everywhere.
+    pub(crate) fn enter(&self) -> Result<(), Error> {
+        self.enter_unified()?;
+        self.admit(0)
+    }
+
+    /// Move the calling process in, in the unified tree.
+    pub(crate) fn enter_unified(&self) -> Result<(), Error> {
+        self.unified.iter().try_for_each(|door| pass(door, 0))
+    }
+
+    /// Move process `pid` in, everywhere else; 0 is the calling one.
+    pub(crate) fn admit(&self, pid: i32) -> Result<(), Error> {
+        self.others.iter().try_for_each(|door| pass(door, pid))
+    }
+}
+
+fn pass((file, path): &(File, PathBuf), pid: i32) -> Result<(), Error> {
+    let written = (&*file).write_all(pid.to_string().as_bytes());
+    written.map_err(|source| Error::Io { op: "join", path: path.clone(), source })
 }
 
 fn join(dir: &Path) -> Result<(), Error> {

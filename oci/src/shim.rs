@@ -19,11 +19,14 @@ mod exec;
 mod inside;
 mod mounts;
 mod network;
+mod pages;
 mod program;
 mod report;
 mod serve;
 mod start;
 mod user;
+mod usual;
+mod vfork;
 mod volume;
 
 use std::ffi::OsString;

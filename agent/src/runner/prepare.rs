@@ -76,7 +76,7 @@ pub(super) async fn spawn(
         let _ = std::fs::remove_dir_all(&dir);
         let bundle = Bundle::create(dir, &config, &spec).map_err(transient)?;
         etc.write().map_err(transient)?;
-        surroundings::allow_devices(&config)?;
+        surroundings::make_cgroups(&config)?;
         let announcement = ground.server.spawn(bundle.dir()).map_err(transient)?;
         Ok((bundle, announcement, wired))
     });

@@ -8,6 +8,8 @@ use super::{Band, Error, Home, Limits, Placement, number};
 
 /// The kernel's default period for CPU quotas, in microseconds.
 const PERIOD_US: u64 = 100_000;
+/// Bytes in which no program can be executed: what the kernel needs for its arguments, its page tables and its stack.
+const LEAST_MEMORY: u64 = 128 << 10;
 /// The least quota that the kernel takes.
 const LEAST_QUOTA_US: u64 = 1_000;
 
@@ -66,6 +68,10 @@ fn memory(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
         Home::V1(dir) => {
             let (limit, with_swap) =
                 (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
+            if let Some(limit) = bytes.filter(|bytes| *bytes < LEAST_MEMORY) {
+                let source = io::Error::from_raw_os_error(libc::EBUSY);
+                return Err(Error::MemoryTooSmall { limit, path: dir.join("memory.limit_in_bytes"), source });
+            }
             let text = bytes.map_or("-1".to_string(), |b| b.to_string());
             // Absent when the kernel does not account for swap: then there is nothing to forbid by it.
             let swap_counts = with_swap.exists();

@@ -2,7 +2,7 @@
 //! can be told from the container's own processes, and ended.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ impl Placement {
             }
             None => Nest(PathBuf::new()),
         };
-        match doors(&dirs) {
+        match Doors::open(&dirs, None) {
             Ok(doors) => Ok((nest, doors)),
             Err(error) => {
                 let _ = nest.remove();
@@ -40,15 +40,6 @@ impl Placement {
             }
         }
     }
-}
-
-fn doors(dirs: &BTreeSet<PathBuf>) -> Result<Doors, Error> {
-    let door = |dir: &PathBuf| {
-        let path = dir.join("cgroup.procs");
-        let file = File::options().write(true).open(&path);
-        file.map(|file| (file, path.clone())).map_err(|source| Error::Io { op: "open", path, source })
-    };
-    Ok(Doors(dirs.iter().map(door).collect::<Result<_, _>>()?))
 }
 
 impl Nest {

@@ -56,7 +56,19 @@ impl ForkServer {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Start a shim for the bundle in `dir`. What is returned is where it says how that went: one line comes, then the
+    /// Have the kernel ready for a process that changes cgroups. The first change in a while takes it ten milliseconds, in
+    /// which it waits for every CPU to have passed through a quiet state; while it does, a container can be built. To be
+    /// called as soon as one is to be started, and not to be waited for: it blocks for that long.
+    pub fn nudge(&self) {
+        let server =
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|r| r.child.id());
+        if let (Some(server), Some(dir)) = (server, self.cgroups.first()) {
+            // To where it is.
+            let _ = std::fs::write(dir.join("cgroup.procs"), server.to_string());
+        }
+    }
+
+    /// Start a shim for the bundle in `dir`, whose cgroups are there. What is returned is where it says how that went: one line comes, then the
     /// end (see [`super::parse_announcement`]). Blocking; a runtime may poll the descriptor.
     pub fn spawn(&self, dir: &Path) -> Result<PipeReader, Error> {
         let failed = |source| Error::Spawn { exe: self.exe.display().to_string(), source };

@@ -3,17 +3,16 @@
 //! It is the shim's child, and makes the container's first process another one (`CLONE_PARENT`). So it can join the
 //! container's cgroups, where every process of it is from the start, and need not leave them again: it ends.
 
+use std::ffi::c_int;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::ExitCode;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
@@ -26,50 +25,60 @@ use super::program::Program;
 use super::report::{self, Reporter};
 use super::serve::Ahead;
 use super::start::{Shared, failed};
-use super::{mounts, network, user};
+use super::{mounts, network, user, usual};
 use crate::bundle::{
-    Announcement, BindKind, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
+    Announcement, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
 };
+use crate::cgroup;
 use crate::rootfs;
 use crate::seccomp;
 
 /// The name under which libcontainer knows every container: there is one per builder.
 const ID: &str = "c";
 
-/// `shim` is the parent, which waits for us.
-pub(super) fn main(bundle: &Bundle, shared: Shared, channel: OwnedFd, ahead: &Ahead, shim: u32) -> ExitCode {
+/// How the builder came to be.
+pub(super) struct Born {
+    /// Its parent, which waits for it.
+    pub(super) shim: u32,
+    /// In the run's cgroup of the unified tree.
+    pub(super) inside: bool,
+}
+
+/// Returns what the process shall exit with.
+pub(super) fn main(
+    bundle: &Bundle,
+    config: &BundleConfig,
+    shared: Shared,
+    channel: OwnedFd,
+    ahead: &Ahead,
+    born: Born,
+) -> c_int {
     // Nothing is built for a shim that is gone.
     let tied = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-    if tied.is_err() || std::os::unix::process::parent_id() != shim {
-        return ExitCode::FAILURE;
+    if tied.is_err() || std::os::unix::process::parent_id() != born.shim {
+        return 1;
     }
-    let read = |e| failed(format!("read the bundle {}", bundle.dir().display()), e, "");
-    let config = match bundle.config().map_err(read) {
-        Ok(config) => config,
-        Err(failure) => {
-            report::announce(channel, &Announcement::Failed(failure));
-            return ExitCode::FAILURE;
-        }
-    };
     let started = bundle
         .reserve_exit_record()
         .map_err(|e| {
             failed("set room aside for the exit record", e, "free some space on the data directory's disk")
         })
-        .and_then(|()| bundle.spec().map_err(read))
-        .and_then(|spec| start(bundle, &config, spec, shared, ahead, shim));
+        .and_then(|()| {
+            bundle.spec().map_err(|e| failed(format!("read the bundle {}", bundle.dir().display()), e, ""))
+        })
+        .and_then(|spec| start(bundle, config, spec, shared, ahead, &born));
     match started {
         Ok(state) => {
             report::announce(channel, &Announcement::Started(state));
-            ExitCode::SUCCESS
+            0
         }
         Err(failure) => {
             // Wherever that was: cgroups are the host's.
             let _ = ahead.mounts.back();
             // Under the shim's lock: whoever finds it free finds the record, and nothing else left.
-            clean_up(bundle, &config, &failure);
+            clean_up(bundle, config, &failure);
             report::announce(channel, &Announcement::Failed(failure));
-            ExitCode::FAILURE
+            1
         }
     }
 }
@@ -80,36 +89,20 @@ fn start(
     mut spec: Spec,
     shared: Shared,
     ahead: &Ahead,
-    shim: u32,
+    born: &Born,
 ) -> Result<State, Failure> {
     seccomp::check(&spec)
         .map_err(|e| failed("filter system calls", e, "use a build with the feature `seccomp`"))?;
-    let cgroup = |e: crate::cgroup::Error| failed("prepare the run's cgroups", e, "");
-    // Joined while they have no limits yet, so that building is neither throttled nor counted.
-    config.cgroup.create().map_err(cgroup)?;
+    let cgroup = |e: cgroup::Error| failed("prepare the run's cgroups", e, "");
     let doors = config.cgroup.doors().map_err(cgroup)?;
     let view = View::open(&config.cgroup, &spec);
     let binds = Binds::open(&config.binds)?;
-    // In the cgroups we may not make a device's node, even one that the container may use.
-    let makes_nodes = config.binds.iter().any(|bind| bind.kind == BindKind::Device);
-    let (nodes_made, wait) = std::sync::mpsc::channel::<()>();
-    let nodes_made = makes_nodes.then_some(nodes_made);
-    let (prepared, joined) = std::thread::scope(|threads| {
-        // The first such write in a while takes the kernel ten milliseconds (it waits for every CPU to have passed
-        // through a quiet state). Meanwhile the root file system is prepared.
-        let joined = threads.spawn(move || {
-            let _ = wait.recv();
-            doors.enter()
-        });
-        // The threads have shared what a mount namespace is entered with.
-        let prepared = unshare(CloneFlags::CLONE_FS)
-            .map_err(|e| failed("leave the host's mounts", e, ""))
-            .and_then(|()| prepare(bundle, config, &mut spec, &shared, ahead, &binds));
-        drop(nodes_made);
-        (prepared, joined.join())
-    });
-    let prepared = prepared?;
-    joined.unwrap_or(Ok(())).map_err(|e| failed("join the run's cgroups", e, ""))?;
+    let prepared = prepare(bundle, config, &mut spec, &shared, ahead, &binds)?;
+    let join = |e: cgroup::Error| failed("join the run's cgroups", e, "");
+    // A cgroup namespace begins where its first process is.
+    if !born.inside {
+        doors.enter_unified().map_err(join)?;
+    }
 
     let built = create(prepared, shared, config.log_cap_bytes)?;
     // A convenience: nothing is less limited without it.
@@ -119,6 +112,10 @@ fn start(
         .cgroup
         .apply(&config.limits)
         .map_err(|e| failed("limit the container", e, "give the task more"))?;
+    // Only now, where it has to be moved: the first such write in a while takes the kernel ten milliseconds (it waits for
+    // every CPU to have passed through a quiet state), and they began with `ForkServer::nudge`. So building is neither
+    // throttled nor counted.
+    doors.admit(built.init).map_err(join)?;
     if let Some(score) = built.oom_score_adj {
         // Fails only for scores below ours without CAP_SYS_RESOURCE; spec::build asks for none then.
         let _ = fs::write(format!("/proc/{}/oom_score_adj", built.init), score.to_string());
@@ -127,10 +124,13 @@ fn start(
     let gone = || failed("find the container's first process", "it is gone", "");
     let state = State {
         version: VERSION,
-        shim: Process::now(shim.cast_signed()).ok_or_else(gone)?,
+        shim: Process::now(born.shim.cast_signed()).ok_or_else(gone)?,
         init: Process::now(built.init).ok_or_else(gone)?,
         started_at_ms: now_ms(),
     };
+    if let Some(pages) = &ahead.pages {
+        pages.note(built.init);
+    }
     // Any connection is the word to go on; closing the socket's directory would do as well as any message.
     let go = format!("/proc/self/fd/{}/notify.sock", built.state.as_raw_fd());
     let go = UnixStream::connect(go).and_then(|mut socket| socket.write_all(b"start container"));
@@ -186,7 +186,8 @@ fn prepare(
     mount_rootfs(bundle, config)?;
     let inside =
         Inside::open(Path::new(mounts::ROOTFS)).map_err(|e| failed("open the root file system", e, ""))?;
-    let (uid, oom_score_adj) = adapt(spec, config, &inside)?;
+    usual::make(spec, &inside, config.idmap.map_or(0, |map| map.host))?;
+    let (uid, oom_score_adj) = adapt(spec, config, &inside, ahead)?;
     let (user, idmap) = (spec.process().as_ref().map(|process| process.user()), config.idmap);
     let (own_uid, own_gid) = user.map_or((0, 0), |user| (user.uid(), user.gid()));
     binds.attach(&inside, Owner { idmap, uid: own_uid, gid: own_gid })?;
@@ -273,7 +274,12 @@ fn clean_up(bundle: &Bundle, config: &BundleConfig, failure: &Failure) {
 }
 
 /// Make the agent's spec fit what the shim has prepared. Returns the user's id on the host, and the OOM score.
-fn adapt(spec: &mut Spec, config: &BundleConfig, inside: &Inside) -> Result<(u32, Option<i32>), Failure> {
+fn adapt(
+    spec: &mut Spec,
+    config: &BundleConfig,
+    inside: &Inside,
+    ahead: &Ahead,
+) -> Result<(u32, Option<i32>), Failure> {
     let user = user::resolve(inside, config.user.as_deref())?;
     let (base, size) = config.idmap.map_or((0, u32::MAX), |map| (map.host, map.size));
     if user.uid >= size || user.gid >= size {
@@ -284,9 +290,7 @@ fn adapt(spec: &mut Spec, config: &BundleConfig, inside: &Inside) -> Result<(u32
         root.set_path(mounts::ROOTFS.into());
     }
     for mount in spec.mounts_mut().iter_mut().flatten() {
-        if mount.source().as_deref() == Some(Path::new("/sys")) {
-            mount.set_source(Some(mounts::SYSFS.into()));
-        } else if mount.typ().as_deref() == Some("bind") {
+        if mount.typ().as_deref() == Some("bind") {
             let target = mount.destination();
             inside
                 .clear_dangling(target)
@@ -295,7 +299,7 @@ fn adapt(spec: &mut Spec, config: &BundleConfig, inside: &Inside) -> Result<(u32
     }
     if let Some(linux) = spec.linux_mut() {
         // Ours: see `cgroup`.
-        linux.set_resources(None).set_cgroups_path(None);
+        linux.set_resources(None).set_cgroups_path(ahead.mounts.no_cgroup());
     }
     let mut oom_score_adj = None;
     if let Some(process) = spec.process_mut() {

@@ -6,27 +6,32 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::unistd::{ForkResult, dup2, fork};
+use nix::unistd::dup2;
 use oci_spec::runtime::LinuxSeccomp;
 
+use super::pages::Pages;
 use super::start::{self, failed};
+use super::vfork::Stack;
 use super::{mounts, report};
 use crate::bundle::{Announcement, Failure};
 use crate::seccomp::{self, Filter};
 
 /// Linux's own limit on paths.
-const LONGEST_PATH: usize = 4096;
+pub(super) const LONGEST_PATH: usize = 4096;
 
 /// What every start needs, made ahead.
 pub(super) struct Ahead {
     pub(super) mounts: mounts::Ahead,
+    /// Where that is not to be had a start takes longer.
+    pub(super) pages: Option<Pages>,
     /// The profile of containers without grants and what it compiles to.
     filter: Option<(LinuxSeccomp, Filter)>,
 }
@@ -36,7 +41,7 @@ impl Ahead {
         let profile = seccomp::profile(&[]).ok();
         let filter =
             profile.and_then(|profile| Filter::compile(&profile).ok().map(|filter| (profile, filter)));
-        Ok(Ahead { mounts: make_mounts()?, filter })
+        Ok(Ahead { mounts: make_mounts()?, pages: Pages::own().ok(), filter })
     }
 
     /// The compiled filter of a spec.
@@ -71,43 +76,68 @@ pub(super) fn main(cgroups: &[PathBuf]) -> ExitCode {
         let _ = fs::write(dir.join("cgroup.procs"), "0");
     }
     let mut ahead = Ahead::make();
+    let Ok(stack) = Stack::new() else { return ExitCode::FAILURE };
     loop {
+        // What nobody waits for.
+        while !asked_within(QUIET_MS) {
+            renew(&mut ahead);
+            match &mut ahead {
+                Ok(ahead) => ahead.mounts.wait(io::stdin().as_fd()),
+                Err(_) => break,
+            }
+        }
         let (bundle, channel) = match request(libc::STDIN_FILENO) {
             Ok(Some(request)) => request,
             Ok(None) => return ExitCode::SUCCESS,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return ExitCode::FAILURE,
         };
-        match &mut ahead {
-            Err(_) => ahead = Ahead::make(),
-            Ok(ahead) if ahead.mounts.is_outdated() => {
-                // With the old ones if the new cannot be made: what they lack is named by the start that needs it.
-                if let Ok(mounts) = make_mounts() {
-                    ahead.mounts = mounts;
-                }
+        renew(&mut ahead);
+        let ahead = match &mut ahead {
+            Ok(ahead) => {
+                ahead.pages.iter_mut().for_each(Pages::map);
+                &*ahead
             }
-            Ok(_) => {}
-        }
-        let ahead = match &ahead {
-            Ok(ahead) => ahead,
             Err(failure) => {
                 report::announce(channel, &Announcement::Failed(failure.clone()));
                 continue;
             }
         };
-        // SAFETY: there is one thread.
-        match unsafe { fork() } {
-            Ok(ForkResult::Child) => {
+        let number = channel.as_raw_fd();
+        // SAFETY: there is one thread; the shim has descriptors of its own, and frees what it allocates.
+        let forked = unsafe {
+            stack.borrow(|| {
                 become_child();
-                return start::main(&bundle, channel, ahead);
-            }
-            Ok(ForkResult::Parent { .. }) => {}
-            Err(errno) => {
-                let failure = failed("fork the shim", errno, "the node may have too many processes");
-                report::announce(channel, &Announcement::Failed(failure));
+                start::main(&bundle, OwnedFd::from_raw_fd(number), ahead)
+            })
+        };
+        if let Err(error) = forked {
+            let failure = failed("make the shim", error, "the node may have too many processes");
+            report::announce(channel, &Announcement::Failed(failure));
+        }
+    }
+}
+
+/// Bring it up to date, if it is not or could not be made.
+fn renew(ahead: &mut Result<Ahead, Failure>) {
+    match ahead {
+        Err(_) => *ahead = Ahead::make(),
+        Ok(ahead) => {
+            // With the old ones if the new cannot be made: what they lack is named by the start that needs it.
+            if ahead.mounts.is_outdated()
+                && let Ok(mounts) = make_mounts()
+            {
+                ahead.mounts = mounts;
             }
         }
     }
+}
+
+/// Milliseconds without a request after which what was made ahead is looked after.
+const QUIET_MS: u16 = 1000;
+
+fn asked_within(ms: u16) -> bool {
+    poll(&mut [PollFd::new(io::stdin().as_fd(), PollFlags::POLLIN)], ms) != Ok(0)
 }
 
 /// What is the server's alone.

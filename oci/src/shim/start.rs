@@ -1,21 +1,20 @@
 //! The shim's first moments: the bundle is locked, a builder is on its way, and it becomes a waiter.
 
-use std::ffi::CString;
+use std::ffi::{CStr, c_int};
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::ExitCode;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
-use waiter::Waiter;
+use nix::unistd::{Pid, pipe2};
 
+use super::build::{self, Born};
 use super::serve::Ahead;
-use super::{build, report};
-use crate::bundle::{Announcement, Bundle, Failure};
+use super::{report, vfork};
+use crate::bundle::{Announcement, BindKind, Bundle, BundleConfig, Failure};
 
 /// Reading and writing end.
 pub(super) type Pipe = (OwnedFd, OwnedFd);
@@ -34,30 +33,64 @@ pub(super) fn failed(what: impl Into<String>, why: impl ToString, hint: &str) ->
     Failure { what: what.into(), why: why.to_string(), hint: hint.into() }
 }
 
-pub(super) fn main(dir: &Path, channel: OwnedFd, ahead: &Ahead) -> ExitCode {
+/// In the shim, which has the server's memory until it becomes a waiter: whatever is allocated is freed before. Returns
+/// only when that cannot be.
+pub(super) fn main(dir: &Path, channel: OwnedFd, ahead: &Ahead) -> c_int {
     let _ = nix::unistd::setsid();
     let bundle = Bundle::at(dir);
-    let shared = match share(&bundle) {
-        Ok(shared) => shared,
+    let begun = share(&bundle).and_then(|shared| {
+        let config =
+            bundle.config().map_err(|e| failed(format!("read the bundle {}", dir.display()), e, ""))?;
+        Ok((shared, config))
+    });
+    let (shared, config) = match begun {
+        Ok(begun) => begun,
         Err(failure) => {
             report::announce(channel, &Announcement::Failed(failure));
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     let shim = std::process::id();
-    // SAFETY: there is one thread.
-    match unsafe { fork() } {
-        Ok(ForkResult::Child) => build::main(&bundle, shared, channel, ahead, shim),
-        Ok(ForkResult::Parent { child }) => {
-            // Closed by the last who may write to it: the agent reads until then.
-            drop(channel);
-            become_waiter(dir, child, shared)
+    match fork_builder(&config) {
+        Ok(Forked::Builder { born_inside }) => {
+            let born = Born { shim, inside: born_inside };
+            let code = build::main(&bundle, &config, shared, channel, ahead, born);
+            // SAFETY: ending is always possible. What the C library would do at its end is the server's business.
+            unsafe { libc::_exit(code) }
         }
-        Err(errno) => {
-            report::announce(channel, &Announcement::Failed(failed("fork the builder", errno, "")));
-            ExitCode::FAILURE
+        Ok(Forked::Shim { builder }) => {
+            // Closed by the last who may write to it: the agent reads until then.
+            drop((channel, config));
+            become_waiter(dir, builder, shared)
+        }
+        Err(error) => {
+            let failure = failed("fork the builder", error, "the node may have too many processes");
+            report::announce(channel, &Announcement::Failed(failure));
+            1
         }
     }
+}
+
+enum Forked {
+    Shim { builder: Pid },
+    Builder { born_inside: bool },
+}
+
+fn fork_builder(config: &BundleConfig) -> io::Result<Forked> {
+    // Not for a container that gets devices: making their nodes is not allowed in there.
+    let outside = config.binds.iter().any(|bind| bind.kind == BindKind::Device);
+    let birthplace = if outside { None } else { config.cgroup.birthplace() };
+    for place in [birthplace.as_ref(), None] {
+        // SAFETY: there is one thread.
+        match unsafe { vfork::fork(place.map(|dir| dir.as_fd())) } {
+            Ok(None) => return Ok(Forked::Builder { born_inside: place.is_some() }),
+            Ok(Some(builder)) => return Ok(Forked::Shim { builder }),
+            // Older kernels know no birthplaces.
+            Err(_) if place.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn share(bundle: &Bundle) -> Result<Shared, Failure> {
@@ -67,10 +100,10 @@ fn share(bundle: &Bundle) -> Result<Shared, Failure> {
 }
 
 /// For bursts of output.
-const ROOM: libc::c_int = 256 * 1024;
+const ROOM: c_int = 256 * 1024;
 
 /// Its reading end does not block.
-fn pipe(room: libc::c_int) -> io::Result<Pipe> {
+fn pipe(room: c_int) -> io::Result<Pipe> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     if room > 0 {
         let _ = fcntl(read.as_raw_fd(), FcntlArg::F_SETPIPE_SZ(room));
@@ -92,8 +125,8 @@ fn lock(bundle: &Bundle) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Execute this program again, as a waiter. If that fails, wait as we are: it only costs memory.
-fn become_waiter(dir: &Path, builder: Pid, shared: Shared) -> ExitCode {
+/// Execute this program again, as a waiter. Where that fails, the builder ends with us.
+fn become_waiter(dir: &Path, builder: Pid, shared: Shared) -> c_int {
     // A shim goes when its container does. What ends sessions and services is for the container to hear, not for it; and
     // what is ignored stays so over execve.
     for stop in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
@@ -106,18 +139,34 @@ fn become_waiter(dir: &Path, builder: Pid, shared: Shared) -> ExitCode {
     let inherited = [word.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
     inherited.into_iter().chain([lock.as_raw_fd()]).for_each(keep);
 
-    let Ok(bundle) = CString::new(dir.as_os_str().as_bytes()) else { return ExitCode::FAILURE };
+    // On the stack: nobody could free it.
+    let mut texts = [0u8; LONGEST];
+    let mut left = &mut texts[..];
     let numbers = [builder.as_raw()].into_iter().chain(inherited);
-    let numbers = numbers.map(|number| CString::new(number.to_string()).unwrap_or_default());
-    let verb = [c"covey", waiter::VERB, waiter::FLAG, &bundle].map(CString::from);
-    let args: Vec<CString> = verb.into_iter().chain(numbers).collect();
+    let written = left.write_all(dir.as_os_str().as_bytes()).and_then(|()| left.write_all(b"\0"));
+    let written = numbers.fold(written, |so_far, number| so_far.and_then(|()| write!(left, "{number}\0")));
+    if written.is_err() {
+        return 1;
+    }
+    let fixed = [c"covey", waiter::VERB, waiter::FLAG].map(CStr::as_ptr);
+    let mut args = [std::ptr::null(); 9];
+    let mut rest = &texts[..];
+    for (index, arg) in args.iter_mut().take(8).enumerate() {
+        *arg = fixed.get(index).copied().unwrap_or(rest.as_ptr().cast());
+        if index >= fixed.len() {
+            let end = rest.iter().position(|byte| *byte == 0).unwrap_or_default();
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
+    }
+    let no_environment = [std::ptr::null()];
     // The very file that runs now, even if its path has been replaced by another version.
-    let _ = nix::unistd::execve(c"/proc/self/exe", &args, &[] as &[CString]);
-
-    let [word, stdout, stderr] = inherited;
-    let waiter = Waiter { bundle: &bundle, builder: builder.as_raw(), word, output: [stdout, stderr] };
-    ExitCode::from(waiter.run())
+    // SAFETY: both lists end with a null pointer, and all strings with a zero.
+    unsafe { libc::execve(c"/proc/self/exe".as_ptr(), args.as_ptr(), no_environment.as_ptr()) };
+    1
 }
+
+/// A path and some numbers.
+const LONGEST: usize = super::serve::LONGEST_PATH + 64;
 
 /// Keep a descriptor open over `execve`.
 fn keep(fd: RawFd) {
