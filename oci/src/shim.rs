@@ -17,6 +17,7 @@ mod build;
 mod cgroupfs;
 mod exec;
 mod inside;
+mod late;
 mod mounts;
 mod network;
 mod pages;

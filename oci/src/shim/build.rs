@@ -21,6 +21,7 @@ use waiter::Word;
 use super::binds::{Binds, Owner};
 use super::cgroupfs::View;
 use super::inside::{Inside, own};
+use super::late::CgroupNamespace;
 use super::program::Program;
 use super::report::{self, Reporter};
 use super::serve::Ahead;
@@ -188,6 +189,7 @@ fn prepare(
         Inside::open(Path::new(mounts::ROOTFS)).map_err(|e| failed("open the root file system", e, ""))?;
     usual::make(spec, &inside, config.idmap.map_or(0, |map| map.host))?;
     let (uid, oom_score_adj) = adapt(spec, config, &inside, ahead)?;
+    let late_namespace = CgroupNamespace::take(spec);
     let (user, idmap) = (spec.process().as_ref().map(|process| process.user()), config.idmap);
     let (own_uid, own_gid) = user.map_or((0, 0), |user| (user.uid(), user.gid()));
     binds.attach(&inside, Owner { idmap, uid: own_uid, gid: own_gid })?;
@@ -203,7 +205,8 @@ fn prepare(
     let stdin = File::open("/dev/null").map_err(io("open /dev/null"))?;
     let path = Path::new(mounts::STATE).join("config.json");
     spec.save(path).map_err(|e| failed("write the adapted spec", e, ""))?;
-    Ok(Prepared { program: Program { report: reporter, filter }, report, stdin, oom_score_adj })
+    let program = Program { report: reporter, filter, late_namespace };
+    Ok(Prepared { program, report, stdin, oom_score_adj })
 }
 
 fn create(prepared: Prepared, shared: Shared, log_cap: u64) -> Result<Built, Failure> {

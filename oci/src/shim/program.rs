@@ -12,6 +12,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 
+use super::late::CgroupNamespace;
 use super::report::Reporter;
 use crate::bundle::Failure;
 use crate::seccomp::Filter;
@@ -20,6 +21,7 @@ use crate::seccomp::Filter;
 pub(super) struct Program {
     pub(super) report: Reporter,
     pub(super) filter: Option<Filter>,
+    pub(super) late_namespace: Option<CgroupNamespace>,
 }
 
 impl Executor for Program {
@@ -35,14 +37,17 @@ impl Executor for Program {
         // SAFETY: resetting to the default installs no handler.
         let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+        let failed =
+            |what: &str, e: io::Error| Failure { what: what.into(), why: e.to_string(), hint: String::new() };
+        let entered = self.late_namespace.iter().try_for_each(CgroupNamespace::enter);
         // As late as can be: from here on only the program is executed, or why not is said.
-        let filtered = self.filter.as_ref().map_or(Ok(()), Filter::install);
-        let failure = match filtered {
-            Err(e) => Failure { what: "filter system calls".into(), why: e.to_string(), hint: String::new() },
-            Ok(()) => match become_program(&args) {
-                Ok(never) => match never {},
-                Err(failure) => failure,
-            },
+        let ready = entered.map_err(|e| failed("make a cgroup namespace", e)).and_then(|()| {
+            let installed = self.filter.as_ref().map_or(Ok(()), Filter::install);
+            installed.map_err(|e| failed("filter system calls", e))
+        });
+        let failure = match ready.and_then(|()| become_program(&args)) {
+            Ok(never) => match never {},
+            Err(failure) => failure,
         };
         let why = failure.to_string();
         self.report.failed(failure);
