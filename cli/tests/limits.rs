@@ -235,6 +235,57 @@ fn a_task_that_the_machine_has_no_memory_for_is_told_from_one_at_its_limit() {
     node.until("web/0", |task| task["state"] == "running");
 }
 
+/// REQUIREMENTS B20: what cgroup v1 throttles for nobody is bounded all the same, and its owner is told.
+#[test]
+fn buffered_writes_are_held_to_the_limit_of_io() {
+    if !Path::new("/sys/fs/cgroup/blkio").exists() || !Path::new("/sys/fs/cgroup/unified").exists() {
+        eprintln!("on this machine the kernel does it, or nobody can");
+        return;
+    }
+    let node = Node::start("cpu=2,memory=1GiB");
+    // Short-lived processes, whose writes must not get lost. What is cut off before it is on the disk does not count.
+    let writes = "while :; do /busybox dd if=/dev/zero bs=64k count=64 2>/dev/null >> /file; done";
+    node.runs(&format!(
+        "name = \"writer\"\n[task]\nimage = \"file:///bin/busybox\"\nmemory = \"64MiB\"\ncpu = \"1\"\n\
+         grace = \"1s\"\ncommand = [\"/busybox\", \"sh\", \"-c\", \"{writes}\"]\nio = {{ bandwidth = \"16MiB\" }}\n"
+    ));
+    let held = node.until("writer/0", |task| task["reason"].as_str().is_some_and(|r| r.contains("IO limit")));
+    let why = node.covey(&["why", "writer/0"]);
+    assert!(String::from_utf8_lossy(&why.stdout).contains("writes more than its IO limit"), "{why:?}");
+    let events = node.covey(&["events", "--job", "writer"]);
+    assert!(String::from_utf8_lossy(&events.stdout).contains("held"), "{events:?}");
+
+    let dir = cgroup(held["pid"].as_u64().unwrap(), "unified");
+    let written = || {
+        let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+        let io = pids.lines().map(|pid| fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default());
+        io.map(|text| field(&text, "write_bytes") - field(&text, "cancelled_write_bytes")).sum::<i64>()
+    };
+    let (began, before) = (Instant::now(), written());
+    let most = 128 << 20;
+    while written() - before < most {
+        assert!(began.elapsed() < PATIENCE, "it does not go on");
+        sleep(Duration::from_millis(5));
+    }
+    let took = began.elapsed().as_secs_f64();
+    eprintln!("128 MiB at 16 MiB a second took {took:.1} s");
+    // It may be ahead by a second, and by what it writes until it is looked at.
+    assert!(took > 3.0, "{took}");
+    node.until("writer/0", |task| task["state"] == "running");
+    // Stopped for a moment or not, it can be ended.
+    let began = Instant::now();
+    assert!(node.covey(&["stop", "writer"]).status.success());
+    while node.json(&["tasks", "--json"])["items"].as_array().is_some_and(|tasks| !tasks.is_empty()) {
+        assert!(began.elapsed() < PATIENCE, "it does not end");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn field(io: &str, name: &str) -> i64 {
+    let value = io.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    value.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
 /// Asks `hello`, and does not mind if it dies of that.
 fn get(task: &Value, path: &str) {
     let port = u16::try_from(task["ports"]["http"].as_u64().unwrap()).unwrap();

@@ -2,7 +2,7 @@
 //! block IO could fill the disk's queue all the same. What such a task writes is counted here by its processes, and a task
 //! that is ahead of its limit is frozen until it is not. Rough, and told to its owner; direct IO is the kernel's to hold.
 
-use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, mem, sync::Arc, time::Duration};
 
 use oci::cgroup::{Placement, Tree};
 use placement::job::container::Io;
@@ -17,9 +17,11 @@ use crate::{
     runner::{Ground, prepare::band},
 };
 
-/// Between two looks, with tasks to look at and without.
+/// Between two looks: at one that has written too much before, what it writes until the next is what it is stopped for;
+/// at others; and where there is nobody to look at.
+const CLOSE: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(50);
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_millis(500);
 /// Where only operations are limited: what the kernel makes one of when it writes pages back.
 const OPERATION: u64 = 128 << 10;
 /// A task may be ahead by what its limit allows in so many seconds.
@@ -51,7 +53,9 @@ pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle) {
         for (run, text) in held {
             node.tell(Event::Run { run, what: RunEvent::Held(text) });
         }
-        sleep(if accounts.is_empty() { IDLE } else { LOOK }).await;
+        let close = accounts.values().any(|account| account.told && !account.frozen);
+        let pause = if close { CLOSE } else { LOOK };
+        sleep(if accounts.is_empty() { IDLE } else { pause }).await;
     }
     accounts.values_mut().for_each(Account::let_go);
 }
@@ -84,8 +88,9 @@ fn look(
 /// A task's writes.
 struct Account {
     cgroup: Placement,
-    /// Bytes that each process had written when it was looked at last.
-    written: BTreeMap<i32, u64>,
+    /// Bytes that its processes had written when they were looked at last, all together. Those of one that has ended are
+    /// its parent's from then on.
+    written: u64,
     bucket: Bucket,
     frozen: bool,
     told: bool,
@@ -93,20 +98,16 @@ struct Account {
 
 impl Account {
     fn new(cgroup: Placement) -> Account {
-        Account { cgroup, written: BTreeMap::new(), bucket: Bucket::default(), frozen: false, told: false }
+        Account { cgroup, written: 0, bucket: Bucket::default(), frozen: false, told: false }
     }
 
     fn look(&mut self, rate: u64, seconds: f64) -> Option<String> {
-        let now: BTreeMap<i32, u64> =
-            self.cgroup.processes().into_iter().map(|pid| (pid, written(pid))).collect();
-        let grown =
-            |(pid, bytes): (&i32, &u64)| bytes.saturating_sub(self.written.get(pid).copied().unwrap_or(0));
-        let bytes = now.iter().map(grown).sum();
-        self.written = now;
+        let now: u64 = self.cgroup.processes().into_iter().map(written).sum();
+        let bytes = now.saturating_sub(mem::replace(&mut self.written, now));
         let hold = self.bucket.holds(bytes, rate, seconds);
         let can = hold == self.frozen || self.cgroup.freeze(hold);
         self.frozen = hold && can;
-        if !hold || std::mem::replace(&mut self.told, true) {
+        if !hold || mem::replace(&mut self.told, true) {
             return None;
         }
         let what =
@@ -118,7 +119,7 @@ impl Account {
     }
 
     fn let_go(&mut self) {
-        if std::mem::take(&mut self.frozen) {
+        if mem::take(&mut self.frozen) {
             self.cgroup.freeze(false);
         }
     }
