@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use placement::ids::TaskKey;
+use placement::ids::{JobKey, TaskKey};
 
 use crate::event::RunId;
 
@@ -84,15 +84,48 @@ fn delete(kept: &Path, run: RunId) -> Result<(), LogsError> {
     }
 }
 
+/// Whose log it is, beside its segments: a run's name does not say what its job was called.
+const JOB: &str = "job";
+
+/// Notes whose log this will be.
+pub fn mark(log: &Path, job: &JobKey) -> Result<(), LogsError> {
+    let path = log.join(JOB);
+    let failed = |source| LogsError { what: "say whose are", path: path.clone(), source };
+    serde_json::to_vec(job)
+        .map_err(|e| failed(e.into()))
+        .and_then(|text| fs::write(&path, text).map_err(failed))
+}
+
+/// Runs of earlier jobs of this name, of the same index, that have logs here; else as `of_task`.
+pub fn before_task(
+    bundles: &Path,
+    kept: &Path,
+    key: TaskKey,
+    job: &JobKey,
+) -> Result<Vec<(RunId, PathBuf)>, LogsError> {
+    let mut runs = of(bundles, kept, |old| old.index == key.index && old.uid < key.uid)?;
+    let whose = |log: &Path| serde_json::from_slice::<JobKey>(&fs::read(log.join(JOB)).ok()?).ok();
+    runs.retain(|(_, log)| whose(log).as_ref() == Some(job));
+    Ok(runs)
+}
+
 /// A task's runs that have logs here, the oldest first, with their directories.
 pub fn of_task(bundles: &Path, kept: &Path, key: TaskKey) -> Result<Vec<(RunId, PathBuf)>, LogsError> {
+    of(bundles, kept, |other| other == key)
+}
+
+fn of(
+    bundles: &Path,
+    kept: &Path,
+    wanted: impl Fn(TaskKey) -> bool,
+) -> Result<Vec<(RunId, PathBuf)>, LogsError> {
     let mut runs = BTreeMap::new();
     // In the order in which logs move, so that none is missed on its way. A bundle without its log may take a while to go.
     for (dir, below) in [(bundles, "log"), (kept, "")] {
         let found =
             list(dir).map_err(|source| LogsError { what: "list", path: dir.to_path_buf(), source })?;
-        let of_task = found.into_iter().filter(|(run, _)| run.key == key);
-        let logs = of_task.map(|(run, _)| (run, dir.join(run.to_string()).join(below)));
+        let found = found.into_iter().filter(|(run, _)| wanted(run.key));
+        let logs = found.map(|(run, _)| (run, dir.join(run.to_string()).join(below)));
         runs.extend(logs.filter(|(_, log)| log.is_dir()));
     }
     Ok(runs.into_iter().collect())
@@ -123,6 +156,28 @@ mod tests {
 
     fn run(task: &str, number: u32) -> RunId {
         format!("{task}-1.2.3-{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn an_earlier_job_of_the_name_is_known_by_its_logs() {
+        let temp = tempfile::tempdir().unwrap();
+        let (bundles, kept) = (temp.path().join("bundles"), temp.path().join("logs"));
+        let job = |owner: &str| JobKey { owner: owner.into(), name: "web".into() };
+        for (task, owner) in
+            [("1.5.0", "ann"), ("1.5.1", "ann"), ("1.6.0", "bob"), ("1.7.0", "ann"), ("1.9.0", "ann")]
+        {
+            let log = bundles.join(run(task, 0).to_string()).join("log");
+            fs::create_dir_all(&log).unwrap();
+            mark(&log, &job(owner)).unwrap();
+            keep(&kept, run(task, 0), &log).unwrap();
+        }
+        // Of a release that did not note it.
+        fs::create_dir(kept.join(run("1.4.0", 0).to_string())).unwrap();
+        let before = before_task(&bundles, &kept, "1.9.0".parse().unwrap(), &job("ann")).unwrap();
+        let before: Vec<RunId> = before.into_iter().map(|(run, _)| run).collect();
+        assert_eq!(before, [run("1.5.0", 0), run("1.7.0", 0)]);
+        let text = fs::read_to_string(kept.join("1.7.0-1.2.3-0/job")).unwrap();
+        assert_eq!(text, r#"{"owner":"ann","name":"web"}"#, "a later release reads it");
     }
 
     #[test]

@@ -307,7 +307,7 @@ pub(crate) struct Logs {
     /// Not what is older: an age (10m) or a time (2026-05-04T12:00:00Z), within a few seconds
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Since>,
-    /// The run before the last restart, move or change
+    /// The run before the last restart, move or change, or of an earlier job of that name
     #[arg(long, conflicts_with = "follow")]
     pub(crate) previous: bool,
 }

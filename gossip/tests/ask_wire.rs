@@ -57,7 +57,8 @@ fn questions() -> Vec<Question> {
     vec![
         Question::Pull { after: 7, wait_ms: 500 },
         Question::Own,
-        Question::Runs { task: TASK },
+        Question::Runs { task: TASK, job: None },
+        Question::Runs { task: TASK, job: Some(of.job.clone()) },
         Question::Volumes { of, remove: true },
     ]
 }

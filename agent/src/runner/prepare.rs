@@ -18,6 +18,7 @@ use oci::{
     supervisor::{self, Named, Processes},
 };
 use placement::{
+    ids::JobKey,
     job::{
         self,
         container::{Container, ProcessKind},
@@ -27,7 +28,7 @@ use placement::{
 use tokio::task::spawn_blocking;
 
 use super::{Ground, network::Wired, surroundings};
-use crate::event::StartRun;
+use crate::{event::StartRun, logs};
 
 /// Why nothing was started.
 pub(super) struct Failure {
@@ -68,6 +69,7 @@ pub(super) async fn spawn(
         false => None,
     };
     let ground = ground.clone();
+    let (owner, name) = (start.owner.clone(), start.name.clone());
     let made = spawn_blocking(move || {
         let wired = ground.wire(&start)?;
         let etc = Etc::new(Bundle::at(&dir).etc(), &start.hostname, wired.whose());
@@ -76,6 +78,8 @@ pub(super) async fn spawn(
         let _ = std::fs::remove_dir_all(&dir);
         let bundle = Bundle::create(dir, &config, &spec).map_err(transient)?;
         etc.write().map_err(transient)?;
+        let job = JobKey { owner, name };
+        logs::mark(&bundle.log(), &job).map_err(transient)?;
         surroundings::make_cgroups(&config)?;
         let announcement = ground.server.spawn(bundle.dir()).map_err(transient)?;
         Ok((bundle, announcement, wired))

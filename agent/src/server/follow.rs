@@ -43,8 +43,8 @@ pub(super) async fn logs(
     let mut read: Option<RunId> = None;
     loop {
         let Located { task, node: likely, .. } = locate(services, passed, about.job, about.index).await?;
-        let found = find(services, task, likely, wanted.previous).await?;
-        let run = found.newest(usize::from(wanted.previous)).filter(|_| follow || !found.newest_missing);
+        let found = find(services, task, likely, wanted.previous.then_some(about.job)).await?;
+        let run = found.choose(task, wanted.previous).filter(|_| follow || !found.newest_missing);
         if wanted.previous {
             // The run before the newest may have been on another node: there it is the newest.
             wanted.run = run.map(|(run, _)| run);
@@ -52,7 +52,7 @@ pub(super) async fn logs(
         match run {
             Some((run, node)) if read.is_none_or(|read| run > read) => {
                 let mut place = wanted.from.clone();
-                let sent = from_node(services, passed, node, task, &wanted, &mut place, out).await?;
+                let sent = from_node(services, passed, node, run.key, &wanted, &mut place, out).await?;
                 let last = place.as_ref().and_then(|place| place.run.parse().ok());
                 // Where the next node's log begins is its beginning. A node that broke off is asked for the rest.
                 read = if sent.whole { Some(last.map_or(run, |last: RunId| last.max(run))) } else { read };
@@ -66,7 +66,10 @@ pub(super) async fn logs(
                 }
             }
             None if wanted.previous => {
-                let why = format!("has been neither restarted nor moved, or too long ago{}", found.but());
+                let why = format!(
+                    "has been neither restarted nor moved, nor had an earlier job of this name one, or too long ago{}",
+                    found.but()
+                );
                 return Err(nothing(&about, &why).into());
             }
             None if !follow => {
@@ -160,7 +163,10 @@ fn nothing(about: &Index<'_>, why: &str) -> Refusal {
     Refusal {
         code: "not_found".into(),
         message: format!("no log of {}/{index}: the task {why}", job.name),
-        hint: Some(format!("covey why {}/{index} says whether it runs", job.name)),
+        hint: Some(format!(
+            "covey why {0}/{index} says whether it runs, covey logs --previous {0}/{index} what ran before",
+            job.name
+        )),
     }
 }
 
@@ -174,8 +180,8 @@ fn broken(about: &Index<'_>, why: &str) -> Refusal {
 }
 
 /// The question's answer, for a node that asks.
-pub(super) async fn runs(services: &Services, task: TaskKey) -> Told {
-    match log::names(services, task).await {
+pub(super) async fn runs(services: &Services, task: TaskKey, earlier: Option<JobKey>) -> Told {
+    match log::names(services, task, earlier).await {
         Ok(runs) => {
             let runs: Vec<String> = runs.iter().map(ToString::to_string).collect();
             Told::Runs { newest: runs.last().cloned(), runs }

@@ -1,10 +1,16 @@
 //! What of a task's log is on this node: bytes from the segments of its runs, from run to run while somebody follows.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use gossip::wire::{LogPlace, LogStream, Reply};
 use oci::logs as segments;
-use placement::{ids::TaskKey, ledger::Refusal};
+use placement::{
+    ids::{JobKey, TaskKey},
+    ledger::Refusal,
+};
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{Out, Services, Stopped, invalid};
@@ -73,15 +79,33 @@ pub(super) async fn here(
     }
 }
 
-/// The names of the runs that have logs here, the oldest first.
-pub(super) async fn names(services: &Services, task: TaskKey) -> Result<Vec<RunId>, Refusal> {
-    Ok(runs(services, task).await?.into_iter().map(|(run, _)| run).collect())
+/// The names of the runs that have logs here, the oldest first; those of earlier jobs of that name too.
+pub(super) async fn names(
+    services: &Services,
+    task: TaskKey,
+    earlier: Option<JobKey>,
+) -> Result<Vec<RunId>, Refusal> {
+    let mut all = match earlier {
+        Some(job) => {
+            reading(services, move |bundles, kept| logs::before_task(bundles, kept, task, &job)).await?
+        }
+        None => Vec::new(),
+    };
+    all.extend(runs(services, task).await?);
+    Ok(all.into_iter().map(|(run, _)| run).collect())
 }
 
 /// The task's runs that have logs here, the oldest first.
 async fn runs(services: &Services, task: TaskKey) -> Result<Vec<(RunId, PathBuf)>, Refusal> {
+    reading(services, move |bundles, kept| logs::of_task(bundles, kept, task)).await
+}
+
+async fn reading(
+    services: &Services,
+    read: impl FnOnce(&Path, &Path) -> Result<Vec<(RunId, PathBuf)>, logs::LogsError> + Send + 'static,
+) -> Result<Vec<(RunId, PathBuf)>, Refusal> {
     let (bundles, kept) = (services.bundles.clone(), services.logs.clone());
-    spawn_blocking(move || logs::of_task(&bundles, &kept, task))
+    spawn_blocking(move || read(&bundles, &kept))
         .await
         .map_err(|_| invalid("the reading of logs broke off".to_string()))?
         .map_err(|e| invalid(e.to_string()))

@@ -127,7 +127,7 @@ pub(crate) async fn told(question: &Question, services: &Services) -> Option<Tol
             Ok(part) => Told::Own(Box::new(part)),
             Err(refusal) => Told::Refused(refusal),
         }),
-        Question::Runs { task } => Some(follow::runs(services, *task).await),
+        Question::Runs { task, job } => Some(follow::runs(services, *task, job.clone()).await),
         Question::Volumes { of, remove } => Some(volume::told(services, of, *remove).await),
         Question::Ping => Some(Told::Pong { wall_ms: clock::now().wall_ms }),
         Question::Examine => Some(Told::Examined(Box::new(doctor::examine(services).await))),

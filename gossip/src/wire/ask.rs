@@ -73,9 +73,11 @@ pub enum Question {
     },
     /// Keep the cell's authority: the node is about to become a voter. Answered by `Done`.
     Authority(Box<AuthorityKey>),
-    /// Which runs of a task have logs there.
+    /// Which runs of a task have logs there; with `job`, its name, those of earlier jobs of that name too.
     Runs {
         task: TaskKey,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<JobKey>,
     },
     /// Which volumes of an index the node has; with `remove` it has them no more when it answers. Answered by `Volumes`,
     /// or refused while a task uses one of them.

@@ -69,6 +69,14 @@ fn a_task_is_reached_through_every_node() {
         if later.is_empty() { Ok(()) } else { Err(later) }
     });
 
+    // A job that was stopped and is created again has the log of its namesake for the one before.
+    let before = said(&mut through(&["logs", "own/0"]));
+    let nothing = cell.refused("h1", &["logs", "--previous", "own/0"]);
+    assert!(nothing.contains("nor had an earlier job of this name one"), "{nothing}");
+    said(&mut through(&["stop", "own"]));
+    cell.run("h1", &private(&cell));
+    assert_eq!(said(&mut through(&["logs", "--previous", "own/0"])).lines().next(), before.lines().next());
+
     // By its name, and not by its id.
     let id = cell.nodes("h1").unwrap().iter().find(|node| node["name"] == "h2").unwrap()["id"].clone();
     cell.crash("h2").unwrap();

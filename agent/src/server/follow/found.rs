@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use gossip::wire::ask::{Question, Told};
 use placement::{
-    ids::{NodeId, TaskKey},
+    ids::{JobKey, NodeId, TaskKey},
     ledger::Refusal,
 };
 use tokio::task::JoinSet;
@@ -29,8 +29,14 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// The newest, or with `previous` the one before the task's newest, if need be of an earlier job of its name.
+    pub(super) fn choose(&self, task: TaskKey, previous: bool) -> Option<(RunId, NodeId)> {
+        let has_run = self.runs.keys().next_back().is_some_and(|run| run.key == task);
+        self.newest(usize::from(previous && has_run))
+    }
+
     /// The newest, or the one `back` before it.
-    pub(super) fn newest(&self, back: usize) -> Option<(RunId, NodeId)> {
+    fn newest(&self, back: usize) -> Option<(RunId, NodeId)> {
         self.runs.iter().rev().nth(back).map(|(run, node)| (*run, *node))
     }
 
@@ -43,16 +49,16 @@ impl Found {
     }
 }
 
-/// The runs with logs: of the node where the task should be (`likely`) if that has any and no more is asked for, or else
-/// of all.
+/// The runs with logs: of the node where the task should be (`likely`) if that has any, or else of all; with `earlier`, the
+/// job's name, of all in any case, and those of earlier jobs of that name.
 pub(super) async fn find(
     services: &Services,
     task: TaskKey,
     likely: Option<NodeId>,
-    all: bool,
+    earlier: Option<&JobKey>,
 ) -> Result<Found, Refusal> {
     let mut found = Found::default();
-    if let (Some(node), false) = (likely, all) {
+    if let (Some(node), None) = (likely, earlier) {
         match ask(services, node, task, LIKELY).await? {
             Some(runs) if !runs.is_empty() => {
                 found.runs.extend(runs.into_iter().map(|run| (run, node)));
@@ -69,10 +75,10 @@ pub(super) async fn find(
             found.missing.push(services.cell.name(node));
             continue;
         }
-        let peers = services.cell.peers.clone();
-        asked.spawn(async move { (node, peers.ask_within(node, &Question::Runs { task }, SOON).await) });
+        let (peers, question) = (services.cell.peers.clone(), Question::Runs { task, job: earlier.cloned() });
+        asked.spawn(async move { (node, peers.ask_within(node, &question, SOON).await) });
     }
-    let here = log::names(services, task).await?;
+    let here = log::names(services, task, earlier.cloned()).await?;
     found.runs.extend(here.into_iter().map(|run| (run, me)));
     while let Some(answer) = asked.join_next().await {
         match answer {
@@ -93,9 +99,15 @@ async fn ask(
     within: Duration,
 ) -> Result<Option<Vec<RunId>>, Refusal> {
     if node == services.cell.me() {
-        return log::names(services, task).await.map(Some);
+        return log::names(services, task, None).await.map(Some);
     }
-    Ok(services.cell.peers.ask_within(node, &Question::Runs { task }, within).await.ok().map(told_runs))
+    Ok(services
+        .cell
+        .peers
+        .ask_within(node, &Question::Runs { task, job: None }, within)
+        .await
+        .ok()
+        .map(told_runs))
 }
 
 fn told_runs(told: Told) -> Vec<RunId> {
@@ -119,6 +131,10 @@ mod tests {
         assert_eq!(found.newest(0), Some((run("1.7.0-1.5.0-0"), NodeId(3))));
         assert_eq!(found.newest(1), Some((run("1.7.0-1.2.9-5"), NodeId(2))));
         assert_eq!(found.newest(3), None);
+        let key = |text: &str| text.parse::<TaskKey>().unwrap();
+        assert_eq!(found.choose(key("1.7.0"), true), found.newest(1));
+        assert_eq!(found.choose(key("1.7.0"), false), found.newest(0));
+        assert_eq!(found.choose(key("1.9.0"), true), found.newest(0), "it has not run itself");
         assert_eq!(found.but(), "");
         found.missing = vec!["n2".into(), "n3".into()];
         assert_eq!(found.but(), "; no answer from n2, n3, which may have it");
