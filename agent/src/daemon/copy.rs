@@ -38,10 +38,11 @@ enum PullError {
     Silent(NodeId),
 }
 
-/// Pulls for ever.
+/// Pulls until the ledger is shut down. Whoever leads has all there is.
 pub(super) async fn keep(cell: Cell, mut copy: Copy) {
     let mut failed = false;
-    loop {
+    let mut role = cell.ledger.role();
+    while role.wait_for(|role| !role.is_leader()).await.is_ok() {
         let Some((from, wait)) = whom(&cell) else {
             sleep(LOOK / 10).await;
             continue;

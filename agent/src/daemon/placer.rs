@@ -118,8 +118,8 @@ struct Link {
 const AGAIN: Duration = Duration::from_millis(200);
 /// The same for a node that is not here.
 const AWAY: Duration = Duration::from_secs(1);
-/// While acting: how often to look whether a majority still answers.
-const PULSE: Duration = Duration::from_millis(50);
+/// While acting: how often to look whether a majority still answers. Before it speaks it looks anyhow.
+const PULSE: Duration = Duration::from_millis(250);
 /// While a majority does not: how often to look whether it does again.
 const HOLD: Duration = Duration::from_millis(10);
 /// How long to sleep when nothing is due; any length would do.

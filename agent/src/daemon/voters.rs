@@ -22,17 +22,20 @@ use crate::{
 
 /// Between two looks: far below the patience of the choice.
 const LOOK: Duration = Duration::from_millis(200);
+/// The same where there is nobody to choose from, unless somebody comes; and for what others bring about, which is heard of.
+const SELDOM: Duration = Duration::from_secs(1);
 /// The label that says what fails together.
 const RACK: &str = "rack";
 
 /// Runs until the ledger is shut down.
 pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Journal) {
     let mut company = Company::default();
-    let mut role = cell.ledger.role();
+    let (mut role, mut applied) = (cell.ledger.role(), cell.ledger.applied());
     loop {
         if role.wait_for(|role| role.is_leader()).await.is_err() {
             return;
         }
+        applied.mark_unchanged();
         let now = clock::now().mono_ms;
         let told = placer.racks().await;
         let (ledger, alive) = (cell.state(), cell.peers.alive());
@@ -40,6 +43,8 @@ pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Jo
         let drained = |id| ledger.roster.get(&id).is_some_and(|member| member.draining);
         let nodes = company.candidates(|node| rack(&ledger, &told, node), drained);
         let leaves = drained(cell.me());
+        let alone = ledger.roster.len() <= 1 && cell.ledger.voters().len() <= 1;
+        let pause = if alone { SELDOM } else { LOOK };
         drop(ledger);
         let step = cell.ledger.seats().and_then(|seats| match leaves {
             // With two voters, the other is the successor: it is not taken back.
@@ -53,21 +58,33 @@ pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Jo
             }
         }
         note_addresses(&cell).await;
-        sleep(LOOK).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            // Somebody may have joined.
+            changed = applied.changed(), if alone => if changed.is_err() { return },
+        }
     }
 }
 
 /// Asks for votes only while it sees a majority of the voters. Whoever is heard and hears nobody would otherwise unseat
 /// every leader; at a start nobody is seen for a moment, and nobody leads.
 pub(super) async fn stand(cell: Cell) {
+    let (mut members, mut applied) = (cell.peers.watch(), cell.ledger.applied());
     loop {
+        members.mark_unchanged();
+        applied.mark_unchanged();
         let (voters, alive) = (cell.ledger.voters(), cell.peers.alive());
         let here = voters.iter().filter(|node| alive.contains(node)).count();
         let draining = cell.state().roster.get(&cell.me()).is_some_and(|member| member.draining);
         if !draining {
             cell.ledger.stand(voters.is_empty() || here * 2 > voters.len());
         }
-        sleep(LOOK / 2).await;
+        tokio::select! {
+            changed = members.changed() => if changed.is_err() { return },
+            changed = applied.changed() => if changed.is_err() { return },
+            // The ledger's core may have been started anew, or its voters be others.
+            () = sleep(SELDOM / 2) => {}
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! When this node acts as the placer (PROTOCOL 3, 5, 6): it leads the ledger, its own activation is applied, and a majority
 //! of the voters answered just now. Pure; the shell looks before it hands the placer's core anything, and whenever its role,
-//! the ledger or the quorum may have changed (a look each 50 ms catches the last), and does what the step says.
+//! the ledger or the quorum may have changed (a look four times a second catches the last), and does what the step says.
 
 use placement::ids::{Activation, NodeId};
 
