@@ -57,7 +57,7 @@ use crate::{
     journal::Journal,
     labels,
     ledger::{LedgerHandle, ProposeError},
-    limits, logs, measure,
+    limits, measure,
     peers::Peers,
     runner::{Ground, Runner, ScanError},
     server::{self, ServerError, Services},
@@ -246,7 +246,6 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(volumes::report(volumes.clone(), node.clone()));
     tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
     tokio::spawn(anonymous::let_go(ground.anonymous.clone(), ground.bundles.clone(), node.clone()));
-    tokio::spawn(logs::marks::keep(ground.bundles.clone(), node.clone()));
     tokio::spawn(measure::guard::run(ground.clone(), node.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
     tokio::spawn(ground.clone().keep_server());

@@ -24,33 +24,29 @@ pub struct Stats {
     pub oom_kills: u64,
 }
 
-/// The figures that are looked at all the time: few files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// CPU time used so far, in microseconds.
-    pub cpu_us: u64,
-    /// As in [`Stats::memory_working_set`].
-    pub memory: u64,
-}
-
 impl Placement {
-    /// CPU and memory, now; all zero once its cgroups are gone.
-    pub fn usage(&self) -> Usage {
-        let v2 = self.trees.get(crate::cgroup::UNIFIED).map(|tree| self.in_tree(tree));
-        let cpu_us = match (self.trees.get("cpuacct"), &v2) {
+    /// CPU time used so far, in microseconds: one file, for whoever looks all the time. `None` where the host does not
+    /// tell, and once the run's cgroups are gone.
+    pub fn cpu_us(&self) -> Option<u64> {
+        match (self.trees.get("cpuacct"), self.trees.get(crate::cgroup::UNIFIED)) {
             (Some(tree), _) => number(&self.in_tree(tree).join("cpuacct.usage")).map(|ns| ns / 1000),
             // There without the controller too.
-            (None, Some(dir)) => keyed(&dir.join("cpu.stat"), "usage_usec"),
+            (None, Some(tree)) => keyed(&self.in_tree(tree).join("cpu.stat"), "usage_usec"),
             (None, None) => None,
+        }
+    }
+
+    /// As in [`Stats::memory_working_set`]: two files, one of which the kernel has to put together.
+    pub fn memory(&self) -> u64 {
+        let (tree, usage, inactive) = match (self.trees.get("memory"), self.trees.get(crate::cgroup::UNIFIED))
+        {
+            (Some(tree), _) => (tree, "memory.usage_in_bytes", "total_inactive_file"),
+            (None, Some(tree)) => (tree, "memory.current", "inactive_file"),
+            (None, None) => return 0,
         };
-        let (dir, usage, inactive) = match (self.trees.get("memory"), v2) {
-            (Some(tree), _) => (self.in_tree(tree), "memory.usage_in_bytes", "total_inactive_file"),
-            (None, Some(dir)) => (dir, "memory.current", "inactive_file"),
-            (None, None) => return Usage { cpu_us: cpu_us.unwrap_or(0), memory: 0 },
-        };
+        let dir = self.in_tree(tree);
         let used = number(&dir.join(usage)).unwrap_or(0);
-        let reclaimable = keyed(&dir.join("memory.stat"), inactive).unwrap_or(0);
-        Usage { cpu_us: cpu_us.unwrap_or(0), memory: used.saturating_sub(reclaimable) }
+        used.saturating_sub(keyed(&dir.join("memory.stat"), inactive).unwrap_or(0))
     }
 
     /// For how long some process of the run has waited for CPU, memory or IO so far, in microseconds; `None` where the

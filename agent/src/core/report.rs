@@ -9,7 +9,7 @@ use placement::{
         container::{Io, Source},
     },
     node::{Books, NodeInfo},
-    resources::Resources,
+    resources::{DISK, Resources},
     task::{Report, State},
 };
 
@@ -81,9 +81,14 @@ impl Core {
         task.record.ports.iter().map(own).collect()
     }
 
-    /// All runs whose containers are there now: what is to be measured.
-    pub fn all_running(&self) -> impl Iterator<Item = RunId> {
-        self.tasks.keys().filter_map(|key| self.running(*key)).map(|(run, _)| run)
+    /// All runs whose containers are there now, their bands, and how much disk they may use, if that is limited.
+    pub fn to_measure(&self) -> Vec<(RunId, Band, Option<u64>)> {
+        let of = |task: &super::task::Task| {
+            let (run, _) = self.running(task.record.key)?;
+            let disk = Some(task.record.spec.limit.get(DISK)).filter(|most| *most > 0);
+            Some((run, task.record.spec.band, disk))
+        };
+        self.tasks.values().filter_map(of).collect()
     }
 
     /// Containers that run, are to go on, and have a limit of block IO.

@@ -1,51 +1,61 @@
 //! When a log had got how far, noted every few seconds beside its segments: for `logs --since`. What a program writes has
-//! no times of its own, and nobody looks at its bytes.
+//! no times of its own, and nobody looks at its bytes. Who has used no CPU has written nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write},
-    path::{Path, PathBuf},
-    time::Duration,
+    path::Path,
 };
 
 use oci::{
     bundle::Stream,
     logs::{self, From},
 };
-use tokio::{
-    task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
-};
 
-use crate::{clock, daemon::inbox::NodeHandle, event::RunId};
+use crate::event::{Now, RunId};
 
 /// Beside the segments: lines of wall time (milliseconds since 1970) and the end of both streams then.
 const FILE: &str = "times";
-/// Between two looks.
-const EVERY: Duration = Duration::from_secs(3);
+/// Between two looks at a log, at least.
+const EVERY_MS: u64 = 1_500;
 /// Of a file: beyond that every second mark goes.
 const MOST: u64 = 64 << 10;
 
 /// The ends of a log's two streams.
 type Ends = [u64; 2];
 
-/// Notes it for what runs here, until the node's loop ends.
-pub(crate) async fn keep(bundles: PathBuf, node: NodeHandle) {
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen: BTreeMap<RunId, Ends> = BTreeMap::new();
-    loop {
-        ticks.tick().await;
-        let Some(running) = node.read(|core| core.all_running().collect::<Vec<_>>()).await else { return };
-        let (bundles, before) = (bundles.clone(), std::mem::take(&mut seen));
-        let noted = spawn_blocking(move || {
-            let now = clock::now().wall_ms;
-            let dir = |run: &RunId| bundles.join(run.to_string()).join("log");
-            running.iter().map(|run| (*run, note(&dir(run), before.get(run), now))).collect()
-        });
-        let Ok(noted) = noted.await else { return };
-        seen = noted;
+/// The last look at a run's log.
+struct Seen {
+    ends: Ends,
+    /// CPU time that the run had used by then, if the host tells.
+    cpu_us: Option<u64>,
+    /// And that had been so at the look before: what it wrote last had time to get to the disk.
+    quiet: bool,
+    /// Monotonic.
+    at_ms: u64,
+}
+
+/// What is known of the logs of runs.
+#[derive(Default)]
+pub(crate) struct Marks(BTreeMap<RunId, Seen>);
+
+impl Marks {
+    /// These alone are looked at from now on; the others are no more.
+    pub(crate) fn begin(&mut self, runs: impl Iterator<Item = RunId>) {
+        let there: BTreeSet<RunId> = runs.collect();
+        self.0.retain(|run, _| there.contains(run));
+    }
+
+    /// Notes where the log in `dir` ends, if that can have changed.
+    pub(crate) fn look(&mut self, run: RunId, dir: &Path, cpu_us: Option<u64>, now: Now) {
+        let last = self.0.get(&run);
+        let quiet = last.is_some_and(|last| cpu_us.is_some() && last.cpu_us == cpu_us);
+        if last.is_some_and(|last| (quiet && last.quiet) || now.mono_ms < last.at_ms + EVERY_MS) {
+            return;
+        }
+        let ends = note(dir, last.map(|last| &last.ends), now.wall_ms);
+        self.0.insert(run, Seen { ends, cpu_us, quiet, at_ms: now.mono_ms });
     }
 }
 
@@ -124,6 +134,39 @@ mod tests {
         assert_eq!(at(2_500, From::Tail(1)), from(8, 0), "the last line is later");
         assert_eq!(at(2_500, From::Tail(100)), from(4, 0));
         assert_eq!(since(Path::new("/no/such"), 5, all), from(0, 0));
+    }
+
+    #[test]
+    fn a_log_is_looked_at_until_what_its_run_wrote_last_is_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, run) = (temp.path(), "1.7.0-1.2.3-0".parse().unwrap());
+        let segment = dir.join(Stream::Stdout.segment(0));
+        let noted = || fs::read_to_string(dir.join(FILE)).unwrap_or_default();
+        let mut marks = Marks::default();
+        let mut look = |cpu_us: Option<u64>, ms: u64| {
+            marks.look(run, dir, cpu_us, Now { mono_ms: ms, wall_ms: ms });
+        };
+        look(Some(7), 10_000);
+        fs::write(&segment, "one\n").unwrap();
+        look(Some(8), 10_001);
+        assert_eq!(noted(), "10000 0 0\n", "too soon");
+        look(Some(8), 12_000);
+        fs::write(&segment, "one\ntwo\n").unwrap();
+        look(Some(8), 14_000);
+        assert_eq!(noted(), "10000 0 0\n12000 4 0\n14000 8 0\n", "it was on its way");
+        fs::write(&segment, "one\ntwo\nthree\n").unwrap();
+        look(Some(8), 16_000);
+        look(Some(9), 18_000);
+        assert!(noted().ends_with("14000 8 0\n18000 14 0\n"), "{}", noted());
+        // Where nobody tells of CPU time, all are looked at.
+        fs::write(&segment, "").unwrap();
+        look(None, 20_000);
+        look(None, 22_000);
+        fs::write(&segment, "1").unwrap();
+        look(None, 24_000);
+        assert!(noted().ends_with("24000 1 0\n"), "{}", noted());
+        marks.begin([].into_iter());
+        assert!(marks.0.is_empty());
     }
 
     #[test]

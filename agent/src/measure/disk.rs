@@ -33,8 +33,8 @@ pub(super) struct Disks {
 /// The last look at a run.
 struct Look {
     used: u64,
-    /// CPU time that it had used by then.
-    cpu_us: u64,
+    /// CPU time that it had used by then, if the host tells.
+    cpu_us: Option<u64>,
     /// Free on the file system then.
     free: u64,
     /// When the next one is due, and before which there is none whatever happens: monotonic.
@@ -55,7 +55,7 @@ impl Disks {
     }
 
     /// Bytes that a run has written and not removed, as far as is known. `most`: its limit.
-    pub(super) fn used(&mut self, run: RunId, most: Option<u64>, cpu_us: u64, now_ms: u64) -> u64 {
+    pub(super) fn used(&mut self, run: RunId, most: Option<u64>, cpu_us: Option<u64>, now_ms: u64) -> u64 {
         if let Some(last) = self.runs.get(&run)
             && !last.is_due(most, cpu_us, now_ms, self.free)
         {
@@ -76,8 +76,8 @@ impl Disks {
 }
 
 impl Look {
-    fn is_due(&self, most: Option<u64>, cpu_us: u64, now_ms: u64, free: u64) -> bool {
-        if cpu_us == self.cpu_us {
+    fn is_due(&self, most: Option<u64>, cpu_us: Option<u64>, now_ms: u64, free: u64) -> bool {
+        if cpu_us.is_some() && cpu_us == self.cpu_us {
             return false;
         }
         let lost = self.free.saturating_sub(free);
@@ -92,14 +92,16 @@ mod tests {
 
     #[test]
     fn a_look_is_due_where_something_can_have_changed() {
-        let look = Look { used: 50, cpu_us: 7, free: 1_000, next_ms: 500, soonest_ms: 300 };
+        let look = Look { used: 50, cpu_us: Some(7), free: 1_000, next_ms: 500, soonest_ms: 300 };
         // It has not run.
-        assert!(!look.is_due(Some(60), 7, 9_999, 0));
+        assert!(!look.is_due(Some(60), Some(7), 9_999, 0));
         // It has, and the time has come, or its limit may have been passed.
-        assert!(!look.is_due(Some(60), 8, 499, 990));
-        assert!(look.is_due(Some(60), 8, 500, 990));
-        assert!(look.is_due(Some(60), 8, 499, 989));
-        assert!(!look.is_due(Some(60), 8, 299, 989));
-        assert!(!look.is_due(None, 8, 499, 0));
+        assert!(!look.is_due(Some(60), Some(8), 499, 990));
+        assert!(look.is_due(Some(60), Some(8), 500, 990));
+        assert!(look.is_due(Some(60), Some(8), 499, 989));
+        assert!(!look.is_due(Some(60), Some(8), 299, 989));
+        assert!(!look.is_due(None, Some(8), 499, 0));
+        // Nobody knows whether it has.
+        assert!(look.is_due(None, None, 500, 0));
     }
 }
