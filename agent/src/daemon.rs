@@ -57,7 +57,7 @@ use crate::{
     journal::Journal,
     labels,
     ledger::{LedgerHandle, ProposeError},
-    limits, measure,
+    limits, measure, memory,
     peers::Peers,
     runner::{Ground, Runner, ScanError},
     server::{self, ServerError, Services},
@@ -151,6 +151,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+    memory::prepare();
     let mut warnings = limits::prepare();
     let dir = DataDir::open(&config.data)?;
     let identity = enter(&config, &dir).await?;
@@ -246,6 +247,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(volumes::report(volumes.clone(), node.clone()));
     tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
     tokio::spawn(anonymous::let_go(ground.anonymous.clone(), ground.bundles.clone(), node.clone()));
+    tokio::spawn(memory::keep());
     tokio::spawn(measure::guard::run(ground.clone(), node.clone()));
     tokio::spawn(measure::run(ground.clone(), node));
     tokio::spawn(ground.clone().keep_server());

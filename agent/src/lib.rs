@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod limits;
 pub mod logs;
 mod measure;
+mod memory;
 pub mod peers;
 pub mod probe;
 pub mod runner;
