@@ -12,6 +12,7 @@
 //! - The node keeps score of its forecasts (`score`), and widens the margin when one was wrong.
 
 mod baseline;
+mod compact;
 mod crowd;
 mod estimator;
 mod lessons;
@@ -21,6 +22,9 @@ mod replay;
 mod score;
 mod settings;
 mod task;
+mod tasks;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub use self::{

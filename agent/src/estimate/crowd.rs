@@ -17,8 +17,10 @@ const FRESH_MS: f64 = 300_000.0;
 const EULER: f64 = 0.5772;
 /// A crowd's peak is at most what its tasks' own peaks sum up to; these grow, too, with the logarithm of time.
 const OWN_GROWTH: f64 = 0.1;
+/// What bursts apart from each other grow by, in the same way.
+const APART_GROWTH: f64 = 0.38;
 /// Of a horizon: after this share, a day's highest and lowest hours cannot both be unseen.
-const DAY_SEEN: f64 = 0.75;
+const DAY_SEEN: f64 = 0.7;
 
 /// The use of one resource by tasks together.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +48,8 @@ pub(super) struct Members {
     /// What they may use that nobody has seen yet.
     pub(super) doubts: f64,
     pub(super) leaks: f64,
+    /// Squares of how far their peaks are above their means.
+    pub(super) bursts: f64,
 }
 
 /// What a crowd's peak is predicted to be.
@@ -123,21 +127,22 @@ impl Crowd {
         let ahead_ms = members.peaks_stay_ms / members.peaks;
         let peak = self.highest(ahead_ms, settings.horizon_ms, now_ms);
         let growth = (1.0 + ahead_ms / seen_ms).ln();
-        let units = growth + settings.caution;
+        let units = growth + settings.caution[of];
         // Of so many samples the maximum is that many spreads above the mean.
         let mean = if self.weight > 0.0 { self.sum / self.weight } else { peak };
         let spread = (peak - mean) / ((seen_ms / FRESH_MS).ln() + EULER);
         let possible = (members.peaks - peak).max(0.0) + OWN_GROWTH * members.peaks * growth;
         let spread = spread.min(possible / units).max(settings.least_spread[of] * peak);
         let seen = (seen_ms / horizon_ms).min(1.0);
-        let margin = settings.margin[0] + (settings.margin[1] - settings.margin[0]) * seen;
+        let margin = settings.margin[1] + (settings.margin[0] - settings.margin[1]) * (1.0 - seen).powi(3);
         let margin = margin * self.scores.widening() * spread * units;
         // Tasks whose peaks coincide move together, and a day's wave lifts all of them: how far is only known after a day.
         let coincidence = (peak / members.peaks).min(1.0);
         let unseen = (1.0 - (seen / DAY_SEEN).powi(2)).max(0.0);
-        let wave = (unseen * settings.together[of] * coincidence * members.limits)
-            .max(peak * (1.0 + settings.swell[of] * coincidence * unseen));
-        let predicted = (peak + margin).max(wave) + members.doubts.max(members.leaks);
+        let wave = (unseen * settings.together[of] * coincidence.powi(3) * members.limits)
+            .max(peak * (1.0 + settings.swell[of] * coincidence.powi(3) * unseen));
+        let apart = mean + settings.apart[of] * (1.0 + APART_GROWTH * growth) * members.bursts.sqrt();
+        let predicted = (peak + margin).max(wave).max(apart) + members.doubts.max(members.leaks);
         Peak { seen: peak, predicted: predicted.min(members.limits) }
     }
 }

@@ -11,6 +11,7 @@ use super::{
     lessons::{IndexLesson, Lessons},
     settings::Settings,
     task::{Known, TaskId},
+    tasks::Tasks,
 };
 
 const RESOURCES: [usize; 2] = [CPU, MEMORY];
@@ -47,7 +48,7 @@ pub struct Forecast {
 /// What the estimator knows; it outlives the agent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    tasks: BTreeMap<TaskId, Known>,
+    tasks: Tasks,
     crowds: [[Crowd; 2]; CROWDS],
     now_ms: u64,
 }
@@ -77,33 +78,32 @@ impl Estimator {
         // A clock that jumps back has stopped for a while.
         *now = now_ms.max(*now);
         let now_ms = *now;
-        tasks.values_mut().for_each(|known| known.turn(now_ms, horizon_ms));
+        tasks.iter_mut().for_each(|known| {
+            known.turn(now_ms, horizon_ms);
+            known.listed = false;
+        });
         let mut peaks = sums(tasks);
         for Present { task, band, limit } in present {
             let limit = sane(*limit, [0.0; 2]);
             if let Some(known) = tasks.get_mut(task) {
                 known.limit = limit.map(|limit| limit as f32);
-                known.round = now_ms;
+                known.listed = true;
                 continue;
             }
-            let mut known = Known::new(*band, limit, now_ms);
-            known.round = now_ms;
+            let mut known = Known::new(task.clone(), *band, limit, now_ms);
+            known.turn(now_ms, horizon_ms);
             if let Some(start) = lessons.start(task) {
-                known.known = true;
-                known.taught_s = start.seen_s;
-                for resource in RESOURCES {
-                    known.raise(resource, start.peak[resource] * limit[resource], now_ms, horizon_ms);
-                }
+                let of = |shares: Amounts| RESOURCES.map(|resource| shares[resource] * limit[resource]);
+                known.begin(of(start.peak), of(start.level), start.seen_s);
                 change(crowds, &mut peaks, &known, 1.0, now_ms, horizon_ms);
             }
-            tasks.insert(task.clone(), known);
+            tasks.insert(known);
         }
-        let gone = |_: &TaskId, known: &mut Known| known.round != now_ms;
-        for (task, known) in tasks.extract_if(.., gone) {
+        for known in tasks.take_unlisted() {
             change(crowds, &mut peaks, &known, -1.0, now_ms, horizon_ms);
             if known.known {
                 let lived_s = now_ms.saturating_sub(known.since_ms) / 1000;
-                lessons.learn(&task, lesson(&known, now_ms), Some(lived_s));
+                lessons.learn(&known.task, lesson(&known, now_ms), Some(lived_s));
             }
         }
     }
@@ -128,7 +128,7 @@ impl Estimator {
             // What cannot be is taken for the worst.
             let usage = sane(usage, limit);
             let first = !known.known;
-            known.observe(usage, now_ms, settings.horizon_ms);
+            let usage = known.observe(usage, now_ms, &settings);
             if first {
                 change(crowds, &mut peaks, known, 1.0, now_ms, settings.horizon_ms);
             }
@@ -152,8 +152,8 @@ impl Estimator {
 
     /// Writes down what the tasks that run have needed so far, for others to begin with should this node be lost.
     pub fn teach(&self, lessons: &mut Lessons) {
-        for (task, known) in self.state.tasks.iter().filter(|(_, known)| known.known) {
-            lessons.learn(task, lesson(known, self.state.now_ms), None);
+        for known in self.state.tasks.iter().filter(|known| known.known) {
+            lessons.learn(&known.task, lesson(known, self.state.now_ms), None);
         }
     }
 
@@ -182,7 +182,7 @@ impl Estimator {
         let growth = 1.0 + OWN_GROWTH * (1.0 + horizon_ms / seen_ms).ln();
         Some(RESOURCES.map(|resource| {
             let doubt = known.doubt(resource, now_ms, &self.settings);
-            let leak = if resource == MEMORY { known.leak(now_ms, horizon_ms, &self.settings) } else { 0.0 };
+            let leak = if resource == MEMORY { known.leak(horizon_ms) } else { 0.0 };
             let needed = known.peak(resource) * growth + doubt.max(leak);
             needed.min(known.limit[resource].into()).max(known.now[resource].into())
         }))
@@ -214,16 +214,15 @@ impl Estimator {
     fn members(&self, lessons: &Lessons) -> [[Members; 2]; CROWDS] {
         let mut members = [[Members::default(); 2]; CROWDS];
         let (now_ms, horizon_ms) = (self.state.now_ms, self.settings.horizon_ms as f64);
-        for (task, known) in &self.state.tasks {
+        for known in self.state.tasks.iter() {
             let seen_ms = (known.evidence_ms(now_ms) as f64).min(horizon_ms);
-            let stays_ms = lessons.life_ms(task).map_or(horizon_ms, |life_ms| {
+            let stays_ms = lessons.life_ms(&known.task).map_or(horizon_ms, |life_ms| {
                 (self.settings.lives * life_ms).clamp(self.settings.hold_ms as f64, horizon_ms)
             });
             for resource in RESOURCES {
                 let peak = known.peak(resource);
                 let doubt = known.doubt(resource, now_ms, &self.settings);
-                let leak =
-                    if resource == MEMORY { known.leak(now_ms, stays_ms, &self.settings) } else { 0.0 };
+                let leak = if resource == MEMORY { known.leak(stays_ms) } else { 0.0 };
                 for crowd in [ALL, 1 + known.band as usize] {
                     let members = &mut members[crowd][resource];
                     members.tasks += 1;
@@ -233,6 +232,7 @@ impl Estimator {
                     members.peaks_stay_ms += peak * stays_ms;
                     members.doubts += doubt;
                     members.leaks += leak;
+                    members.bursts += known.burst(resource).powi(2);
                 }
             }
         }
@@ -243,9 +243,9 @@ impl Estimator {
 /// The sums of the tasks' own peaks, by crowd.
 type Sums = [[f64; 2]; CROWDS];
 
-fn sums(tasks: &BTreeMap<TaskId, Known>) -> Sums {
+fn sums(tasks: &Tasks) -> Sums {
     let mut sums = Sums::default();
-    for known in tasks.values() {
+    for known in tasks.iter() {
         for crowd in [ALL, 1 + known.band as usize] {
             for resource in RESOURCES {
                 sums[crowd][resource] += known.peak(resource);
@@ -275,12 +275,16 @@ fn change(
 }
 
 fn lesson(known: &Known, now_ms: u64) -> IndexLesson {
-    let share = |resource: usize| {
+    let share = |amount: f64, resource: usize| {
         let limit = f64::from(known.limit[resource]);
-        if limit > 0.0 { (known.peak(resource) / limit) as f32 } else { 0.0 }
+        if limit > 0.0 { (amount / limit) as f32 } else { 0.0 }
     };
-    let seen_s = (known.evidence_ms(now_ms) / 1000).min(u64::from(u32::MAX)) as u32;
-    IndexLesson { peak: [share(CPU), share(MEMORY)], seen_s, heard_ms: now_ms }
+    IndexLesson {
+        peak: RESOURCES.map(|resource| share(known.peak(resource), resource)),
+        level: RESOURCES.map(|resource| share(known.level[resource].into(), resource)),
+        seen_s: (known.evidence_ms(now_ms) / 1000).min(u64::from(u32::MAX)) as u32,
+        heard_s: (now_ms / 1000) as u32,
+    }
 }
 
 fn sane(amounts: Amounts, otherwise: Amounts) -> Amounts {

@@ -10,6 +10,8 @@ use super::{Amounts, task::TaskId};
 const MOST_INDEXES: usize = 64;
 /// Runs that must have ended before their lives tell how long others will last.
 const ENOUGH_LIVES: u32 = 2;
+/// How much of a job's mean use the newest sample is.
+const MEAN_OF: f32 = 0.01;
 /// What was watched for less says nothing.
 const ENOUGH_S: u32 = 3600;
 
@@ -24,6 +26,8 @@ pub struct Lessons {
 pub struct JobLesson {
     /// The highest peak of any task, as a share of its limit.
     pub peak: [f32; 2],
+    /// The mean of any task.
+    pub level: [f32; 2],
     /// When the above was last confirmed or lowered.
     pub heard_ms: u64,
     /// The longest that one task was watched.
@@ -38,8 +42,9 @@ pub struct JobLesson {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct IndexLesson {
     pub peak: [f32; 2],
+    pub level: [f32; 2],
     pub seen_s: u32,
-    pub heard_ms: u64,
+    pub heard_s: u32,
 }
 
 /// What a task begins with.
@@ -47,6 +52,7 @@ pub struct IndexLesson {
 pub struct Start {
     /// As shares of the limit.
     pub peak: Amounts,
+    pub level: Amounts,
     pub seen_s: u32,
 }
 
@@ -55,9 +61,13 @@ impl Lessons {
     pub fn start(&self, task: &TaskId) -> Option<Start> {
         let job = self.jobs.get(&task.job)?;
         let own = job.indexes.get(&task.index.unwrap_or(0)).filter(|own| own.seen_s > ENOUGH_S);
-        let own = own.map(|own| (own.peak, own.seen_s));
-        let siblings = (job.seen_s > ENOUGH_S).then_some((job.peak, job.seen_s));
-        own.or(siblings).map(|(peak, seen_s)| Start { peak: peak.map(f64::from), seen_s })
+        let own = own.map(|own| (own.peak, own.level, own.seen_s));
+        let siblings = (job.seen_s > ENOUGH_S).then_some((job.peak, job.level, job.seen_s));
+        own.or(siblings).map(|(peak, level, seen_s)| Start {
+            peak: peak.map(f64::from),
+            level: level.map(f64::from),
+            seen_s,
+        })
     }
 
     /// How long runs of the job last on the average; none if nobody can know.
@@ -76,6 +86,9 @@ impl Lessons {
         for (peak, share) in job.peak.iter_mut().zip(share) {
             *peak = (*peak * fade).max(share as f32);
         }
+        for (level, share) in job.level.iter_mut().zip(share) {
+            *level += (share as f32 - *level) * MEAN_OF;
+        }
         job.heard_ms = job.heard_ms.max(now_ms);
         job.seen_s = job.seen_s.max(seen_s);
     }
@@ -89,8 +102,7 @@ impl Lessons {
         }
         let index = task.index.unwrap_or(0);
         if !job.indexes.contains_key(&index) && job.indexes.len() >= MOST_INDEXES {
-            let oldest =
-                job.indexes.iter().min_by_key(|(_, lesson)| lesson.heard_ms).map(|(index, _)| *index);
+            let oldest = job.indexes.iter().min_by_key(|(_, lesson)| lesson.heard_s).map(|(index, _)| *index);
             oldest.and_then(|oldest| job.indexes.remove(&oldest));
         }
         job.indexes.insert(index, lesson);
@@ -109,12 +121,12 @@ impl Lessons {
                 (ours.ended, ours.lived_s) = (theirs.ended, theirs.lived_s);
             }
             for (index, their) in &theirs.indexes {
-                if ours.indexes.get(index).is_none_or(|our| our.heard_ms < their.heard_ms) {
+                if ours.indexes.get(index).is_none_or(|our| our.heard_s < their.heard_s) {
                     ours.indexes.insert(*index, *their);
                 }
             }
             while ours.indexes.len() > MOST_INDEXES {
-                let oldest = ours.indexes.iter().min_by_key(|(_, lesson)| lesson.heard_ms);
+                let oldest = ours.indexes.iter().min_by_key(|(_, lesson)| lesson.heard_s);
                 let Some(oldest) = oldest.map(|(index, _)| *index) else { break };
                 ours.indexes.remove(&oldest);
             }

@@ -11,9 +11,9 @@ pub struct Settings {
     pub hold_ms: u64,
     /// After that, what it has not used of its limit counts less and less: half of the doubt is gone after some 0.4 of this.
     pub doubt_ms: Amounts,
-    /// The margin in units of the peaks' own spread: that many beyond what is seen to grow with the logarithm of time.
-    pub caution: f64,
-    /// The margin's factor while next to nothing of a horizon has been seen, and once all of it has.
+    /// The margin in units of the peaks' own spread: so many more than the logarithm of time asks for.
+    pub caution: Amounts,
+    /// The margin's factors while next to nothing of a horizon has been seen, and once all of it has.
     pub margin: [f64; 2],
     /// The least spread that is believed, as a share of the peak.
     pub least_spread: Amounts,
@@ -21,10 +21,12 @@ pub struct Settings {
     pub together: Amounts,
     /// Until then also: what the peak may grow by if they move together, as a share of it.
     pub swell: Amounts,
-    /// Growth of memory between two marks that makes a leak, as a share of the limit.
+    /// Growth of memory, from one look to the next, that makes a leak; as a share of the limit.
     pub leak: f64,
     /// A job's tasks are expected to stay for that many of its mean lives.
     pub lives: f64,
+    /// Bursts that have nothing to do with each other add in quadrature; so much of that is expected above the mean.
+    pub apart: Amounts,
 }
 
 impl Settings {
@@ -33,17 +35,18 @@ impl Settings {
         let normal = Settings {
             horizon_ms: horizon_ms.max(60_000),
             hold_ms: 300_000,
-            doubt_ms: [900_000.0, 3_600_000.0],
-            caution: 4.0,
-            margin: [1.3, 0.6],
-            least_spread: [0.04, 0.005],
-            together: [0.45, 0.3],
-            swell: [0.45, 0.05],
-            leak: 0.004,
+            doubt_ms: [800_000.0, 3_600_000.0],
+            caution: [4.0, 6.0],
+            margin: [1.65, 0.66],
+            least_spread: [0.04, 0.003],
+            together: [0.65, 0.3],
+            swell: [0.8, 0.03],
+            leak: 0.003,
             lives: 3.0,
+            apart: [0.92, 0.93],
         };
         let riskier = |by: f64| Settings {
-            caution: normal.caution / by,
+            caution: normal.caution.map(|c| c / by),
             least_spread: normal.least_spread.map(|share| share / by),
             together: normal.together.map(|share| share / by),
             swell: normal.swell.map(|share| share / by),

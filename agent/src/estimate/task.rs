@@ -1,11 +1,11 @@
 //! One task as the estimator knows it: what it has used at most of late, and how long it has been watched.
 
-use std::{convert::Infallible, fmt, str::FromStr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use placement::job::Band;
 use serde::{Deserialize, Serialize};
 
-use super::{Amounts, MEMORY, settings::Settings};
+use super::{Amounts, CPU, MEMORY, compact::Compact, settings::Settings};
 
 /// A task by its job and index, as `JOB/INDEX`; a name without an index is a job of one task.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,13 +29,6 @@ impl From<String> for TaskId {
     }
 }
 
-impl FromStr for TaskId {
-    type Err = Infallible;
-    fn from_str(name: &str) -> Result<Self, Infallible> {
-        Ok(name.into())
-    }
-}
-
 impl From<TaskId> for String {
     fn from(id: TaskId) -> Self {
         id.to_string()
@@ -51,67 +44,79 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A day is remembered in so many parts, and one more that fills.
-const PARTS: usize = 5;
+/// A horizon is remembered in so many parts, and one more that fills.
 const PARTS_A_HORIZON: u64 = 4;
-/// Marks of memory that a leak shows in: each above the one before.
+const PARTS: usize = PARTS_A_HORIZON as usize + 1;
+/// Marks of memory that a leak shows in: each above the one before, by about the same.
 const MARKS: usize = 4;
-/// Between two marks while a task is young, and later.
-const YOUNG_MARK_MS: u64 = 20 * 60_000;
-const OLD_MARK_MS: u64 = 60 * 60_000;
-const YOUNG_MS: u64 = 4 * OLD_MARK_MS;
+/// Between two marks: a share of the task's age, within these minutes.
+const MARK_AGES: u64 = 6;
+const MARK_MINUTES: (u64, u64) = (20, 60);
+/// Steady growth: no step is so many times another.
+const UNEVEN: f32 = 3.0;
+/// A processor's use is smoothed over so long: shorter bursts can be throttled.
+const SMOOTH_MS: f64 = 30_000.0;
 
 /// What is known of a running task, in some 120 bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Known {
+    pub(super) task: TaskId,
     pub(super) band: Band,
+    /// Whether its usage has been seen, or is known from others.
+    pub(super) known: bool,
+    /// Whether the last list of tasks had it.
+    pub(super) listed: bool,
     /// When it was first seen here.
     pub(super) since_ms: u64,
-    /// For how long its earlier runs and siblings were watched.
+    /// For how long its earlier runs or siblings were watched.
     pub(super) taught_s: u32,
+    /// Its age at the last sample.
+    sampled_s: u32,
     pub(super) limit: [f32; 2],
-    /// Usage at the last sample.
+    /// Usage at the last sample; and of CPU, smoothed.
     pub(super) now: [f32; 2],
-    /// Peaks of the horizon's parts, one after the other, round and round.
-    peaks: [[f32; PARTS]; 2],
+    smooth: f32,
+    /// Its mean use within the horizon.
+    pub(super) level: [f32; 2],
+    /// Of memory, per second, if it is steady.
+    growth: f32,
     /// The part that is being filled.
     part: u32,
-    /// Memory some time ago: the oldest first; -1 before there was any.
-    marks: [f32; MARKS],
-    marked_s: u32,
-    /// Whether its usage has been seen or is known from others.
-    pub(super) known: bool,
-    /// When it was last said to be here.
-    pub(super) round: u64,
+    /// Peaks of the horizon's parts, round and round.
+    peaks: [[Compact; PARTS]; 2],
+    /// Memory, and the task's age in minutes, some time ago: the oldest first. Age 0: none yet.
+    marks: [(Compact, u16); MARKS],
 }
 
 impl Known {
-    pub(super) fn new(band: Band, limit: Amounts, now_ms: u64) -> Self {
+    pub(super) fn new(task: TaskId, band: Band, limit: Amounts, now_ms: u64) -> Self {
         Known {
+            task,
             band,
+            known: false,
+            listed: true,
             since_ms: now_ms,
             taught_s: 0,
+            sampled_s: 0,
             limit: limit.map(|limit| limit as f32),
             now: [0.0; 2],
-            peaks: [[0.0; PARTS]; 2],
+            smooth: 0.0,
+            level: [0.0; 2],
+            growth: 0.0,
             part: 0,
-            marks: [-1.0; MARKS],
-            marked_s: 0,
-            known: false,
-            round: 0,
+            peaks: [[Compact::ZERO; PARTS]; 2],
+            marks: [(Compact::ZERO, 0); MARKS],
         }
     }
 
     /// The most that it has used within the horizon.
     pub(super) fn peak(&self, resource: usize) -> f64 {
-        f64::from(self.peaks[resource].iter().copied().fold(0.0, f32::max))
+        self.peaks[resource].iter().copied().max().unwrap_or_default().amount()
     }
 
-    /// Takes the peak as one seen now.
-    pub(super) fn raise(&mut self, resource: usize, to: f64, now_ms: u64, horizon_ms: u64) {
-        self.turn(now_ms, horizon_ms);
-        let peak = &mut self.peaks[resource][self.part as usize % PARTS];
-        *peak = peak.max(to as f32);
+    /// How far its peak is above its mean.
+    pub(super) fn burst(&self, resource: usize) -> f64 {
+        (self.peak(resource) - f64::from(self.level[resource])).max(0.0)
     }
 
     /// Forgets parts that are older than the horizon.
@@ -119,23 +124,75 @@ impl Known {
         let part = (now_ms / (horizon_ms / PARTS_A_HORIZON).max(1)) as u32;
         for gone in 0..part.saturating_sub(self.part).min(PARTS as u32) {
             for peaks in &mut self.peaks {
-                peaks[(part - gone) as usize % PARTS] = 0.0;
+                peaks[(part - gone) as usize % PARTS] = Compact::ZERO;
             }
         }
         self.part = self.part.max(part);
     }
 
-    pub(super) fn observe(&mut self, usage: Amounts, now_ms: u64, horizon_ms: u64) {
-        for (resource, usage) in usage.into_iter().enumerate() {
-            self.raise(resource, usage, now_ms, horizon_ms);
-            self.now[resource] = usage as f32;
+    fn raise(&mut self, resource: usize, to: f64) {
+        let peak = &mut self.peaks[resource][self.part as usize % PARTS];
+        *peak = (*peak).max(Compact::of(to));
+    }
+
+    /// Begins with what is known from others.
+    pub(super) fn begin(&mut self, peak: Amounts, level: Amounts, seen_s: u32) {
+        self.known = true;
+        self.taught_s = seen_s;
+        for resource in [CPU, MEMORY] {
+            self.raise(resource, peak[resource]);
+            self.level[resource] = level[resource] as f32;
+        }
+        self.smooth = self.level[CPU];
+    }
+
+    /// Takes a sample; tells what of it counts.
+    pub(super) fn observe(&mut self, usage: Amounts, now_ms: u64, settings: &Settings) -> Amounts {
+        self.turn(now_ms, settings.horizon_ms);
+        let age_ms = now_ms.saturating_sub(self.since_ms);
+        let since_ms = age_ms.saturating_sub(u64::from(self.sampled_s) * 1000) as f64;
+        let (mut part, mut share) = (1.0, 1.0);
+        if self.known {
+            part = 1.0 - (-since_ms / SMOOTH_MS).exp();
+            let watched_ms = self.evidence_ms(now_ms).clamp(1, settings.horizon_ms) as f64;
+            share = (since_ms / watched_ms).min(1.0);
         }
         self.known = true;
-        let age_ms = now_ms.saturating_sub(self.since_ms);
-        if age_ms >= u64::from(self.marked_s) * 1000 + mark_ms(age_ms) {
-            self.marks.rotate_left(1);
-            self.marks[MARKS - 1] = usage[MEMORY] as f32;
-            self.marked_s = (age_ms / 1000) as u32;
+        self.sampled_s = (age_ms / 1000) as u32;
+        self.now = usage.map(|usage| usage as f32);
+        self.smooth += ((usage[CPU] - f64::from(self.smooth)) * part) as f32;
+        let counts = [f64::from(self.smooth), usage[MEMORY]];
+        for (resource, counts) in counts.into_iter().enumerate() {
+            self.raise(resource, counts);
+            self.level[resource] += ((counts - f64::from(self.level[resource])) * share) as f32;
+        }
+        self.mark(usage[MEMORY], age_ms / 60_000, settings.leak);
+        counts
+    }
+
+    /// Looks for a leak: memory that has grown steadily, from each mark to the next, to more than it ever was. A
+    /// service that warms up grows less and less; one that follows the day, too slowly.
+    fn mark(&mut self, memory: f64, age_min: u64, leak: f64) {
+        let every_min = (age_min / MARK_AGES).clamp(MARK_MINUTES.0, MARK_MINUTES.1);
+        let (before, marked_min) = self.marks[MARKS - 1];
+        if age_min < u64::from(marked_min) + every_min {
+            return;
+        }
+        self.marks.rotate_left(1);
+        self.marks[MARKS - 1] = (Compact::of(memory), age_min.min(u64::from(u16::MAX)) as u16);
+        let [(first, from_min), .., (last, to_min)] = self.marks;
+        let steps = self.marks.windows(2).map(|pair| (pair[1].0.amount() - pair[0].0.amount()) as f32);
+        let (low, high) =
+            steps.fold((f32::MAX, 0.0_f32), |(low, high), step| (low.min(step), high.max(step)));
+        let steady = from_min > 0 && low > leak as f32 * self.limit[MEMORY] && high < UNEVEN * low;
+        let took_s = 60 * u32::from(to_min.saturating_sub(from_min).max(1));
+        let growth = ((last.amount() - first.amount()) / f64::from(took_s)) as f32;
+        if steady && last.amount() >= 0.99 * self.peak(MEMORY) {
+            self.growth = growth;
+        } else {
+            // It may have paused, or it was no leak.
+            let most = if last < before { self.growth / 2.0 } else { self.growth };
+            self.growth = most.min(growth.max(0.0));
         }
     }
 
@@ -151,28 +208,19 @@ impl Known {
             return limit;
         }
         let seen_ms = self.evidence_ms(now_ms);
-        let share = if seen_ms < settings.hold_ms {
-            1.0
-        } else {
-            let doubt_ms = settings.doubt_ms[resource];
-            (doubt_ms / (doubt_ms + (seen_ms - settings.hold_ms) as f64)).powi(2)
+        let share = match seen_ms.checked_sub(settings.hold_ms) {
+            None => 1.0,
+            Some(beyond_ms) => {
+                let doubt_ms = settings.doubt_ms[resource];
+                (doubt_ms / (doubt_ms + beyond_ms as f64)).powi(2)
+            }
         };
         share * (limit - self.peak(resource)).max(0.0)
     }
 
-    /// What its memory will grow by within the time, if it has grown from each mark to the next.
-    pub(super) fn leak(&self, now_ms: u64, ahead_ms: f64, settings: &Settings) -> f64 {
-        let least = settings.leak * f64::from(self.limit[MEMORY]);
-        let growth = self.marks.windows(2).map(|pair| pair[1] - pair[0]).fold(f32::INFINITY, f32::min);
-        if self.marks[0] < 0.0 || f64::from(growth) <= least {
-            return 0.0;
-        }
-        let every_ms = mark_ms(now_ms.saturating_sub(self.since_ms)) as f64;
+    /// What its memory will grow by within the time if it goes on as it did.
+    pub(super) fn leak(&self, ahead_ms: f64) -> f64 {
         let room = (f64::from(self.limit[MEMORY]) - self.peak(MEMORY)).max(0.0);
-        (f64::from(growth) / every_ms * ahead_ms).min(room)
+        (f64::from(self.growth) * ahead_ms / 1000.0).min(room)
     }
-}
-
-fn mark_ms(age_ms: u64) -> u64 {
-    if age_ms > YOUNG_MS { OLD_MARK_MS } else { YOUNG_MARK_MS }
 }
