@@ -136,6 +136,8 @@ pub struct Ended {
     pub oom: Option<Cause>,
     /// The shim left no record.
     pub shim_lost: bool,
+    /// Bytes of its log that the disk had no room for.
+    pub log_bytes_lost: u64,
     /// Which of its processes ended it, if it had several: a sentence.
     pub why: Option<String>,
     /// Wall time, by the shim's clock: an exit before the signal was the task's own.
@@ -145,7 +147,7 @@ pub struct Ended {
 impl Ended {
     /// Nothing wrote down how it ended; `at_ms`: when that was noticed.
     pub fn lost(at_ms: u64) -> Ended {
-        Ended { code: None, signal: None, oom: None, shim_lost: true, why: None, at_ms }
+        Ended { code: None, signal: None, log_bytes_lost: 0, oom: None, shim_lost: true, why: None, at_ms }
     }
 }
 

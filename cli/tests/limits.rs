@@ -6,88 +6,13 @@ mod started;
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Output},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
-use started::{command, kill};
-
-/// Much longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// One node, gone when dropped.
-struct Node {
-    dir: tempfile::TempDir,
-    agent: Child,
-}
-
-impl Node {
-    fn start(capacity: &str) -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let args = ["agent", "--listen", "127.0.0.1:0", "--capacity", capacity, "--data"];
-        let agent = started::agent(command(dir.path(), &args).arg(data));
-        Node { dir, agent }
-    }
-
-    fn covey(&self, args: &[&str]) -> Output {
-        command(self.dir.path(), args).output().unwrap()
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        started::json(&self.covey(args))
-    }
-
-    fn run(&self, job: &str) -> Output {
-        let file = self.dir.path().join("job.toml");
-        fs::write(&file, job).unwrap();
-        self.covey(&["run", file.to_str().unwrap(), "--wait", "--timeout", "60s"])
-    }
-
-    fn runs(&self, job: &str) {
-        let run = self.run(job);
-        assert!(run.status.success(), "{run:?}");
-    }
-
-    fn task(&self, task: &str) -> Value {
-        self.json(&["task", task, "--json"])
-    }
-
-    /// What the task becomes, once it is so.
-    fn until(&self, task: &str, so: impl Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let now = self.task(task);
-            if so(&now) {
-                return now;
-            }
-            assert!(began.elapsed() < PATIENCE, "{now}");
-            sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let jobs = self.json(&["jobs", "--json"]);
-        for job in jobs["items"].as_array().into_iter().flatten() {
-            self.covey(&["stop", job["name"].as_str().unwrap_or_default()]);
-        }
-        let began = Instant::now();
-        let left = |node: &Node| node.json(&["tasks", "--json"])["items"].as_array().map_or(0, Vec::len);
-        while began.elapsed() < PATIENCE && left(self) > 0 {
-            sleep(Duration::from_millis(20));
-        }
-        kill(&self.agent, Signal::SIGTERM);
-        let _ = self.agent.wait();
-    }
-}
+use started::node::{Node, PATIENCE, get};
 
 /// The cgroup of a process in the hierarchy of a v1 controller, or in the unified one.
 fn cgroup(pid: u64, controller: &str) -> PathBuf {
@@ -284,20 +209,4 @@ fn buffered_writes_are_held_to_the_limit_of_io() {
 fn field(io: &str, name: &str) -> i64 {
     let value = io.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     value.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
-}
-
-/// Asks `hello`, and does not mind if it dies of that.
-fn get(task: &Value, path: &str) {
-    let port = u16::try_from(task["ports"]["http"].as_u64().unwrap()).unwrap();
-    let began = Instant::now();
-    // It runs before it listens.
-    let mut stream = loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => break stream,
-            Err(why) => assert!(began.elapsed() < PATIENCE, "{why}"),
-        }
-        sleep(Duration::from_millis(20));
-    };
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n").unwrap();
-    let _ = stream.read_to_end(&mut Vec::new());
 }

@@ -139,6 +139,13 @@ impl Core {
             _ => how_it_ended(&exit),
         };
         self.note(key, "exited", how.clone());
+        if ended.log_bytes_lost > 0 {
+            let lost = ended.log_bytes_lost;
+            let text = format!(
+                "{lost} bytes of its log are lost: the disk of the node's data directory was full; free some space there"
+            );
+            self.note(key, "log_lost", text);
+        }
         if unannounced {
             self.note(key, "no_notice", format!("killed without notice: its grace is {}", seconds(grace_ms)));
         }

@@ -178,6 +178,7 @@ pub(super) fn ended(bundle: &Bundle) -> Ended {
         Ok(Some(record)) => Ended {
             code: record.code,
             signal: record.signal,
+            log_bytes_lost: record.log_bytes_lost,
             oom: record.oom.then(|| whose_memory(bundle)),
             shim_lost: false,
             why: (record.code != Some(0)).then(|| said(bundle)).flatten(),

@@ -233,6 +233,7 @@ impl Stage {
         let mut ended = Ended {
             code: None,
             signal: None,
+            log_bytes_lost: 0,
             oom: None,
             shim_lost: false,
             why: None,

@@ -1,6 +1,8 @@
 //! Agents that a test starts, and commands to them.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub(crate) mod node;
+
 use std::{
     io::{BufRead, BufReader, Read},
     path::Path,

@@ -119,6 +119,7 @@ pub(super) fn ending(exit: &Exit) -> String {
     match (exit.cause, exit.code, exit.signal) {
         (Cause::OomLimit, ..) => "was killed at its memory limit".to_string(),
         (Cause::OomHost, ..) => "was killed since its machine ran out of memory".to_string(),
+        (Cause::Exited, None, None) => "could not be started".to_string(),
         (_, Some(code), _) => format!("ended with code {code}"),
         (_, _, Some(signal)) => format!("was killed by signal {signal}"),
         _ => "ended without a record".to_string(),

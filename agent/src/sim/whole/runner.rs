@@ -108,7 +108,7 @@ impl World {
         if !matches!(this.stage, Stage::Running { .. }) || this.removing {
             return;
         }
-        let ended = Ended { code, signal, oom: None, shim_lost: false, why: None, at_ms };
+        let ended = Ended { code, signal, log_bytes_lost: 0, oom: None, shim_lost: false, why: None, at_ms };
         this.stage = Stage::Ended(ended.clone());
         self.news(id, run, RunEvent::Exited(ended));
     }

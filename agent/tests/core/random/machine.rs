@@ -54,7 +54,15 @@ impl World {
     pub(crate) fn run_moves(&mut self, id: RunId, benign: bool) -> bool {
         let (luck, at_ms) = (self.dice.below(100), self.now.wall_ms);
         let Some(run) = self.runs.get_mut(&id) else { return false };
-        let end = |code, signal| Ended { code, signal, oom: None, shim_lost: false, why: None, at_ms };
+        let end = |code, signal| Ended {
+            code,
+            signal,
+            log_bytes_lost: 0,
+            oom: None,
+            shim_lost: false,
+            why: None,
+            at_ms,
+        };
         if run.removing && (!run.told || run.stage != Stage::Starting) {
             self.runs.remove(&id);
             self.news.push_back(Event::Run { run: id, what: RunEvent::Removed });

@@ -203,8 +203,15 @@ impl Node {
     fn run_moves(&mut self, id: RunId, dice: &mut Dice) {
         let benign = self.benign;
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let end =
-            |code| Ended { code: Some(code), signal: None, oom: None, shim_lost: false, why: None, at_ms: 0 };
+        let end = |code| Ended {
+            code: Some(code),
+            signal: None,
+            log_bytes_lost: 0,
+            oom: None,
+            shim_lost: false,
+            why: None,
+            at_ms: 0,
+        };
         if run.removing {
             self.runs.remove(&id);
             return self.news.push_back(Event::Run { run: id, what: RunEvent::Removed });
