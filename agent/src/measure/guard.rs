@@ -21,7 +21,7 @@ use crate::{
 /// at others; and where there is nobody to look at.
 const CLOSE: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(50);
-const IDLE: Duration = Duration::from_millis(500);
+const IDLE: Duration = Duration::from_secs(1);
 /// Where only operations are limited: what the kernel makes one of when it writes pages back.
 const OPERATION: u64 = 128 << 10;
 /// A task may be ahead by what its limit allows in so many seconds.
