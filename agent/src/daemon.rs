@@ -57,6 +57,7 @@ use crate::{
     journal::Journal,
     labels,
     ledger::{LedgerHandle, ProposeError},
+    left::Left,
     limits, measure, memory,
     peers::Peers,
     runner::{Ground, Runner, ScanError},
@@ -227,6 +228,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         volumes: volumes.clone(),
         bundles: ground.bundles.clone(),
         logs: ground.logs.clone(),
+        left_files: ground.left.clone(),
         exe: ground.exe.clone(),
         left: left.clone(),
     };
@@ -242,7 +244,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(certificates::keep(cell.clone(), who.clone(), |why| tracing::warn!("{why}")));
     tokio::spawn(company::keep(cell.clone(), members));
     tokio::spawn(images::keep(images.clone()));
-    tokio::spawn(images::tidy(images.clone(), config.collect, ground.logs.clone()));
+    tokio::spawn(images::tidy(images.clone(), config.collect, ground.logs.clone(), ground.left.clone()));
     tokio::spawn(images::report(images, node.clone()));
     tokio::spawn(volumes::report(volumes.clone(), node.clone()));
     tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
@@ -452,6 +454,7 @@ fn ground(
         server,
         bundles,
         logs,
+        left: Left::new(dir.join("left")),
         images,
         tree,
         host: oci::spec::Host::detect(),

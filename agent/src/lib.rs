@@ -17,6 +17,7 @@ pub mod join;
 pub mod journal;
 mod labels;
 pub mod ledger;
+pub mod left;
 pub mod limits;
 pub mod logs;
 mod measure;

@@ -132,7 +132,7 @@ fn of(
 }
 
 /// The runs that have a directory here, and when it was last changed.
-fn list(dir: &Path) -> io::Result<Vec<(RunId, SystemTime)>> {
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<(RunId, SystemTime)>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,

@@ -57,6 +57,7 @@ use crate::{
     images::Images,
     journal::Journal,
     ledger::LedgerHandle,
+    left::Left,
     volumes::Volumes,
 };
 pub(crate) use passed::{passed, told};
@@ -74,6 +75,8 @@ pub(crate) struct Services {
     pub(crate) bundles: PathBuf,
     /// Of runs that are over.
     pub(crate) logs: PathBuf,
+    /// What containers have left.
+    pub(crate) left_files: Left,
     /// The covey binary: what helpers are made of.
     pub(crate) exe: PathBuf,
     /// Told when this node has left the cell: its agent ends, and with it what still runs here.

@@ -299,3 +299,38 @@ fn a_task_that_has_ended_is_said_to_have() {
     assert_eq!(code, Some(125));
     assert!(why.contains("root/once/0 does not run: it is") && why.contains("since 20"), "{why}");
 }
+
+#[test]
+fn what_a_task_has_left_is_copied_out_of_it() {
+    let cell = Cell::start();
+    let script = "/busybox mkdir -p /var/deep; echo dear > /var/deep/file; /busybox ln -s /etc/passwd /var/link; \
+                  /busybox chown 1000:1000 /var/deep/file; /busybox rm /hello";
+    assert_eq!(cell.sh(script), (Some(0), String::new()));
+    cell.done(&["stop", "web"]);
+    let tasks = || started::json(&cell.covey(&["tasks", "--json"]))["items"].clone();
+    while tasks() != serde_json::json!([]) {
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let back = cell.path("back");
+    cell.done(&["cp", "web/0:/var", &back]);
+    assert_eq!(fs::read_to_string(Path::new(&back).join("deep/file")).unwrap(), "dear\n");
+    assert_eq!(fs::read_link(Path::new(&back).join("link")).unwrap(), Path::new("/etc/passwd"));
+    // As the container saw it: what it had deleted is not there, and links lead nowhere but into it.
+    let (_, why) = cell.refused(&["cp", "web/0:/hello", &back]);
+    assert!(why.contains("/hello") && why.contains("No such file"), "{why}");
+    let (_, why) = cell.refused(&["cp", "web/0:/var/link", &cell.path("no")]);
+    assert!(why.contains("/var/link") && why.contains("No such file"), "{why}");
+    let owner = cell.command(&["cp", "web/0:/var/deep/file", "-"]).output().unwrap().stdout;
+    // In the octal digits of the archive's first header.
+    assert_eq!(&owner[108..116], b"0001750\0", "the owner, in the container's ids");
+
+    let (code, why) = cell.refused(&["exec", "web/0", "--", "/busybox", "ls"]);
+    assert!(code == Some(125) && why.contains("root/web has no task 0"), "{why}");
+    let (_, why) = cell.refused(&["cp", &back, "web/0:/"]);
+    assert!(why.contains("root/web has no task 0"), "{why}");
+    let (code, why) = cell.refused(&["cp", "web/7:/var", &back]);
+    assert!(
+        code == Some(1) && why.contains("no files of it are left: a node keeps what the last run"),
+        "{why}"
+    );
+}

@@ -88,7 +88,11 @@ fn told() -> Vec<Told> {
         Told::Entries { first: 8, entries: vec![json!({"x": 1})] },
         Told::Part { text: "{}".into(), last: true },
         Told::Own(Box::new(own)),
-        Told::Runs { newest: Some("1.7.2-1.3.5-0".into()), runs: vec!["1.7.2-1.3.5-0".into()] },
+        Told::Runs {
+            newest: Some("1.7.2-1.3.5-0".into()),
+            runs: vec!["1.7.2-1.3.5-0".into()],
+            left: Some("1.7.2-1.3.5-0".into()),
+        },
         Told::Volumes { names: vec!["data".into()], bytes: 4096 },
         Told::Refused(Refusal { code: "invalid".into(), message: "no".into(), hint: None }),
     ]

@@ -123,6 +123,11 @@ fn lock_holder(bundle: &Bundle) -> io::Result<Option<i32>> {
     Ok((lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid > 0).then_some(lock.l_pid))
 }
 
+/// Delete a directory that containers have written to, however deep; nothing there is fine.
+pub fn delete_tree(dir: &Path) -> io::Result<()> {
+    remains::delete(dir)
+}
+
 /// Signal a process that was recorded earlier. False when it is gone; a later process with its pid is never hit.
 pub fn signal(process: &Process, signal: i32) -> Result<bool, Error> {
     let failed = |source| Error::Signal { pid: process.pid, source };

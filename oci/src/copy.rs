@@ -90,6 +90,11 @@ pub fn send(exe: &Path, bundle: &Bundle, path: &Path) -> Result<Running, ExecErr
     begin(exe, bundle, &order(bundle, Work::Send(path.into())))
 }
 
+/// As `send`, of a container that is no more: `bundle` holds its config and the writable layer that it has left.
+pub fn send_left(exe: &Path, bundle: &Bundle, path: &Path) -> Result<Running, ExecError> {
+    begin(exe, bundle, &Order { ended: true, ..order(bundle, Work::Send(path.into())) })
+}
+
 /// Have what comes on the stdin of what is returned (an archive in chunks: [`head`] before each, [`END`] after the last)
 /// written to a container that runs; [`Told`] comes on its stderr.
 pub fn receive(exe: &Path, bundle: &Bundle, to: Into) -> Result<Running, ExecError> {
@@ -99,7 +104,7 @@ pub fn receive(exe: &Path, bundle: &Bundle, to: Into) -> Result<Running, ExecErr
 fn order(bundle: &Bundle, work: Work) -> Order {
     let bundle = bundle.dir().to_path_buf();
     // Paths are the container's, whatever directory its program began in.
-    Order { bundle, work, env: Vec::new(), cwd: Some("/".into()), user: None, terminal: None }
+    Order { bundle, work, env: Vec::new(), cwd: Some("/".into()), user: None, terminal: None, ended: false }
 }
 
 #[cfg(test)]

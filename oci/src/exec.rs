@@ -139,13 +139,14 @@ pub fn spawn(exe: &Path, bundle: &Bundle, exec: &Exec) -> Result<Running, Error>
         cwd: exec.cwd.clone(),
         user: exec.user.clone(),
         terminal: exec.terminal,
+        ended: false,
     };
     begin(exe, bundle, &order)
 }
 
 /// As `spawn`, of whatever work.
 pub(crate) fn begin(exe: &Path, bundle: &Bundle, order: &Order) -> Result<Running, Error> {
-    if !matches!(Live::find(bundle)?, Some(Live { state: Some(_), .. })) {
+    if !order.ended && !matches!(Live::find(bundle)?, Some(Live { state: Some(_), .. })) {
         return Err(gone(bundle));
     }
     let pipes = match order.terminal {
@@ -170,7 +171,7 @@ pub(crate) fn begin(exe: &Path, bundle: &Bundle, order: &Order) -> Result<Runnin
         _ => Error::Helper(error),
     })?;
     let ends = pipes.map(|[(_, stdin), (stdout, _), (stderr, _)]| Ends::Pipes { stdin, stdout, stderr });
-    let (pid, ends) = end.begun(bundle, ends)?;
+    let (pid, ends) = end.begun(bundle, order.ended, ends)?;
     Ok(Running { pid, ends, end })
 }
 
@@ -190,7 +191,7 @@ pub struct End {
 }
 
 impl End {
-    fn begun(&mut self, bundle: &Bundle, mut ends: Option<Ends>) -> Result<(i32, Ends), Error> {
+    fn begun(&mut self, bundle: &Bundle, ended: bool, mut ends: Option<Ends>) -> Result<(i32, Ends), Error> {
         let patience = |seconds| {
             let time = TimeVal::seconds(seconds);
             setsockopt(&self.control, ReceiveTimeout, &time).map_err(|e| Error::Helper(e.into()))
@@ -204,6 +205,7 @@ impl End {
                     let ends = ends.ok_or_else(|| Error::Helper(io::ErrorKind::InvalidData.into()))?;
                     return Ok((pid, ends));
                 }
+                Some((Said::Failed(failure), _)) if ended => return Err(Error::Refused(failure)),
                 Some((Said::Failed(failure), _)) => {
                     // It may have ended under the helper's hands.
                     return Err(match Live::find(bundle)? {

@@ -19,7 +19,11 @@ use tokio::{
 };
 
 use super::{Images, bytes, listed};
-use crate::{clock, logs};
+use crate::{
+    clock,
+    left::{self, Left},
+    logs,
+};
 
 /// When what nobody uses goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +60,7 @@ pub struct Pruned {
 }
 
 /// Looks after the disk. For as long as the agent runs.
-pub async fn tidy(images: Images, rules: Rules, kept_logs: PathBuf) {
+pub async fn tidy(images: Images, rules: Rules, kept_logs: PathBuf, left: Left) {
     let every = (rules.unused / 10).clamp(Duration::from_secs(1), AGE);
     let mut looked = Instant::now();
     let mut full = false;
@@ -68,9 +72,9 @@ pub async fn tidy(images: Images, rules: Rules, kept_logs: PathBuf) {
         }
         if looked.elapsed() >= every {
             looked = Instant::now();
-            images.by_age(&rules, &kept_logs).await;
+            images.by_age(&rules, &kept_logs, &left).await;
         }
-        full = images.by_pressure(&rules, full, &kept_logs).await;
+        full = images.by_pressure(&rules, full, &kept_logs, &left).await;
     }
 }
 
@@ -114,7 +118,7 @@ impl Images {
         pruned
     }
 
-    async fn by_age(&self, rules: &Rules, kept_logs: &Path) {
+    async fn by_age(&self, rules: &Rules, kept_logs: &Path, left: &Left) {
         // It runs now, so that it was used until now.
         self.note_use().await;
         let unused = u64::try_from(rules.unused.as_millis()).unwrap_or(u64::MAX);
@@ -127,10 +131,14 @@ impl Images {
         if let Ok(Err(error)) = spawn_blocking(move || logs::tidy(&kept, logs::KEPT_FOR)).await {
             tracing::warn!("old logs stay: {error}");
         }
+        let left = left.clone();
+        if let Ok(Err(error)) = spawn_blocking(move || left.tidy(left::KEPT_FOR)).await {
+            tracing::warn!("what containers left stays: {error}");
+        }
     }
 
     /// Whether the disk is still too full.
-    async fn by_pressure(&self, rules: &Rules, was_full: bool, kept_logs: &Path) -> bool {
+    async fn by_pressure(&self, rules: &Rules, was_full: bool, kept_logs: &Path, left: &Left) -> bool {
         let root = self.0.store.root().to_path_buf();
         let used = |root: PathBuf| async move { spawn_blocking(move || percent(&root)).await.ok().flatten() };
         let Some(before) = used(root.clone()).await.filter(|used| *used > rules.above) else { return false };
@@ -153,7 +161,9 @@ impl Images {
         }
         if now > rules.below {
             let kept = kept_logs.to_path_buf();
-            let _ = spawn_blocking(move || logs::tidy(&kept, Duration::from_millis(FRESH_MS))).await;
+            let (left, fresh) = (left.clone(), Duration::from_millis(FRESH_MS));
+            let _ =
+                spawn_blocking(move || (left.tidy(fresh).is_ok(), logs::tidy(&kept, fresh).is_ok())).await;
             now = used(root).await.unwrap_or(now);
         }
         self.tell_pruned(&gone, &format!("since the disk was {before} % full; now {now} %"));

@@ -20,6 +20,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     event::RunId,
     images::Images,
+    left::Left,
     store::Store,
     volumes::{Volumes, anonymous::Anonymous},
 };
@@ -34,8 +35,9 @@ pub struct Ground {
     /// Where shims come from.
     pub server: ForkServer,
     pub bundles: PathBuf,
-    /// Logs of runs that are over.
+    /// Logs of runs that are over, and files.
     pub logs: PathBuf,
+    pub left: Left,
     pub images: Images,
     pub tree: Tree,
     pub host: oci::spec::Host,
@@ -49,7 +51,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Kills what is left, removes cgroup and bundle, and puts the logs aside.
+    /// Kills what is left, removes cgroup and bundle, and puts logs and files aside.
     pub(super) fn remove(&self, run: RunId) -> Result<(), String> {
         self.remove_run(run)?;
         self.anonymous.look();
@@ -66,6 +68,10 @@ impl Ground {
             if bundle.config().is_err() {
                 // It does not say where its cgroups are; they have its name.
                 self.tree.kill(&name).and_then(|()| self.tree.remove(&name)).map_err(|e| e.to_string())?;
+            }
+            // What cannot be kept goes: nothing waits for that.
+            if let Err(error) = self.left.keep(run, &bundle) {
+                tracing::warn!("{run}: {error}");
             }
             container::remove(&bundle).map_err(|e| e.to_string())
         } else {

@@ -20,6 +20,7 @@ use super::{
     locate::{Located, locate},
     log::{self, Wanted},
     pass::{Unpassed, pass},
+    reach::left,
 };
 use crate::event::RunId;
 
@@ -184,7 +185,8 @@ pub(super) async fn runs(services: &Services, task: TaskKey, earlier: Option<Job
     match log::names(services, task, earlier).await {
         Ok(runs) => {
             let runs: Vec<String> = runs.iter().map(ToString::to_string).collect();
-            Told::Runs { newest: runs.last().cloned(), runs }
+            let left = left::newest(services, task).await.map(|run| run.to_string());
+            Told::Runs { newest: runs.last().cloned(), runs, left }
         }
         Err(refusal) => Told::Refused(refusal),
     }

@@ -6,6 +6,7 @@ mod copy;
 mod exec;
 mod forward;
 mod here;
+pub(super) mod left;
 
 use gossip::{
     frame,
@@ -63,10 +64,21 @@ pub(super) async fn client(
     out: &mut Out,
 ) -> Result<(), Stopped> {
     let about = admitted(services, &passed.request.call, stamp)?;
-    let (task, node) = running(services, &passed, &about).await?;
+    let located = locate(services, &passed, &about.job, about.index).await?;
+    let task = located.task;
+    let node = match running(&about, located) {
+        Ok(node) => node,
+        Err(why) if copies_out(&passed.request.call) => {
+            let (run, node) = left::find(services, task, why).await?;
+            passed.run = Some(run.to_string());
+            node
+        }
+        Err(why) => return Err(why.into()),
+    };
     (passed.to, passed.task) = (To::Node, Some(task));
     if node == services.cell.me() {
-        begin(services, passed.request.call, stamp, Here::find(services, about, task).await?, read, out).await
+        let here = find(services, &passed, about, task).await?;
+        begin(services, passed.request.call, stamp, here, read, out).await
     } else {
         relay(services, &passed, node, read, out).await
     }
@@ -88,7 +100,27 @@ pub(super) async fn passed_on(
         Some(task) => task,
         None => task_key(&services.ledger.state(), &about.job, about.index)?,
     };
-    begin(services, passed.request.call, stamp, Here::find(services, about, task).await?, read, out).await
+    let here = find(services, &passed, about, task).await?;
+    begin(services, passed.request.call, stamp, here, read, out).await
+}
+
+fn copies_out(call: &Call) -> bool {
+    matches!(call, Call::CopyOut { .. })
+}
+
+/// The task here; for a copy of its files also what its last run has left.
+async fn find(services: &Services, passed: &Passed, about: About, task: TaskKey) -> Result<Here, Refusal> {
+    let of_files = copies_out(&passed.request.call);
+    if let (true, Some(run)) = (of_files, passed.run.as_ref().and_then(|run| run.parse().ok())) {
+        return Here::left(services, about, run);
+    }
+    match Here::find(services, about.clone(), task).await {
+        Err(why) if of_files => match left::newest(services, task).await {
+            Some(run) => Here::left(services, about, run),
+            None => Err(why),
+        },
+        here => here,
+    }
 }
 
 /// Whoever may start a task again may look into it. Asked where the request comes in, and again where it is done.
@@ -124,18 +156,15 @@ async fn begin(
     }
 }
 
-/// Which task it is, and the node where it runs.
-async fn running(services: &Services, passed: &Passed, about: &About) -> Result<(TaskKey, NodeId), Refusal> {
-    let Located { task, row, node } = locate(services, passed, &about.job, about.index).await?;
+/// The node where it runs.
+fn running(about: &About, Located { row, node, .. }: Located) -> Result<NodeId, Refusal> {
     let row = row.ok_or_else(|| Refusal {
         code: "not_found".into(),
         message: format!("{} has no task {}", about.job, about.index),
         hint: Some(format!("covey tasks {} shows those that there are", about.job)),
     })?;
     match node {
-        Some(node) if !matches!(row["state"].as_str(), Some("succeeded" | "failed" | "lost")) => {
-            Ok((task, node))
-        }
+        Some(node) if !matches!(row["state"].as_str(), Some("succeeded" | "failed" | "lost")) => Ok(node),
         _ => Err(not_running(about, &row)),
     }
 }

@@ -7,12 +7,12 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
     path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use oci::container;
 use placement::{
     ids::{Generation, TaskKey},
     job::container::{Source, Volume},
@@ -88,11 +88,8 @@ fn remove(there: Vec<(Copy, PathBuf)>, live: &BTreeSet<Copy>, mounted: &BTreeSet
         if live.contains(&copy) || mounted.iter().any(|source| source.starts_with(&dir)) {
             continue;
         }
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!("cannot remove the data of a task that is over, {}: {error}", dir.display());
-            }
-            _ => {}
+        if let Err(error) = container::delete_tree(&dir) {
+            tracing::warn!("cannot remove the data of a task that is over, {}: {error}", dir.display());
         }
     }
 }
@@ -124,6 +121,8 @@ fn place(entry: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use oci::container;
 use placement::ids::JobKey;
 use tokio::sync::MutexGuard;
 
@@ -47,7 +48,7 @@ impl Volumes {
         for (name, dir) in self.dirs(job, index, name) {
             // At once for whoever looks, however long the deletion takes.
             let gone = home.join(format!(".{name}{GONE}"));
-            clear(&gone)?;
+            container::delete_tree(&gone)?;
             fs::rename(&dir, &gone)?;
         }
         clear_gone(&home)?;
@@ -71,17 +72,10 @@ fn clear_gone(home: &Path) -> io::Result<()> {
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if name.as_encoded_bytes().starts_with(b".") && name.as_encoded_bytes().ends_with(GONE.as_bytes()) {
-            clear(&entry.path())?;
+            container::delete_tree(&entry.path())?;
         }
     }
     Ok(())
-}
-
-fn clear(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

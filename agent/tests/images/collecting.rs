@@ -5,7 +5,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use agent::images::{Rules, tidy};
+use agent::{
+    images::{Rules, tidy},
+    left::Left,
+};
 use oci::digest::Digest;
 
 use crate::{
@@ -70,7 +73,12 @@ async fn what_was_not_used_for_long_goes_by_itself() {
     age(&nodes[0], &old);
     // The disk is never that full.
     let rules = Rules { unused: TEN, above: 100, below: 100 };
-    let tidying = tokio::spawn(tidy(nodes[0].images.clone(), rules, nodes[0].dir.path().join("logs")));
+    let tidying = tokio::spawn(tidy(
+        nodes[0].images.clone(),
+        rules,
+        nodes[0].dir.path().join("logs"),
+        Left::new(nodes[0].dir.path().join("left")),
+    ));
     let text = collected(&nodes[0]).await;
     assert!(text.starts_with("removed old:1, which no job has used for long; freed "), "{text}");
     tidying.abort();
@@ -87,7 +95,12 @@ async fn a_full_disk_takes_the_oldest_and_spares_what_is_fresh() {
     age(&nodes[0], &old);
     // Any disk is that full.
     let rules = Rules { unused: TEN, above: 0, below: 0 };
-    let tidying = tokio::spawn(tidy(nodes[0].images.clone(), rules, nodes[0].dir.path().join("logs")));
+    let tidying = tokio::spawn(tidy(
+        nodes[0].images.clone(),
+        rules,
+        nodes[0].dir.path().join("logs"),
+        Left::new(nodes[0].dir.path().join("left")),
+    ));
     collected(&nodes[0]).await;
     assert_eq!(nodes[0].names(), ["new:1"]);
     tidying.abort();

@@ -60,7 +60,8 @@ impl FromStr for Variable {
 /// One side is JOB/INDEX:PATH, a path in the task's container; the other a path here, or - for a tar archive on standard
 /// input or output. As with cp, what is copied goes into the destination if that is a directory, else it gets its name.
 /// Modes are kept; in the container the files are the task's user's, here they are yours. What breaks off leaves no half a
-/// file.
+/// file. Out of a task that has ended, or whose job was stopped, comes what its last run has left, for a day at most and without
+/// its volumes.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  covey cp web/0:/var/log/app.log .\n  covey cp site/ web/0:/srv\n  covey cp db/0:/data - | tar t"

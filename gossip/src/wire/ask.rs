@@ -129,6 +129,9 @@ pub enum Told {
         newest: Option<String>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         runs: Vec<String>,
+        /// The newest of which the node keeps the files.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left: Option<String>,
     },
     /// What it has of them, or had.
     Volumes {

@@ -32,6 +32,9 @@ pub(crate) struct Order {
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) user: Option<String>,
     pub(crate) terminal: Option<Size>,
+    /// The container is no more: of what it has left.
+    #[serde(default)]
+    pub(crate) ended: bool,
 }
 
 /// What is done inside.

@@ -78,11 +78,42 @@ pub fn mount(
 ) -> Result<(), Error> {
     let Some(top) = lowers.first() else { return Err(Error::NoLayers(target.to_owned())) };
     prepare(top, upper, work, target, idmap)?;
-    let clones = match idmap {
-        Some(idmap) => idmapped_clones(lowers, idmap)?,
-        None => BTreeMap::new(),
-    };
-    let lower_fds = lowers
+    let clones = clones_for(lowers, idmap)?;
+    let open = |path| syscalls::open_path(syscalls::CWD, path).map_err(Error::io("open", path));
+    let overlay =
+        Overlay { lowers: opened(lowers, &clones)?, writable: Some((open(upper)?, open(work)?)), target };
+    overlay.mount_through(&clones, Some(work))
+}
+
+/// Mounts on `target`, read-only, what a container with such a root has left; as `mount` otherwise.
+pub(crate) fn mount_left(
+    lowers: &[PathBuf],
+    upper: &Path,
+    target: &Path,
+    idmap: Option<&IdMap>,
+) -> Result<(), Error> {
+    let clones = clones_for(lowers, idmap)?;
+    fs::create_dir_all(target).map_err(Error::io("make the directory", target))?;
+    // What the container wrote has the host's owners already.
+    let mut layers = vec![syscalls::open_path(syscalls::CWD, upper).map_err(Error::io("open", upper))?];
+    layers.extend(opened(lowers, &clones)?);
+    Overlay { lowers: layers, writable: None, target }.mount_through(&clones, None)
+}
+
+/// A user namespace with the map, for whoever is to see files as the container's users do.
+pub(crate) fn user_namespace(map: &IdMap) -> io::Result<OwnedFd> {
+    user_namespace::make(map)
+}
+
+fn clones_for<'a>(
+    lowers: &'a [PathBuf],
+    idmap: Option<&IdMap>,
+) -> Result<BTreeMap<&'a Path, OwnedFd>, Error> {
+    idmap.map_or_else(|| Ok(BTreeMap::new()), |idmap| idmapped_clones(lowers, idmap))
+}
+
+fn opened(lowers: &[PathBuf], clones: &BTreeMap<&Path, OwnedFd>) -> Result<Vec<OwnedFd>, Error> {
+    lowers
         .iter()
         .map(|lower| {
             // Opened in the clone, the layer is seen with mapped owners.
@@ -93,31 +124,7 @@ pub fn mount(
                 };
             opened.map_err(Error::io("open the layer", lower))
         })
-        .collect::<Result<Vec<_>, _>>()?;
-    let overlay = Overlay {
-        lowers: lower_fds,
-        upper: syscalls::open_path(syscalls::CWD, upper).map_err(Error::io("open", upper))?,
-        work: syscalls::open_path(syscalls::CWD, work).map_err(Error::io("open", work))?,
-        target,
-    };
-    match overlay.mount() {
-        // Before Linux 6.14 or so, overlayfs takes layers from attached mounts only.
-        Err(Error::Overlay { source, .. })
-            if !clones.is_empty() && source.raw_os_error() == Some(libc::EINVAL) =>
-        {
-            let _attached = attach(&clones)?;
-            // A failed attempt may leave its mark of a volatile overlay, which the next would take for a crashed one's.
-            let marked = work.join("work");
-            match fs::remove_dir_all(&marked) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("empty", &marked)(error));
-                }
-                _ => {}
-            }
-            overlay.mount()
-        }
-        other => other,
-    }
+        .collect()
 }
 
 /// Whether layers below `dir` can be mapped into user namespaces here. Mounts nothing, and may be called anywhere.
@@ -129,12 +136,34 @@ pub fn can_map_ids(dir: &Path) -> Result<(), Error> {
 /// colons and commas in them matter.
 struct Overlay<'a> {
     lowers: Vec<OwnedFd>,
-    upper: OwnedFd,
-    work: OwnedFd,
+    /// Where writes go, and the scratch directory for them; none: it is read-only.
+    writable: Option<(OwnedFd, OwnedFd)>,
     target: &'a Path,
 }
 
 impl Overlay<'_> {
+    /// `work`: to be cleared before a second attempt.
+    fn mount_through(&self, clones: &BTreeMap<&Path, OwnedFd>, work: Option<&Path>) -> Result<(), Error> {
+        match self.mount() {
+            // Before Linux 6.14 or so, overlayfs takes layers from attached mounts only.
+            Err(Error::Overlay { source, .. })
+                if !clones.is_empty() && source.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                let _attached = attach(clones)?;
+                // A failed attempt may leave its mark of a volatile overlay, which the next would take for a crashed one's.
+                let marked = work.map(|work| work.join("work"));
+                match marked.as_deref().map_or(Ok(()), fs::remove_dir_all) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::io("empty", work.unwrap_or(self.target))(error));
+                    }
+                    _ => {}
+                }
+                self.mount()
+            }
+            other => other,
+        }
+    }
+
     fn mount(&self) -> Result<(), Error> {
         let context =
             FsContext::open("overlay").map_err(|source| self.error("fsopen", source, String::new()))?;
@@ -149,9 +178,11 @@ impl Overlay<'_> {
                 other => other.map_err(error("add a layer"))?,
             }
         }
-        context.set_string("upperdir", &fd_path(self.upper.as_fd())).map_err(error("set upperdir"))?;
-        context.set_string("workdir", &fd_path(self.work.as_fd())).map_err(error("set workdir"))?;
-        context.set_flag("volatile").map_err(error("set volatile"))?;
+        if let Some((upper, work)) = &self.writable {
+            context.set_string("upperdir", &fd_path(upper.as_fd())).map_err(error("set upperdir"))?;
+            context.set_string("workdir", &fd_path(work.as_fd())).map_err(error("set workdir"))?;
+            context.set_flag("volatile").map_err(error("set volatile"))?;
+        }
         match context.create() {
             // Linux before 6.5 took the options unread, and finds out only now which of them it does not know.
             Err(source) if source.raw_os_error() == Some(libc::EINVAL) && context.log().is_empty() => {
@@ -166,8 +197,11 @@ impl Overlay<'_> {
     /// The way of older kernels. Its one page of options holds some 220 layers.
     fn mount_with_data(&self) -> Result<(), Error> {
         let lowers = self.lowers.iter().map(|lower| fd_path(lower.as_fd())).collect::<Vec<_>>().join(":");
-        let (upper, work) = (fd_path(self.upper.as_fd()), fd_path(self.work.as_fd()));
-        let data = format!("lowerdir={lowers},upperdir={upper},workdir={work},volatile");
+        let mut data = format!("lowerdir={lowers}");
+        if let Some((upper, work)) = &self.writable {
+            let (upper, work) = (fd_path(upper.as_fd()), fd_path(work.as_fd()));
+            data.push_str(&format!(",upperdir={upper},workdir={work},volatile"));
+        }
         let flags = nix::mount::MsFlags::MS_NODEV;
         nix::mount::mount(Some("overlay"), self.target, Some("overlay"), flags, Some(data.as_str()))
             .map_err(|errno| self.error("mount", errno.into(), String::new()))
@@ -282,7 +316,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (lowers, [upper, work, target]) = directories(dir.path());
         let lowers = lowers.iter().map(|lower| open(lower)).collect();
-        let overlay = Overlay { lowers, upper: open(&upper), work: open(&work), target: &target };
+        let overlay = Overlay { lowers, writable: Some((open(&upper), open(&work))), target: &target };
         overlay.mount_with_data().unwrap();
         assert!(target.join("a").exists() && target.join("b").exists());
     }
@@ -297,7 +331,8 @@ mod tests {
         let (parent, clone) = clones.first_key_value().unwrap();
         let in_clone = |name| syscalls::open_path(clone.as_fd(), Path::new(name)).unwrap();
         let lower_fds = vec![in_clone("a"), in_clone("b")];
-        let overlay = Overlay { lowers: lower_fds, upper: open(&upper), work: open(&work), target: &target };
+        let overlay =
+            Overlay { lowers: lower_fds, writable: Some((open(&upper), open(&work))), target: &target };
         let attached = attach(&clones).unwrap();
         assert_eq!((mounts(), fs::metadata(parent.join("a/a")).unwrap().uid()), (before + 1, MAP.host));
         overlay.mount_with_data().unwrap();

@@ -5,6 +5,7 @@
 //! signals, and when the agent hangs up (or dies) it ends the command. Whatever the command has started is in a cgroup of
 //! its own and ends with it.
 
+mod ended;
 mod enter;
 mod terminal;
 
@@ -67,12 +68,16 @@ pub(super) fn main() -> ExitCode {
 /// A command under way.
 struct Inside {
     child: Pid,
-    nest: Nest,
+    /// What it starts is in cgroups of its own, if it is in a container.
+    nest: Option<Nest>,
     /// Whether it ends by itself when its input breaks off, and tidies up then.
     tidies: bool,
 }
 
 fn begin(order: &Order, fds: Vec<OwnedFd>, control: &OwnedFd) -> Result<Inside, Failure> {
+    if order.ended {
+        return ended::begin(order, fds, control);
+    }
     let bundle = Bundle::at(&order.bundle);
     let shown = bundle.dir().display().to_string();
     let read = |e: crate::bundle::Error| failed(format!("read the bundle {shown}"), e, "");
@@ -111,14 +116,13 @@ fn begin(order: &Order, fds: Vec<OwnedFd>, control: &OwnedFd) -> Result<Inside, 
     });
     let inside = started.map(|(child, said)| {
         let tidies = !matches!(order.work, Work::Program(_));
-        (Inside { child, nest, tidies }, said)
+        (Inside { child, nest: Some(nest), tidies }, said)
     });
     let (inside, said) = inside?;
     // Closed by execve, or before work of ours begins.
     if let Some(failure) = report::read(said) {
         let _ = waitpid(inside.child, None);
-        inside.nest.kill(DYING);
-        let _ = inside.nest.remove();
+        inside.kill();
         return Err(failure);
     }
     if message::send(control, &Said::Started { pid: inside.child.as_raw() }, &[]).is_err() {
@@ -151,7 +155,7 @@ impl Inside {
             let ready = poll(&mut fds, patience).unwrap_or(0);
             if !wanted && ready == 0 {
                 let _ = nix::sys::signal::kill(self.child, Signal::SIGKILL);
-                self.nest.kill(DYING);
+                self.nest.iter().for_each(|nest| nest.kill(DYING));
                 break waitpid(self.child, None);
             }
             let heard = wanted && fds.first().and_then(|fd| fd.any()).unwrap_or(false);
@@ -166,14 +170,21 @@ impl Inside {
             }
         };
         // What it had started ends with it.
-        self.nest.kill(DYING);
-        let _ = self.nest.remove();
+        self.kill();
         let (code, signal) = match status {
             Ok(WaitStatus::Exited(_, code)) => (Some(code), None),
             Ok(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
             _ => (None, Some(libc::SIGKILL)),
         };
         Said::Ended { code, signal }
+    }
+
+    /// What it has started.
+    fn kill(&self) {
+        if let Some(nest) = &self.nest {
+            nest.kill(DYING);
+            let _ = nest.remove();
+        }
     }
 
     /// False: the agent has hung up.

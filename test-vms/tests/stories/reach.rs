@@ -73,7 +73,12 @@ fn a_task_is_reached_through_every_node() {
     let before = said(&mut through(&["logs", "own/0"]));
     let nothing = cell.refused("h1", &["logs", "--previous", "own/0"]);
     assert!(nothing.contains("nor had an earlier job of this name one"), "{nothing}");
+    said(&mut through(&["cp", "/bin/busybox", "own/0:/left"]));
     said(&mut through(&["stop", "own"]));
+    cell.sees("h1", "own", "nothing", <[_]>::is_empty);
+    let left = lab::directory(cell.name()).join("left");
+    said(&mut through(&["cp", "own/0:/left", &left.display().to_string()]));
+    assert!(fs::read(&left).unwrap() == fs::read("/bin/busybox").unwrap());
     cell.run("h1", &private(&cell));
     assert_eq!(said(&mut through(&["logs", "--previous", "own/0"])).lines().next(), before.lines().next());
 

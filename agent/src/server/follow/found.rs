@@ -111,7 +111,7 @@ async fn ask(
 }
 
 fn told_runs(told: Told) -> Vec<RunId> {
-    let Told::Runs { newest, runs } = told else { return Vec::new() };
+    let Told::Runs { newest, runs, .. } = told else { return Vec::new() };
     // An older covey tells of the newest alone.
     runs.into_iter().chain(newest).filter_map(|run| run.parse().ok()).collect()
 }

@@ -38,9 +38,17 @@ pub(super) async fn out(
     out: &mut Out,
 ) -> Result<(), Stopped> {
     let from = absolute(&path)?;
-    here.note(services, "cp", format!("{by} copies {path} out of it"));
-    let (exe, bundle) = (here.exe.clone(), here.bundle.clone());
-    let running = spawn_blocking(move || copy::send(&exe, &bundle, &from)).await;
+    here.note(
+        services,
+        "cp",
+        format!("{by} copies {path} out of {}", if here.over { "what it has left" } else { "it" }),
+    );
+    let (exe, bundle, over) = (here.exe.clone(), here.bundle.clone(), here.over);
+    let running = spawn_blocking(move || match over {
+        true => copy::send_left(&exe, &bundle, &from),
+        false => copy::send(&exe, &bundle, &from),
+    })
+    .await;
     carry(here, running.map_err(|_| broke_off())?, As::Bytes, read, out).await
 }
 
@@ -77,7 +85,7 @@ async fn carry(
     out: &mut Out,
 ) -> Result<(), Stopped> {
     let Running { ends, end, .. } = running.map_err(|error| here.refusal("copy files", error))?;
-    out.item(json!({"node": here.node, "generation": here.run.generation})).await?;
+    out.item(json!({"node": here.node, "generation": here.run.generation, "over": here.over})).await?;
     let failed = |message: String| Refusal { code: "failed".into(), message, hint: None };
     let pipes = match ends {
         Ends::Pipes { stdin, stdout, stderr } => connect([stdin, stdout, stderr]),

@@ -18,6 +18,8 @@ pub(super) struct Here {
     pub(super) about: About,
     pub(super) run: RunId,
     pub(super) bundle: Bundle,
+    /// Only its files are there yet.
+    pub(super) over: bool,
     /// The covey binary: what helpers are made of.
     pub(super) exe: PathBuf,
     pub(super) node: String,
@@ -32,7 +34,7 @@ impl Here {
         match seen {
             Some((Some((run, _)), _)) => {
                 let bundle = Bundle::at(services.bundles.join(run.to_string()));
-                Ok(Here { about, run, bundle, exe: services.exe.clone(), node })
+                Ok(Here { about, run, bundle, over: false, exe: services.exe.clone(), node })
             }
             Some((None, Some(report))) => {
                 let row = serde_json::json!({
@@ -50,6 +52,19 @@ impl Here {
                         "covey task {job}/{index} shows where it is; the command may be given again"
                     )),
                 })
+            }
+        }
+    }
+
+    /// What a run that is over has left.
+    pub(super) fn left(services: &Services, about: About, run: RunId) -> Result<Here, Refusal> {
+        let node = services.cell.name(services.cell.me());
+        match services.left_files.bundle(run) {
+            Some(bundle) => Ok(Here { about, run, bundle, over: true, exe: services.exe.clone(), node }),
+            None => {
+                let message =
+                    format!("the files that {}/{} has left on {node} are gone", about.job, about.index);
+                Err(Refusal::new("not_found", message, None))
             }
         }
     }
