@@ -47,6 +47,8 @@ port=$(sed -n 's/.*"http": *\([0-9]*\).*/\1/p' /tmp/task | head -1)
 cgroup=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$pid/cgroup)
 section cgroup; echo $cgroup
 for file in memory.max cpu.max pids.max; do section $file; cat $cgroup/$file; done
+# As the container has it: its own cgroup, and no other.
+section inside; cat /proc/$pid/root/sys/fs/cgroup/memory.max /proc/$pid/root/sys/fs/cgroup/cpu.max
 section uid; awk '/^Uid:/ { print $2 }' /proc/$pid/status
 section answer; wget -qO- http://127.0.0.1:$port/healthz
 
@@ -105,6 +107,7 @@ fn a_limited_container_on_pure_cgroup_v2() {
     assert_eq!(seen["memory.max"], (64 << 20).to_string());
     assert_eq!(seen["cpu.max"], "25000 100000");
     assert!(seen["pids.max"].parse::<u64>().is_ok(), "a number of processes, not {}", seen["pids.max"]);
+    assert_eq!(seen["inside"], format!("{}\n25000 100000", 64 << 20));
     assert_ne!(seen["uid"], "0", "root in the container is nobody outside");
     assert_eq!(seen["answer"], "ok");
 
