@@ -31,9 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) fn run(gib: usize) -> Result<bool> {
     let node = Node::start()?;
     let me = std::env::current_exe().map_err(|why| Error::Missing(format!("what is this program? {why}")))?;
+    let name = me.file_name().unwrap_or_default().to_string_lossy();
     let job = format!(
         "name = \"loud\"\nkind = \"batch\"\n[task]\nimage = \"file://{}\"\ncpu = 1\nlogs = {CAP}\n\
-         command = [\"/covey-bench\", \"{FLAG}\", \"{gib}\"]\n",
+         command = [\"/{name}\", \"{FLAG}\", \"{gib}\"]\n",
         me.display()
     );
     let file = node.job_file("loud", &job)?.display().to_string();
