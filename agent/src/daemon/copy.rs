@@ -23,8 +23,6 @@ const GATHER: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_secs(3);
 /// Bytes of text in one message.
 const PART: usize = 1 << 20;
-/// Entries in one message.
-const ENTRIES: usize = 512;
 
 #[derive(Debug, thiserror::Error)]
 enum PullError {
@@ -134,10 +132,7 @@ pub(super) async fn answer(mut stream: Stream, cell: &Cell, after: u64, wait_ms:
         let _ = timeout(wait, async { drop(newer.await) }).await;
     }
     let sent = match cell.ledger.since(after) {
-        Since::Entries(mut entries) => {
-            entries.truncate(ENTRIES);
-            stream.write(&Told::Entries { first: after + 1, entries }).await
-        }
+        Since::Entries(entries) => stream.write(&Told::Entries { first: after + 1, entries }).await,
         Since::Whole(ledger) => whole(&mut stream, &ledger).await,
     };
     match sent {

@@ -2,7 +2,7 @@
 
 use placement::ledger::Entry;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 /// Entries as text: a field, or a command, that this build does not know stays in the log as it came.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -31,10 +31,9 @@ impl Batch {
         self.0.iter().map(|entry| entry.get().len()).sum()
     }
 
-    /// The entries as they stand here, and the bytes of each.
-    pub fn texts(&self) -> impl Iterator<Item = (Value, usize)> {
-        // What is in the log was read before.
-        self.0.iter().map(|entry| (serde_json::from_str(entry.get()).unwrap_or_default(), entry.get().len()))
+    /// The entries as they stand here.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|entry| entry.get())
     }
 
     /// The entries; an error is an entry of a kind that this build does not know, or damage.

@@ -71,13 +71,13 @@ impl Copy {
             if index > has {
                 let entry: Entry = serde_json::from_value(text.clone())?;
                 Arc::make_mut(&mut ledger).apply(index, &entry);
-                new.push((index, serde_json::to_vec(text)?, text));
+                new.push((index, serde_json::to_string(text)?));
             }
         }
         let whole = (self.kept != has).then_some(&*ledger);
         self.keep(whole, &new)?;
-        for (index, bytes, text) in new {
-            self.view.remember(index, text.clone(), bytes.len());
+        for (index, text) in new {
+            self.view.remember(index, &text);
         }
         self.view.copied(ledger);
         Ok(())
@@ -93,12 +93,12 @@ impl Copy {
         Ok(())
     }
 
-    fn keep(&mut self, whole: Option<&Ledger>, new: &[(u64, Vec<u8>, &Value)]) -> Result<(), CopyError> {
+    fn keep(&mut self, whole: Option<&Ledger>, new: &[(u64, String)]) -> Result<(), CopyError> {
         let text = whole.map(serde_json::to_vec).transpose()?;
         let written = self.write(text.as_deref(), new);
         let rewrite = written.map_err(|source| CopyError::Keep { path: self.path.clone(), source })?;
         self.kept = whole.map_or(self.kept, |ledger| ledger.applied);
-        self.kept = new.last().map_or(self.kept, |(index, ..)| *index);
+        self.kept = new.last().map_or(self.kept, |(index, _)| *index);
         if rewrite {
             // So that the next `add` writes the whole.
             self.kept = 0;
@@ -107,7 +107,7 @@ impl Copy {
     }
 
     /// Whether the entries have grown too many.
-    fn write(&self, whole: Option<&[u8]>, new: &[(u64, Vec<u8>, &Value)]) -> Result<bool, redb::Error> {
+    fn write(&self, whole: Option<&[u8]>, new: &[(u64, String)]) -> Result<bool, redb::Error> {
         let write = self.db.begin_write()?;
         let many = {
             let mut entries = write.open_table(ENTRIES)?;
@@ -117,8 +117,8 @@ impl Copy {
                     entries.retain(|_, _| false)?;
                 }
                 None => {
-                    for (index, bytes, _) in new {
-                        entries.insert(index, bytes.as_slice())?;
+                    for (index, text) in new {
+                        entries.insert(index, text.as_bytes())?;
                     }
                 }
             }

@@ -26,6 +26,8 @@ use super::{
 /// Entries at hand for those who keep copies: so many, and so many bytes of text.
 const RECENT: usize = 4_096;
 const RECENT_BYTES: usize = 4 << 20;
+/// Of which so many are told at a time.
+const TOLD: usize = 512;
 
 /// The applied ledger. Reading is a pointer copy; whoever holds one makes the next change copy the ledger, so let go soon.
 #[derive(Debug)]
@@ -38,18 +40,17 @@ pub struct View {
     recent: Mutex<Recent>,
 }
 
-/// The last entries, as they stand in the log, without a gap.
+/// The last entries, as they stand in the log, without a gap. As text: read, they would take ten times as much memory.
 #[derive(Debug, Default)]
 struct Recent {
-    entries: VecDeque<(u64, Value)>,
-    bytes: VecDeque<usize>,
+    entries: VecDeque<(u64, Arc<str>)>,
     size: usize,
 }
 
 /// What the ledger holds after a given entry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Since {
-    /// The first has the index after the given one; perhaps none.
+    /// The first has the index after the given one; perhaps none, and perhaps not all.
     Entries(Vec<Value>),
     /// The entries are no longer at hand.
     Whole(Arc<Ledger>),
@@ -118,25 +119,30 @@ impl View {
         let from = recent.entries.partition_point(|(index, _)| *index <= after);
         match recent.entries.get(from) {
             Some((first, _)) if *first == after + 1 => {
-                Since::Entries(recent.entries.range(from..).map(|(_, entry)| entry.clone()).collect())
+                let texts: Vec<_> =
+                    recent.entries.range(from..).take(TOLD).map(|(_, text)| text.clone()).collect();
+                drop(recent);
+                // What is in the log was read before.
+                Since::Entries(
+                    texts.iter().map(|text| serde_json::from_str(text).unwrap_or_default()).collect(),
+                )
             }
             _ => Since::Whole(ledger),
         }
     }
 
-    pub(super) fn remember(&self, index: u64, entry: Value, bytes: usize) {
+    pub(super) fn remember(&self, index: u64, text: &str) {
         let mut recent = self.recent();
         match recent.entries.back() {
             Some((last, _)) if index <= *last => return,
             Some((last, _)) if index > last + 1 => *recent = Recent::default(),
             _ => {}
         }
-        recent.entries.push_back((index, entry));
-        recent.bytes.push_back(bytes);
-        recent.size += bytes;
+        recent.entries.push_back((index, text.into()));
+        recent.size += text.len();
         while recent.entries.len() > RECENT || recent.size > RECENT_BYTES {
-            recent.entries.pop_front();
-            recent.size -= recent.bytes.pop_front().unwrap_or_default();
+            let oldest = recent.entries.pop_front();
+            recent.size -= oldest.map_or(0, |(_, text)| text.len());
         }
     }
 
@@ -201,8 +207,8 @@ impl<D: Disk> Machine<D> {
                         let before = ledger.applied;
                         let answers =
                             apply(Arc::make_mut(ledger), batch).map_err(|e| unknown(entry.log_id, e))?;
-                        for (index, (text, size)) in (before + 1..).zip(batch.texts()) {
-                            view.remember(index, text, size);
+                        for (index, text) in (before + 1..).zip(batch.texts()) {
+                            view.remember(index, text);
                         }
                         answers
                     }
