@@ -140,6 +140,28 @@ health = {{ http = "/healthz", port = "http", interval = "1s" }}
         path.display().to_string()
     }
 
+    /// A job file for so many web servers with networks of their own, all in one rack, and where it is. `http`: the port as
+    /// the job names it; `listen`: the number inside.
+    pub(crate) fn private(&self, name: &str, count: u32, rack: &str, http: &str, listen: &str) -> String {
+        let text = format!(
+            r#"name = "{name}"
+count = {count}
+require = ["rack={rack}"]
+[task]
+image = "hello:1"
+command = ["/hello", "--listen", ":{listen}"]
+cpu = "50m"
+memory = "16MiB"
+network = "private"
+ports = ["{http}"]
+health = {{ http = "/healthz", port = "http", interval = "1s" }}
+"#
+        );
+        let path = lab::directory(self.name()).join(format!("{name}.toml"));
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
     /// Creates or changes a job through a host, and waits until it is settled.
     pub(crate) fn run(&self, through: &str, file: &str) {
         let timeout = format!("{}s", self.patience.as_secs());

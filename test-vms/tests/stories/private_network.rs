@@ -1,8 +1,5 @@
-use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Child, Stdio};
-
-use test_vms::lab;
 
 use crate::cell::{Cell, Task};
 
@@ -21,27 +18,8 @@ const SLOWLY: &str = r#"
 #[test]
 fn what_a_task_publishes_is_reached_through_its_host() {
     let cell = Cell::of("private-network", 2);
-    let job = |name: &str, count: u32, ports: &str, listen: &str| {
-        let text = format!(
-            r#"name = "{name}"
-count = {count}
-require = ["rack=r1"]
-[task]
-image = "hello:1"
-command = ["/hello", "--listen", "{listen}"]
-cpu = "50m"
-memory = "16MiB"
-network = "private"
-ports = ["{ports}"]
-health = {{ http = "/healthz", port = "http", interval = "1s" }}
-"#
-        );
-        let path = lab::directory(cell.name()).join(format!("{name}.toml"));
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    cell.run("h2", &job("web", 2, "http", ":${PORT_http}"));
-    cell.run("h2", &job("fixed", 1, "http=80", ":80"));
+    cell.run("h2", &cell.private("web", 2, "r1", "http", "${PORT_http}"));
+    cell.run("h2", &cell.private("fixed", 1, "r1", "http=80", "80"));
     let h1 = ["h1".to_owned()];
     let web = cell.running("h2", "web", 2, &h1);
     let fixed = cell.running("h2", "fixed", 1, &h1)[&0].clone();

@@ -50,7 +50,8 @@ fn a_task_is_reached_through_every_node() {
 
     assert!(forwarded(&cell, &name, "http", "/env").contains(&format!("\"COVEY_INDEX\":\"{}\"", far.index)));
     // Where it has a network of its own, by its own number too.
-    cell.run("h1", &private(&cell));
+    let own = cell.private("own", 1, "r2", "http=80", "80");
+    cell.run("h1", &own);
     cell.running("h1", "own", 1, &names(&["h2"]));
     for port in ["http", "80"] {
         assert!(forwarded(&cell, "own/0", port, "/env").contains("\"COVEY_JOB\":\"own\""), "{port}");
@@ -79,7 +80,7 @@ fn a_task_is_reached_through_every_node() {
     let left = lab::directory(cell.name()).join("left");
     said(&mut through(&["cp", "own/0:/left", &left.display().to_string()]));
     assert!(fs::read(&left).unwrap() == fs::read("/bin/busybox").unwrap());
-    cell.run("h1", &private(&cell));
+    cell.run("h1", &own);
     assert_eq!(said(&mut through(&["logs", "--previous", "own/0"])).lines().next(), before.lines().next());
 
     // By its name, and not by its id.
@@ -114,21 +115,4 @@ fn forwarded(cell: &Cell, task: &str, port: &str, path: &str) -> String {
     kill(Pid::from_raw(i32::try_from(forward.id()).unwrap()), Signal::SIGINT).unwrap();
     assert!(forward.wait().unwrap().success());
     answer
-}
-
-fn private(cell: &Cell) -> String {
-    let text = r#"name = "own"
-require = ["node=h2"]
-[task]
-image = "hello:1"
-command = ["/hello", "--listen", ":80"]
-cpu = "50m"
-memory = "16MiB"
-network = "private"
-ports = ["http=80"]
-health = { http = "/healthz", port = "http", interval = "1s" }
-"#;
-    let path = lab::directory(cell.name()).join("own.toml");
-    fs::write(&path, text).unwrap();
-    path.display().to_string()
 }
