@@ -228,7 +228,7 @@ impl Stage {
         actions
     }
 
-    /// `0`, `137`, `sig9`, `oom`, `oom-host`, `lost`; and `at=MS`, wall time relative to now.
+    /// `0`, `137`, `sig9`, `oom`, `oom-host`, `lost`; `unlogged=BYTES`; and `at=MS`, wall time relative to now.
     fn ended(&self, words: &[&str]) -> Ended {
         let mut ended = Ended {
             code: None,
@@ -245,6 +245,7 @@ impl Stage {
                 "oom-host" => (ended.oom, ended.signal) = (Some(Cause::OomHost), Some(9)),
                 "lost" => ended.shim_lost = true,
                 word if word.starts_with("sig") => ended.signal = word[3..].parse().ok(),
+                word if word.starts_with("unlogged=") => ended.log_bytes_lost = word[9..].parse().unwrap(),
                 word if word.starts_with("at=") => {
                     ended.at_ms = ended.at_ms.saturating_add_signed(word[3..].parse().unwrap())
                 }

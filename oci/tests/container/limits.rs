@@ -185,10 +185,11 @@ fn a_kill_for_a_cgroup_above_is_told_from_one_for_the_own_limit() {
         run.start()
     };
     let whose = |running: &Running| running.bundle.config().unwrap().cgroup.out_of_memory();
-    // Its page cache reaches its limit, which means nothing: that is taken back.
+    // Its page cache reaches its limit, which means nothing: that is taken back. (Of a hole, so that no disk is waited for.)
+    std::fs::File::create(world.layer.join("hole")).unwrap().set_len(100 << 20).unwrap();
     let cached = big(
         "cached",
-        "dd if=/dev/zero of=/tmp/file bs=1M count=100; echo cached
+        "cat /hole > /dev/null; echo cached
          until [ -e /tmp/go ]; do sleep 0.05; done; probe memory 60; exit $?",
     );
     cached.wait_for("cached\n");
@@ -197,7 +198,9 @@ fn a_kill_for_a_cgroup_above_is_told_from_one_for_the_own_limit() {
     let holder = big("holder", "dd if=/dev/zero of=/dev/shm/file bs=1M count=50; echo held; sleep 1000");
     holder.wait_for("held\n");
     for running in [big("clean", "probe memory 60; exit $?"), cached] {
-        std::fs::write(running.bundle.upper().join("tmp/go"), "").unwrap_or_default();
+        if running.bundle.dir().ends_with("cached") {
+            std::fs::write(format!("/proc/{}/root/tmp/go", running.state().init.pid), "").unwrap();
+        }
         let end = running.wait();
         assert_eq!((end.code, end.oom), (Some(137), true), "{}", running.output());
         assert_eq!(whose(&running), Some(OutOfMemory::Host), "{:?}", running.bundle.dir());
