@@ -31,6 +31,8 @@ pub(super) struct Crowd {
     sum: f64,
     weight: f64,
     last_ms: u64,
+    /// From one sample to the next, on the mean.
+    every_ms: f32,
     pub(super) scores: Scorebook,
 }
 
@@ -98,6 +100,9 @@ impl Crowd {
         // A sample stands for the time since the last one, within reason.
         let weight = (since_ms / FRESH_MS).clamp(0.0, 1.0).max(1e-3);
         self.sum = self.sum * keep + usage * weight;
+        if self.last_ms > 0 {
+            self.every_ms += (since_ms as f32 - self.every_ms) / 8.0;
+        }
         self.weight = self.weight * keep + weight;
         self.last_ms = now_ms;
         self.scores.observe(usage, now_ms, settings.horizon_ms);
@@ -129,8 +134,9 @@ impl Crowd {
         let growth = (1.0 + ahead_ms / seen_ms).ln();
         let units = growth + settings.caution[of];
         // Of so many samples the maximum is that many spreads above the mean.
+        let fresh_ms = FRESH_MS.max(self.every_ms.into());
         let mean = if self.weight > 0.0 { self.sum / self.weight } else { peak };
-        let spread = (peak - mean) / ((seen_ms / FRESH_MS).ln() + EULER);
+        let spread = (peak - mean) / ((seen_ms / fresh_ms).max(1.0).ln() + EULER);
         let possible = (members.peaks - peak).max(0.0) + OWN_GROWTH * members.peaks * growth;
         let spread = spread.min(possible / units).max(settings.least_spread[of] * peak);
         let seen = (seen_ms / horizon_ms).min(1.0);

@@ -216,10 +216,12 @@ impl Estimator {
         let (now_ms, horizon_ms) = (self.state.now_ms, self.settings.horizon_ms as f64);
         for known in self.state.tasks.iter() {
             let seen_ms = (known.evidence_ms(now_ms) as f64).min(horizon_ms);
-            let stays_ms = lessons.life_ms(&known.task).map_or(horizon_ms, |life_ms| {
-                (self.settings.lives * life_ms).clamp(self.settings.hold_ms as f64, horizon_ms)
-            });
+            let life_ms = lessons.life_ms(&known.task);
             for resource in RESOURCES {
+                let stays_ms = life_ms.map_or(horizon_ms, |life_ms| {
+                    let least_ms = self.settings.hold_ms as f64;
+                    (self.settings.lives[resource] * life_ms).clamp(least_ms.min(horizon_ms), horizon_ms)
+                });
                 let peak = known.peak(resource);
                 let doubt = known.doubt(resource, now_ms, &self.settings);
                 let leak = if resource == MEMORY { known.leak(stays_ms) } else { 0.0 };

@@ -24,7 +24,7 @@ pub struct Settings {
     /// Growth of memory, from one look to the next, that makes a leak; as a share of the limit.
     pub leak: f64,
     /// A job's tasks are expected to stay for that many of its mean lives.
-    pub lives: f64,
+    pub lives: Amounts,
     /// Bursts that have nothing to do with each other add in quadrature; so much of that is expected above the mean.
     pub apart: Amounts,
 }
@@ -42,7 +42,7 @@ impl Settings {
             together: [0.65, 0.3],
             swell: [0.8, 0.03],
             leak: 0.003,
-            lives: 3.0,
+            lives: [3.0, 6.0],
             apart: [0.92, 0.93],
         };
         let riskier = |by: f64| Settings {

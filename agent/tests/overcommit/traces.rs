@@ -120,10 +120,8 @@ pub(super) fn make(scenario: &str, seed: u64) -> Vec<Row> {
                 together[node] = rng.between(0.3, 1.0);
             }
             for slot in tasks.iter_mut() {
-                if slot.as_ref().is_some_and(|run| run.ends <= at) {
-                    if let Some(run) = slot.take() {
-                        free.entry(run.job).or_default().push(run.index);
-                    }
+                if let Some(run) = slot.take_if(|run| run.ends <= at) {
+                    free.entry(run.job).or_default().push(run.index);
                 }
                 if slot.is_none() && (at == 0 || rng.unit() < 0.2) {
                     *slot =
@@ -177,7 +175,7 @@ fn job(scenario: &str, n: usize, samples: u64, rng: &mut Rng) -> Job {
             job.by_load = rng.between(0.1, 0.4);
             job.prod = false;
         }
-        "leaks" => job.leak = if n % 3 == 0 { rng.between(0.001, 0.004) } else { 0.0 },
+        "leaks" => job.leak = if n.is_multiple_of(3) { rng.between(0.001, 0.004) } else { 0.0 },
         "steps" => {
             for _ in 0..rng.below(3) {
                 job.steps.push((rng.below(samples as usize) as u64, rng.between(-0.35, 0.35).exp()));
@@ -189,7 +187,7 @@ fn job(scenario: &str, n: usize, samples: u64, rng: &mut Rng) -> Job {
             job.wave = rng.between(0.0, 0.5);
         }
         "uneven" => {
-            job.level = if n % 3 == 0 { rng.between(0.4, 0.7) } else { rng.between(0.02, 0.2) };
+            job.level = if n.is_multiple_of(3) { rng.between(0.4, 0.7) } else { rng.between(0.02, 0.2) };
             job.wave = rng.between(0.0, 0.3);
         }
         "spiky" => {
