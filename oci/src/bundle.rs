@@ -257,7 +257,7 @@ impl Bundle {
         // Others may pass (a container's root is another user on the host) but see nothing.
         make(&bundle.dir, 0o711)?;
         make(&bundle.log(), 0o700)?;
-        for (name, mode) in [("rootfs", 0o755), ("upper", 0o755), ("work", 0o700)] {
+        for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
             make(&bundle.dir.join(name), mode)?;
         }
         bundle.write("config.json", spec)?;
@@ -273,7 +273,7 @@ impl Bundle {
     pub fn log(&self) -> PathBuf {
         self.dir.join("log")
     }
-    /// Where the shim mounts the root file system, in a mount namespace of its own.
+    /// Where what an ended container has left is mounted, in a mount namespace of its own; made when it is wanted.
     pub fn rootfs(&self) -> PathBuf {
         self.dir.join("rootfs")
     }

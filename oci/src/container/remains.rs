@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Delete `dir` and all in it; nothing there is fine.
 ///
@@ -11,53 +11,73 @@ use std::path::Path;
 /// descriptors, of the process that does it. Here a directory below the first level is moved up to it before it is
 /// looked into, so that paths and stack stay short whatever is found.
 pub(super) fn delete(dir: &Path) -> io::Result<()> {
-    let heap = dir.join(".deleted");
-    match fs::DirBuilder::new().mode(0o700).create(&heap) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+    let mut heap = Heap { path: dir.join(".deleted"), is_there: false, next: 0 };
+    match heap.empty(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => return Ok(()),
+        other => other?,
     }
-    let mut next = 0u64;
-    empty(dir, &heap, &mut next)?;
-    loop {
-        let mut found = false;
-        for entry in fs::read_dir(&heap)? {
-            found = true;
-            let path = entry?.path();
-            empty(&path, &heap, &mut next)?;
-            fs::remove_dir(&path)?;
+    if heap.is_there {
+        loop {
+            let mut found = false;
+            for entry in fs::read_dir(&heap.path)? {
+                found = true;
+                let path = entry?.path();
+                heap.empty(&path)?;
+                fs::remove_dir(&path)?;
+            }
+            if !found {
+                break;
+            }
         }
-        if !found {
-            break;
-        }
+        fs::remove_dir(&heap.path)?;
     }
-    fs::remove_dir(&heap)?;
     fs::remove_dir(dir)
 }
 
-/// Unlink the files in `dir`, and move its directories that are not empty to the heap.
-fn empty(dir: &Path, heap: &Path, next: &mut u64) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path == *heap {
-            continue;
+/// Where directories wait that are not empty. Most containers leave none, and do without.
+struct Heap {
+    path: PathBuf,
+    is_there: bool,
+    next: u64,
+}
+
+impl Heap {
+    /// Unlink the files in `dir`, and move its directories that are not empty to the heap.
+    fn empty(&mut self, dir: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path == self.path {
+                // Left by a deletion that was cut short.
+                self.is_there = true;
+                continue;
+            }
+            // The entry itself, never what a link points at.
+            if !fs::symlink_metadata(&path)?.is_dir() {
+                fs::remove_file(&path)?;
+            } else if fs::remove_dir(&path).is_err() {
+                self.take(&path)?;
+            }
         }
-        // The entry itself, never what a link points at.
-        if !fs::symlink_metadata(&path)?.is_dir() {
-            fs::remove_file(&path)?;
-        } else if fs::remove_dir(&path).is_err() {
-            loop {
-                let to = heap.join(next.to_string());
-                *next += 1;
-                // An earlier, interrupted deletion may have left directories of that name; empty ones would be replaced.
-                match fs::rename(&path, to) {
-                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-                    other => break other?,
-                }
+        Ok(())
+    }
+
+    fn take(&mut self, path: &Path) -> io::Result<()> {
+        if !self.is_there {
+            match fs::DirBuilder::new().mode(0o700).create(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => self.is_there = true,
+            }
+        }
+        loop {
+            let to = self.path.join(self.next.to_string());
+            self.next += 1;
+            // The deletion that was cut short may have left directories of that name; empty ones would be replaced.
+            match fs::rename(path, to) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                other => return other,
             }
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub(super) fn begin(order: &Order, fds: Vec<OwnedFd>, control: &OwnedFd) -> Resu
     };
     ours().map_err(|e| see(&e, ""))?;
     let idmap = config.idmap.as_ref();
+    std::fs::create_dir_all(bundle.rootfs()).map_err(|e| see(&e, ""))?;
     rootfs::mount_left(&config.layers, &bundle.upper(), &bundle.rootfs(), idmap).map_err(|e| see(&e, ""))?;
     let users = idmap.map(rootfs::user_namespace).transpose().map_err(|e| see(&e, ""))?;
     let (said, says) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| see(&e, ""))?;
