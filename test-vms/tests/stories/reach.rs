@@ -83,11 +83,11 @@ fn a_task_is_reached_through_every_node() {
     cell.run("h1", &own);
     assert_eq!(said(&mut through(&["logs", "--previous", "own/0"])).lines().next(), before.lines().next());
 
-    // By its name, and not by its id.
+    // By its name, and not by its id; of a task that can go nowhere else meanwhile.
     let id = cell.nodes("h1").unwrap().iter().find(|node| node["name"] == "h2").unwrap()["id"].clone();
     cell.crash("h2").unwrap();
     let refused = cell.wait("what cannot be reached is said", || {
-        let output = through(&["exec", &name, "--", "/hello"]).output().unwrap();
+        let output = through(&["exec", "own/0", "--", "/hello", "--version"]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.code() == Some(125) && text.contains("h2") {
             Ok(text)
