@@ -20,7 +20,6 @@ mod inside;
 mod late;
 mod mounts;
 mod network;
-mod pages;
 mod program;
 mod report;
 mod serve;

@@ -129,9 +129,6 @@ fn start(
         init: Process::now(built.init).ok_or_else(gone)?,
         started_at_ms: now_ms(),
     };
-    if let Some(pages) = &ahead.pages {
-        pages.note(built.init);
-    }
     // Any connection is the word to go on; closing the socket's directory would do as well as any message.
     let go = format!("/proc/self/fd/{}/notify.sock", built.state.as_raw_fd());
     let go = UnixStream::connect(go).and_then(|mut socket| socket.write_all(b"start container"));

@@ -17,7 +17,6 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::dup2;
 use oci_spec::runtime::LinuxSeccomp;
 
-use super::pages::Pages;
 use super::start::{self, failed};
 use super::vfork::Stack;
 use super::{mounts, report};
@@ -30,8 +29,6 @@ pub(super) const LONGEST_PATH: usize = 4096;
 /// What every start needs, made ahead.
 pub(super) struct Ahead {
     pub(super) mounts: mounts::Ahead,
-    /// Where that is not to be had a start takes longer.
-    pub(super) pages: Option<Pages>,
     /// The profile of containers without grants and what it compiles to.
     filter: Option<(LinuxSeccomp, Filter)>,
 }
@@ -44,7 +41,7 @@ impl Ahead {
         let profile = seccomp::profile(&[]).ok();
         let filter =
             profile.and_then(|profile| Filter::compile(&profile).ok().map(|filter| (profile, filter)));
-        Ok(Ahead { mounts: make_mounts()?, pages: Pages::own().ok(), filter })
+        Ok(Ahead { mounts: make_mounts()?, filter })
     }
 
     /// The compiled filter of a spec.
@@ -96,11 +93,8 @@ pub(super) fn main(cgroups: &[PathBuf]) -> ExitCode {
             Err(_) => return ExitCode::FAILURE,
         };
         renew(&mut ahead);
-        let ahead = match &mut ahead {
-            Ok(ahead) => {
-                ahead.pages.iter_mut().for_each(Pages::map);
-                &*ahead
-            }
+        let ahead = match &ahead {
+            Ok(ahead) => ahead,
             Err(failure) => {
                 report::announce(channel, &Announcement::Failed(failure.clone()));
                 continue;
