@@ -1,8 +1,9 @@
 //! The shim: one process per container, from before its start until after its end.
 //!
 //! The agent executes one *fork server*, `covey shim --serve`, long before it needs it ([`serve`]). Asked for a container,
-//! the server forks its shim ([`start`]), which locks the bundle, forks a *builder* ([`build`]) and at once executes itself
-//! as a [`waiter`]: the process that is needed for long is the smallest, and is there before what it waits for. The builder
+//! the server makes its shim ([`start`]), which locks the bundle, forks a *builder* ([`build`]) and at once executes itself
+//! as a [`waiter`]: the process that is needed for long is the smallest, and is there before what it waits for. Until then
+//! it borrows the server's memory ([`vfork`]), so that page tables are copied once and not twice. The builder
 //! makes the container with libcontainer, which needs a process of its own (single-threaded, whose working directory,
 //! dumpable flag and descriptors it may change); the container's first process becomes the waiter's child, not its own. It
 //! says whether the program runs, and ends. The waiter moves log bytes, waits, writes the exit record, and ends.
