@@ -25,7 +25,7 @@ use oci::{
 use placement::job::{Check, Health};
 use tokio::{
     sync::oneshot,
-    task::{AbortHandle, JoinHandle, spawn_blocking},
+    task::{AbortHandle, spawn_blocking},
 };
 
 pub use self::ground::Ground;
@@ -55,7 +55,6 @@ pub struct Runner {
     starts: BTreeMap<RunId, oneshot::Sender<()>>,
     /// The containers' first processes, to be signalled.
     inits: Arc<Mutex<BTreeMap<RunId, Process>>>,
-    nudge: Option<JoinHandle<()>>,
 }
 
 /// Before a removal is tried again.
@@ -64,7 +63,7 @@ const REMOVE_AGAIN: Duration = Duration::from_millis(200);
 impl Runner {
     pub fn new(ground: Arc<Ground>, node: NodeHandle) -> Runner {
         let (probes, starts) = (BTreeMap::new(), BTreeMap::new());
-        Runner { ground, node, probes, starts, inits: Arc::default(), nudge: None }
+        Runner { ground, node, probes, starts, inits: Arc::default() }
     }
 
     /// Every run that has a bundle or a cgroup, and what became of it. To be asked once, before the loop begins; those
@@ -130,16 +129,7 @@ impl Runner {
         tokio::spawn(async move { watched.adopted(bundle, shim, started).await });
     }
 
-    /// A container is likely to be started in a moment: has the kernel ready for it, while books are kept and stored.
-    pub fn expect_start(&mut self) {
-        if self.nudge.as_ref().is_none_or(JoinHandle::is_finished) {
-            let ground = self.ground.clone();
-            self.nudge = Some(spawn_blocking(move || ground.server.nudge()));
-        }
-    }
-
     pub fn start(&mut self, start: StartRun) {
-        self.expect_start();
         let watched = Watched {
             ground: self.ground.clone(),
             node: self.node.clone(),

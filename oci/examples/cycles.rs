@@ -117,14 +117,6 @@ impl Node {
     }
 
     fn start(&self, name: &str, args: &[&str]) -> Result<(Bundle, State)> {
-        std::thread::scope(|threads| {
-            // As an agent does it as soon as it hears of the container.
-            threads.spawn(|| self.server.nudge());
-            self.start_nudged(name, args)
-        })
-    }
-
-    fn start_nudged(&self, name: &str, args: &[&str]) -> Result<(Bundle, State)> {
         let config = BundleConfig {
             version: VERSION,
             run: name.into(),

@@ -207,9 +207,11 @@ impl Placement {
         self.trees.get(UNIFIED).map(|tree| self.in_tree(tree))
     }
 
-    /// Where a process can be made, rather than moved to: the run's cgroup of the unified tree, if it has one.
+    /// Where a process can be made, rather than moved to: the run's cgroup, if the unified tree is all there is. (Nobody
+    /// can be made there while somebody is being moved.)
     pub(crate) fn birthplace(&self) -> Option<File> {
-        File::open(self.unified()?).ok()
+        let only = self.trees.keys().all(|key| key == UNIFIED);
+        File::open(self.unified().filter(|_| only)?).ok()
     }
 
     /// Move the calling process where the node's shims live.
@@ -291,7 +293,6 @@ impl Doors {
 
     /// Move the calling process in, everywhere.
     pub(crate) fn enter(&self) -> Result<(), Error> {
-        self.enter_unified()?;
         self.admit(0)
     }
 
@@ -300,9 +301,9 @@ impl Doors {
         self.unified.iter().try_for_each(|door| pass(door, 0))
     }
 
-    /// Move process `pid` in, everywhere else; 0 is the calling one.
+    /// Move process `pid` in, everywhere; 0 is the calling one.
     pub(crate) fn admit(&self, pid: i32) -> Result<(), Error> {
-        self.others.iter().try_for_each(|door| pass(door, pid))
+        self.unified.iter().chain(&self.others).try_for_each(|door| pass(door, pid))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossip::wire::{Order, SessionId, Welcome};
+use gossip::wire::{SessionId, Welcome};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
     time::{Instant, sleep_until},
@@ -64,12 +64,7 @@ impl NodeLoop {
                 }
                 // For whoever serves the stream.
                 NodeMsg::Session(AgentEnd::Opened(_)) => continue,
-                NodeMsg::Session(AgentEnd::Order(order)) => {
-                    if matches!(order.order, Order::Offer(_)) {
-                        self.runner.expect_start();
-                    }
-                    Event::Order(order)
-                }
+                NodeMsg::Session(AgentEnd::Order(order)) => Event::Order(order),
                 NodeMsg::Session(AgentEnd::Closed(session)) => {
                     self.session.take_if(|(open, _)| *open == session);
                     Event::Closed(session)

@@ -173,6 +173,12 @@ impl Tree {
         dirs.into_iter().collect()
     }
 
+    /// Where processes enter the shims' cgroup, in some v1 hierarchy.
+    pub(crate) fn door(&self) -> Option<PathBuf> {
+        let mut v1 = self.trees.iter().filter(|(key, _)| *key != UNIFIED);
+        v1.next().map(|(_, tree)| tree.join("shims").join("cgroup.procs"))
+    }
+
     /// The least of the machine and of what the agent's cgroup and those above it are allowed.
     pub fn capacity(&self) -> Capacity {
         // SAFETY: sysconf has no preconditions.

@@ -18,6 +18,8 @@ use crate::cgroup::Tree;
 pub struct ForkServer {
     exe: PathBuf,
     cgroups: Vec<PathBuf>,
+    /// Of v1, where containers are moved.
+    door: Option<PathBuf>,
     running: Mutex<Option<Running>>,
 }
 
@@ -32,7 +34,12 @@ impl ForkServer {
     /// Execute `exe`, a covey binary, so that it is ready when the first container is asked for. Its shims live in
     /// the cgroups that `tree` has for them.
     pub fn start(exe: &Path, tree: &Tree) -> Result<ForkServer, Error> {
-        let server = ForkServer { exe: exe.into(), cgroups: tree.shims(), running: Mutex::default() };
+        let server = ForkServer {
+            exe: exe.into(),
+            cgroups: tree.shims(),
+            door: tree.door(),
+            running: Mutex::default(),
+        };
         server.look_after()?;
         Ok(server)
     }
@@ -56,35 +63,33 @@ impl ForkServer {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Have the kernel ready for a process that changes cgroups. The first change in a while takes it ten milliseconds, in
-    /// which it waits for every CPU to have passed through a quiet state; while it does, a container can be built. To be
-    /// called as soon as one is to be started, and not to be waited for: it blocks for that long.
-    pub fn nudge(&self) {
-        let server =
-            self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|r| r.child.id());
-        if let (Some(server), Some(dir)) = (server, self.cgroups.first()) {
-            // To where it is.
-            let _ = std::fs::write(dir.join("cgroup.procs"), server.to_string());
-        }
-    }
-
-    /// Start a shim for the bundle in `dir`, whose cgroups are there. What is returned is where it says how that went: one line comes, then the
-    /// end (see [`super::parse_announcement`]). Blocking; a runtime may poll the descriptor.
+    /// Start a shim for the bundle in `dir`, whose cgroups are there. What is returned is where it says how that went: one
+    /// line comes, then the end (see [`super::parse_announcement`]). Blocking; a runtime may poll the descriptor.
     pub fn spawn(&self, dir: &Path) -> Result<PipeReader, Error> {
         let failed = |source| Error::Spawn { exe: self.exe.display().to_string(), source };
         let (announcement, channel) = io::pipe().map_err(failed)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // Once with the server that is there, if it is, and once with a new one.
-        if let Some(server) = &*running
-            && server.ask(dir, channel.as_raw_fd()).is_ok()
-        {
-            return Ok(announcement);
+        let asked = running.as_ref().is_some_and(|server| server.ask(dir, channel.as_raw_fd()).is_ok());
+        if !asked {
+            // The old one goes first: it is waited for.
+            *running = None;
+            let server = running.insert(self.execute()?);
+            server.ask(dir, channel.as_raw_fd()).map_err(failed)?;
         }
-        // The old one goes first: it is waited for.
-        *running = None;
-        let server = running.insert(self.execute()?);
-        server.ask(dir, channel.as_raw_fd()).map_err(failed)?;
+        let server = running.as_ref().map(|server| server.child.id());
+        drop(running);
+        self.nudge(server);
         Ok(announcement)
+    }
+
+    /// The first process that changes its cgroup after a quiet while waits ten milliseconds, in which every CPU passes
+    /// through a quiet state. The container does so last; now the server does, without going anywhere, so that it is
+    /// built meanwhile. Not earlier: cgroups cannot be made either until that is over.
+    fn nudge(&self, server: Option<u32>) {
+        if let (Some(server), Some(door)) = (server, &self.door) {
+            let _ = std::fs::write(door, server.to_string());
+        }
     }
 
     /// Its environment is empty, its standard output and error are `/dev/null`; it leaves the caller's session, working

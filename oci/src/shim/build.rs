@@ -101,7 +101,7 @@ fn start(
     let prepared = prepare(bundle, config, &mut spec, &shared, ahead, &binds)?;
     let join = |e: cgroup::Error| failed("join the run's cgroups", e, "");
     // A cgroup namespace begins where its first process is.
-    if !born.inside {
+    if !born.inside && prepared.program.late_namespace.is_none() {
         doors.enter_unified().map_err(join)?;
     }
 
@@ -113,10 +113,11 @@ fn start(
         .cgroup
         .apply(&config.limits)
         .map_err(|e| failed("limit the container", e, "give the task more"))?;
-    // Only now, where it has to be moved: the first such write in a while takes the kernel ten milliseconds (it waits for
-    // every CPU to have passed through a quiet state), and they began with `ForkServer::nudge`. So building is neither
-    // throttled nor counted.
-    doors.admit(built.init).map_err(join)?;
+    // Only now, where it has to be moved: the kernel takes ten milliseconds to prepare for it, and was asked to in time (see
+    // `ForkServer::spawn`). So building is neither throttled nor counted.
+    if !born.inside {
+        doors.admit(built.init).map_err(join)?;
+    }
     if let Some(score) = built.oom_score_adj {
         // Fails only for scores below ours without CAP_SYS_RESOURCE; spec::build asks for none then.
         let _ = fs::write(format!("/proc/{}/oom_score_adj", built.init), score.to_string());
