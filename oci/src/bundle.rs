@@ -260,8 +260,9 @@ impl Bundle {
         for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
             make(&bundle.dir.join(name), mode)?;
         }
-        bundle.write("config.json", spec)?;
-        bundle.write("bundle.json", config)?;
+        // Nobody looks before all of them are there.
+        bundle.write_new("config.json", spec)?;
+        bundle.write_new("bundle.json", config)?;
         Ok(bundle)
     }
 
@@ -359,6 +360,19 @@ impl Bundle {
     }
 
     /// Whole or not at all, as far as processes can see. A power cut ends the run whatever its bundle says.
+    fn write_new(&self, name: &str, document: &impl Serialize) -> Result<(), Error> {
+        let path = self.dir.join(name);
+        let text =
+            serde_json::to_vec(document).map_err(|source| Error::Parse { path: path.clone(), source })?;
+        let open = File::options().create_new(true).write(true).mode(0o600).open(&path);
+        open.and_then(|mut file| file.write_all(&text)).map_err(|source| Error::Io {
+            op: "write",
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// Whole or not at all.
     fn write(&self, name: &str, document: &impl Serialize) -> Result<(), Error> {
         let path = self.dir.join(name);
         let temp = self.dir.join(format!("{name}.tmp"));
