@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::bundle::{Announcement, Bundle, BundleConfig, State, VERSION};
 use oci::cgroup::{Band, Limits, Tree};
 use oci::container::{self, ForkServer};
+use oci::network::{Namespace, Spares};
 use oci::spec::{self, Host, SpecInput};
 use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 
@@ -70,6 +71,7 @@ struct Node {
     layer: PathBuf,
     tree: Tree,
     server: ForkServer,
+    spares: Spares,
     host: Host,
 }
 
@@ -83,11 +85,11 @@ impl Node {
         fs::hard_link(layer.join("bin/true"), layer.join("bin/sleep"))?;
         let (tree, _) = Tree::open(&format!("cycles-{}", std::process::id()));
         let server = ForkServer::start(covey, &tree)?;
-        Ok(Node { dir, layer, tree, server, host: Host::detect() })
+        Ok(Node { dir, layer, tree, server, spares: Spares::default(), host: Host::detect() })
     }
 
     /// With a network of its own, without user namespace and filter, as the other runtimes' bundle.
-    fn spec(&self, args: &[&str]) -> Result<Spec> {
+    fn spec(&self, args: &[&str], network: Option<&Namespace>) -> Result<Spec> {
         let input = SpecInput {
             args: args.iter().map(|arg| arg.to_string()).collect(),
             env: Vec::new(),
@@ -96,7 +98,7 @@ impl Node {
             idmap: None,
             read_only: false,
             oom_score_adj: 100,
-            network: None,
+            network: network.map(Namespace::path),
             etc: Vec::new(),
             capabilities: Vec::new(),
             tmpfs: Vec::new(),
@@ -104,9 +106,11 @@ impl Node {
         };
         let mut spec = spec::build(&input, &self.host)?;
         if let Some(linux) = spec.linux_mut() {
-            let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).build()?;
-            let namespaces = linux.namespaces().clone().unwrap_or_default();
-            linux.set_namespaces(Some(namespaces.into_iter().chain([network]).collect()));
+            if network.is_none() {
+                let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).build()?;
+                let namespaces = linux.namespaces().clone().unwrap_or_default();
+                linux.set_namespaces(Some(namespaces.into_iter().chain([network]).collect()));
+            }
             linux.set_seccomp(None);
         }
         Ok(spec)
@@ -117,6 +121,8 @@ impl Node {
     }
 
     fn start(&self, name: &str, args: &[&str]) -> Result<(Bundle, State)> {
+        // As an agent does it: one that is ready, and another is made behind it.
+        let network = self.spares.take()?;
         let config = BundleConfig {
             version: VERSION,
             run: name.into(),
@@ -129,10 +135,11 @@ impl Node {
             network: None,
             binds: Vec::new(),
         };
-        let bundle = Bundle::create(self.dir.join(name), &config, &self.spec(args)?)?;
-        config.cgroup.create()?;
+        let bundle = Bundle::create(self.dir.join(name), &config, &self.spec(args, Some(&network))?)?;
         let mut said = Vec::new();
-        self.server.spawn(bundle.dir())?.read_to_end(&mut said)?;
+        let mut announcement = self.server.spawn(bundle.dir(), &config.cgroup)?;
+        self.spares.refill()?;
+        announcement.read_to_end(&mut said)?;
         match container::parse_announcement(bundle.dir(), &said)? {
             Announcement::Started(state) => Ok((bundle, state)),
             Announcement::Failed(failure) => Err(failure.into()),
@@ -181,7 +188,7 @@ impl Node {
         let peer = self.dir.join("peer");
         fs::create_dir(&peer)?;
         for (name, args) in [("true", &["/bin/true"][..]), ("sleep", &["/bin/sleep", "1000"])] {
-            let mut spec = serde_json::to_value(self.spec(args)?)?;
+            let mut spec = serde_json::to_value(self.spec(args, None)?)?;
             spec["root"]["path"] = self.layer.display().to_string().into();
             spec["linux"]["resources"] = serde_json::json!({
                 "memory": { "limit": 64 << 20 }, "pids": { "limit": 100 },

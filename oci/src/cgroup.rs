@@ -210,8 +210,11 @@ impl Placement {
     /// Where a process can be made, rather than moved to: the run's cgroup, if the unified tree is all there is. (Nobody
     /// can be made there while somebody is being moved.)
     pub(crate) fn birthplace(&self) -> Option<File> {
-        let only = self.trees.keys().all(|key| key == UNIFIED);
-        File::open(self.unified().filter(|_| only)?).ok()
+        File::open(self.unified().filter(|_| self.is_unified())?).ok()
+    }
+
+    pub(crate) fn is_unified(&self) -> bool {
+        self.trees.keys().all(|key| key == UNIFIED)
     }
 
     /// Move the calling process where the node's shims live.

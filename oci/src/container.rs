@@ -163,15 +163,17 @@ pub fn remove(bundle: &Bundle) -> Result<(), Error> {
     }
     // A directory whose config is gone was being removed when something interrupted it: only files are left. So they are
     // where its config, which nobody syncs, was lost with the power, and where there can be no cgroups.
-    match bundle.config() {
-        Ok(config) if config.cgroup.remove_if_empty() => {}
-        Ok(config) => {
-            config.cgroup.kill()?;
-            config.cgroup.remove()?;
-        }
-        Err(bundle::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(bundle::Error::Parse { .. }) => {}
+    let cgroup = match bundle.config() {
+        Ok(config) => Some(config.cgroup),
+        Err(bundle::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        Err(bundle::Error::Parse { .. }) => None,
         Err(error) => return Err(error.into()),
+    };
+    if let Some(cgroup) = cgroup
+        && !cgroup.remove_if_empty()
+    {
+        cgroup.kill()?;
+        cgroup.remove()?;
     }
     let failed = |source| Error::Delete { bundle: bundle.dir().display().to_string(), source };
     remains::delete(bundle.dir()).map_err(failed)

@@ -80,8 +80,8 @@ pub(super) async fn spawn(
         etc.write().map_err(transient)?;
         let job = JobKey { owner, name };
         logs::mark(&bundle.log(), &job).map_err(transient)?;
-        surroundings::make_cgroups(&config)?;
-        let announcement = ground.server.spawn(bundle.dir()).map_err(transient)?;
+        surroundings::allow_devices(&config)?;
+        let announcement = ground.server.spawn(bundle.dir(), &config.cgroup).map_err(transient)?;
         Ok((bundle, announcement, wired))
     });
     made.await.unwrap_or_else(|_| Err(Failure { why: "the start broke off".into(), transient: true }))

@@ -60,11 +60,13 @@ pub(super) fn of(ground: &Ground, start: &StartRun, data: &[String]) -> Result<S
     Ok(Surroundings { capabilities, tmpfs, binds })
 }
 
-/// Makes the run's cgroups. Of devices, what is not there, or none, the shim finds too, and says so.
-pub(super) fn make_cgroups(config: &BundleConfig) -> Result<(), Failure> {
+/// In the run's cgroups, which are made for that. What is not there, or no device, the shim finds too, and says so.
+pub(super) fn allow_devices(config: &BundleConfig) -> Result<(), Failure> {
     let wanted = config.binds.iter().filter(|bind| bind.kind == BindKind::Device);
     let number = |path: &Path| Device::of(path).ok().flatten();
     let devices: Vec<Device> = wanted.filter_map(|bind| number(&bind.source)).collect();
-    let made = if devices.is_empty() { config.cgroup.create() } else { config.cgroup.allow(&devices) };
-    made.map_err(transient)
+    match devices.is_empty() {
+        true => Ok(()),
+        false => config.cgroup.allow(&devices).map_err(transient),
+    }
 }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 
 use super::Error;
-use crate::cgroup::Tree;
+use crate::cgroup::{Placement, Tree};
 
 /// Starts shims, through a process that it has executed ahead. Dropped, it ends that process; shims stay.
 #[derive(Debug)]
@@ -63,9 +63,13 @@ impl ForkServer {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Start a shim for the bundle in `dir`, whose cgroups are there. What is returned is where it says how that went: one
+    /// Start a shim for the bundle in `dir`, and make its cgroups. What is returned is where it says how that went: one
     /// line comes, then the end (see [`super::parse_announcement`]). Blocking; a runtime may poll the descriptor.
-    pub fn spawn(&self, dir: &Path) -> Result<PipeReader, Error> {
+    pub fn spawn(&self, dir: &Path, cgroup: &Placement) -> Result<PipeReader, Error> {
+        // A builder is either made in the only one, or needs none before the container is built.
+        if cgroup.is_unified() {
+            cgroup.create()?;
+        }
         let failed = |source| Error::Spawn { exe: self.exe.display().to_string(), source };
         let (announcement, channel) = io::pipe().map_err(failed)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +83,10 @@ impl ForkServer {
         }
         let server = running.as_ref().map(|server| server.child.id());
         drop(running);
-        self.nudge(server);
+        // The builder will say what is wrong with them.
+        if cgroup.is_unified() || cgroup.create().is_ok() {
+            self.nudge(server);
+        }
         Ok(announcement)
     }
 

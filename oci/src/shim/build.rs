@@ -21,7 +21,7 @@ use waiter::Word;
 use super::binds::{Binds, Owner};
 use super::cgroupfs::View;
 use super::inside::{Inside, own};
-use super::late::CgroupNamespace;
+use super::late::{self, CgroupNamespace};
 use super::program::Program;
 use super::report::{self, Reporter};
 use super::serve::Ahead;
@@ -30,7 +30,7 @@ use super::{mounts, network, user, usual};
 use crate::bundle::{
     Announcement, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
 };
-use crate::cgroup;
+use crate::cgroup::{self, Doors};
 use crate::rootfs;
 use crate::seccomp;
 
@@ -94,21 +94,26 @@ fn start(
 ) -> Result<State, Failure> {
     seccomp::check(&spec)
         .map_err(|e| failed("filter system calls", e, "use a build with the feature `seccomp`"))?;
-    let cgroup = |e: cgroup::Error| failed("prepare the run's cgroups", e, "");
-    let doors = config.cgroup.doors().map_err(cgroup)?;
-    let view = View::open(&config.cgroup, &spec);
+    let join = |e: cgroup::Error| failed("join the run's cgroups", e, "");
+    // A cgroup namespace begins where its first process is; what shows it is mounted by libcontainer.
+    let early = !born.inside && late::is_shown(&spec);
+    let early = early.then(|| doors(config)).transpose()?;
     let binds = Binds::open(&config.binds)?;
     let prepared = prepare(bundle, config, &mut spec, &shared, ahead, &binds)?;
-    let join = |e: cgroup::Error| failed("join the run's cgroups", e, "");
-    // A cgroup namespace begins where its first process is.
-    if !born.inside && prepared.program.late_namespace.is_none() {
+    if let Some(doors) = &early {
         doors.enter_unified().map_err(join)?;
     }
 
     let built = create(prepared, shared, config.log_cap_bytes)?;
+    let back = || ahead.mounts.back().map_err(|e| failed("return to the host's mounts", e, ""));
+    back()?;
+    // The agent has made the cgroups meanwhile.
+    let doors = early.map_or_else(|| doors(config), Ok)?;
     // A convenience: nothing is less limited without it.
-    let _ = view.map(|view| view.attach(built.init));
-    ahead.mounts.back().map_err(|e| failed("return to the host's mounts", e, ""))?;
+    if let Some(view) = View::open(&config.cgroup, &spec) {
+        let _ = view.attach(built.init);
+        back()?;
+    }
     config
         .cgroup
         .apply(&config.limits)
@@ -141,6 +146,11 @@ fn start(
         .write_state(&state)
         .map_err(|e| failed("record the start", e, "free some space on the data directory's disk"))?;
     Ok(state)
+}
+
+fn doors(config: &BundleConfig) -> Result<Doors, Failure> {
+    let made = config.cgroup.create().and_then(|()| config.cgroup.doors());
+    made.map_err(|e| failed("prepare the run's cgroups", e, ""))
 }
 
 /// All that libcontainer is given.

@@ -21,12 +21,17 @@ pub(super) struct CgroupNamespace {
 /// By number, in the kernel's words: CAP_SYS_ADMIN.
 const SYS_ADMIN: u32 = 21;
 
+/// Whether the container gets a file system that shows the namespace.
+pub(super) fn is_shown(spec: &Spec) -> bool {
+    spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("cgroup2"))
+}
+
 impl CgroupNamespace {
     /// Leave it to the container's first process, and the capability until then. It is not among those that an execve
     /// may keep. Not where the container gets a file system that shows the namespace: it is needed earlier there, and there
     /// nobody is moved.
     pub(super) fn take(spec: &mut Spec) -> Option<CgroupNamespace> {
-        if spec.mounts().iter().flatten().any(|mount| mount.typ().as_deref() == Some("cgroup2")) {
+        if is_shown(spec) {
             return None;
         }
         let linux = spec.linux_mut().as_mut()?;

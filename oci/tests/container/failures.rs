@@ -3,6 +3,8 @@
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 
+use oci::cgroup::Band;
+
 use crate::world::World;
 
 fn why(world: &World, name: &str, args: &[&str]) -> String {
@@ -113,7 +115,8 @@ fn a_mount_that_cannot_be_names_itself() {
 fn no_bundle_at_all() {
     let world = World::new();
     let mut said = String::new();
-    world.server().spawn(&world.dir.path().join("none")).unwrap().read_to_string(&mut said).unwrap();
+    let cgroup = world.tree.placement(Band::Batch, "none");
+    world.server().spawn(&world.dir.path().join("none"), &cgroup).unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("open the bundle") && said.contains("No such file"), "{said}");
     let missing = std::path::Path::new("/nonexistent/covey");
     let error = oci::container::ForkServer::start(missing, &world.tree).unwrap_err();

@@ -162,8 +162,7 @@ impl Run<'_> {
 
     fn spawn_in(self, bundle: Bundle) -> Running {
         let mut said = Vec::new();
-        self.config.cgroup.create().unwrap();
-        self.world.server().spawn(bundle.dir()).unwrap().read_to_end(&mut said).unwrap();
+        self.world.server().spawn(bundle.dir(), &self.config.cgroup).unwrap().read_to_end(&mut said).unwrap();
         let said = container::parse_announcement(bundle.dir(), &said).unwrap();
         Running { bundle, said }
     }
