@@ -461,6 +461,7 @@ fn ground(
         store,
         networks: Networks::new(identity.node.0, config.subnet),
         spares: Spares::default(),
+        limited_starts: Notify::default(),
         volumes: Volumes::new(dir.join("volumes")),
         anonymous: Anonymous::new(dir.join("anonymous")),
         idmaps: idmaps.is_ok(),

@@ -26,6 +26,9 @@ const IDLE: Duration = Duration::from_secs(1);
 const OPERATION: u64 = 128 << 10;
 /// A task may be ahead by what its limit allows in so many seconds.
 const AHEAD_S: f64 = 1.0;
+/// The most that it is stopped for, in seconds of its limit: what it wrote before anybody could look is not paid for in full,
+/// since it would seem to be dead.
+const DEBT_S: f64 = 3.0;
 
 /// Looks after such tasks until the node's loop ends.
 pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle) {
@@ -43,6 +46,7 @@ pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle) {
         let Some(limited) = node.read(limited).await else { break };
         let seconds = before.elapsed().as_secs_f64();
         before = Instant::now();
+        let limited_starts = &ground.limited_starts;
         let ground = ground.clone();
         let looked = spawn_blocking(move || {
             let held = look(&ground.tree, limited, &mut accounts, seconds);
@@ -55,7 +59,10 @@ pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle) {
         }
         let close = accounts.values().any(|account| account.told && !account.frozen);
         let pause = if close { CLOSE } else { LOOK };
-        sleep(if accounts.is_empty() { IDLE } else { pause }).await;
+        tokio::select! {
+            () = sleep(if accounts.is_empty() { IDLE } else { pause }) => {}
+            () = limited_starts.notified() => {}
+        }
     }
     accounts.values_mut().for_each(Account::let_go);
 }
@@ -136,7 +143,7 @@ impl Bucket {
     /// After so many bytes in so many seconds: whether it has to wait. Once it does, until it is not ahead any more.
     fn holds(&mut self, bytes: u64, rate: u64, seconds: f64) -> bool {
         let rate = rate as f64;
-        self.ahead = (self.ahead + bytes as f64 - rate * seconds).max(0.0);
+        self.ahead = (self.ahead + bytes as f64 - rate * seconds).clamp(0.0, rate * DEBT_S);
         self.holds = self.ahead > if self.holds { 0.0 } else { rate * AHEAD_S };
         self.holds
     }
@@ -164,6 +171,9 @@ mod tests {
         assert!(bucket.holds(600, 1_000, 0.1));
         assert!(bucket.holds(0, 1_000, 1.0));
         assert!(!bucket.holds(0, 1_000, 0.6));
+        assert!(bucket.holds(1_000_000, 1_000, 0.1));
+        assert!(bucket.holds(0, 1_000, 2.9));
+        assert!(!bucket.holds(0, 1_000, 0.1));
         // What is not used is not saved up.
         assert!(!bucket.holds(0, 1_000, 100.0));
         assert!(bucket.holds(2_001, 1_000, 1.0));

@@ -15,7 +15,7 @@ use oci::{
     container::{self, ForkServer, Live},
     network::{Networks, Spares},
 };
-use tokio::task::spawn_blocking;
+use tokio::{sync::Notify, task::spawn_blocking};
 
 use crate::{
     event::RunId,
@@ -46,6 +46,8 @@ pub struct Ground {
     pub store: Store,
     pub volumes: Volumes,
     pub anonymous: Anonymous,
+    /// A container with a limit of block IO has been started.
+    pub limited_starts: Notify,
     /// Whether this kernel can map layers into user namespaces.
     pub idmaps: bool,
 }

@@ -54,6 +54,7 @@ impl Watched {
             return self.tell(RunEvent::PortBusy { port });
         }
         let dir = self.ground.bundles.join(self.run.to_string());
+        let limited = !start.container.io.is_free();
         let (bundle, channel, wired) = match prepare::spawn(&self.ground, start, dir).await {
             Ok(made) => made,
             Err(failure) => return self.failed(failure).await,
@@ -73,6 +74,9 @@ impl Watched {
                 // Held before its end is asked for; one that has ended already need not be.
                 let shim = state.shim.hold();
                 self.started(state.init);
+                if limited {
+                    self.ground.limited_starts.notify_one();
+                }
                 match shim {
                     Ok(Some(shim)) => gone(shim).await,
                     Ok(None) => {}

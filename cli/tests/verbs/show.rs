@@ -112,9 +112,13 @@ fn help_teaches() {
     assert!(verbs.len() >= 13, "{verbs:?}");
     for verb in verbs {
         let help = fake.covey(&[verb, "--help"]).out;
-        assert!(help.contains("Example") || ["image", "node", "context"].contains(&verb), "{verb}: {help}");
+        assert!(
+            help.contains("Example") || ["image", "node", "context", "simulate"].contains(&verb),
+            "{verb}: {help}"
+        );
     }
     for verb in [
+        "simulate overcommit",
         "image load",
         "image ls",
         "image rm",
