@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Mount, Spec};
 
 use super::inside::Inside;
 use super::mounts::SYSFS;
@@ -31,11 +31,10 @@ pub(super) fn make(spec: &mut Spec, inside: &Inside, base: u32) -> Result<(), Fa
     let mut left = spec.mounts_mut().take().unwrap_or_default();
     for (target, kind, source, flags, options) in usual {
         let path = Path::new(target);
-        let before = left.len();
-        left.retain(|mount| mount.destination() != path || mount.typ().as_deref() != Some(kind));
-        if left.len() == before {
-            continue;
-        }
+        // The first only: whatever a job wants there comes after it, and on top.
+        let usual = |mount: &Mount| mount.destination() == path && mount.typ().as_deref() == Some(kind);
+        let Some(index) = left.iter().position(usual) else { continue };
+        left.remove(index);
         let made = inside.make_dirs(path, base).and_then(|()| {
             let on = inside.at(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
             let by_number = format!("/proc/self/fd/{}", on.as_raw_fd());

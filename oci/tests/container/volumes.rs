@@ -34,6 +34,14 @@ fn a_tmpfs_is_anybodys_holds_so_much_and_runs_programs() {
 }
 
 #[test]
+fn a_tmpfs_of_the_jobs_own_covers_the_usual_one() {
+    let world = World::new();
+    let mut run = world.run("shared", "stat -f -c '%b of %S' /dev/shm; touch /dev/shm/x && echo writable");
+    run.input.tmpfs = vec![Tmpfs { target: "/dev/shm".into(), bytes: 128 << 20 }];
+    assert_eq!(run.finish().1, "32768 of 4096\nwritable\n");
+}
+
+#[test]
 fn a_tmpfs_counts_as_the_containers_memory() {
     let world = World::new();
     let mut run =
