@@ -59,8 +59,8 @@ pub(super) fn main(dir: &Path, channel: OwnedFd, ahead: &Ahead) -> c_int {
             unsafe { libc::_exit(code) }
         }
         Ok(Forked::Shim { builder }) => {
-            // Closed by the last who may write to it: the agent reads until then.
-            drop((channel, config));
+            // The channel is closed by the last who may write to it: the agent reads until then.
+            drop((channel, config, bundle));
             become_waiter(dir, builder, shared)
         }
         Err(error) => {

@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::unistd::Pid;
 
-/// What a builder, which goes on where its shim stood, has as its stack: as much as a main thread, and used pages only.
 /// The constant of the C library's headers does not fit into its type.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// What a builder, which goes on where its shim stood, has as its stack: as much as a main thread, and used pages only.
 const STACK: std::num::NonZeroUsize = std::num::NonZeroUsize::new(8 << 20).unwrap();
 
 /// A stack for one borrower at a time.
