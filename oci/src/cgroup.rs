@@ -193,11 +193,6 @@ impl Placement {
         if done.iter().any(Result::is_ok) { Ok(()) } else { done.into_iter().collect() }
     }
 
-    /// Move the calling process (all its threads) into the run's cgroups.
-    pub fn join(&self) -> Result<(), Error> {
-        self.doors()?.enter()
-    }
-
     /// The way into the run's cgroups, to be taken later, from a mount namespace that has no cgroups too.
     pub(crate) fn doors(&self) -> Result<Doors, Error> {
         Doors::open(&self.dirs(), self.unified().as_deref())

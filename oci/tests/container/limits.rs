@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oci::cgroup::{Band, Limits, OutOfMemory};
+use oci::cgroup::{Band, Limits, OutOfMemory, Placement};
 use oci::container;
 
 use crate::world::{Running, World, read};
@@ -120,6 +120,11 @@ fn the_tree_has_bands_with_weights_and_is_listed_killed_and_cleared() {
     assert!(trees.iter().all(|tree| !tree.exists()));
 }
 
+/// Move the calling process in.
+fn join(cgroups: &Placement) -> std::io::Result<()> {
+    cgroups.dirs().iter().try_for_each(|dir| std::fs::write(dir.join("cgroup.procs"), "0"))
+}
+
 #[test]
 fn capacity_is_the_least_of_machine_and_cgroups() {
     let world = World::new();
@@ -134,7 +139,7 @@ fn capacity_is_the_least_of_machine_and_cgroups() {
     let inside = parent.clone();
     let mut child = std::process::Command::new(crate::world::shim());
     // SAFETY: joining is a few writes to files.
-    unsafe { child.arg("capacity").pre_exec(move || inside.join().map_err(std::io::Error::other)) };
+    unsafe { child.arg("capacity").pre_exec(move || join(&inside)) };
     let output = child.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(said, format!("700 {} 0\n", 48 << 20), "{:?}", output.stderr);
@@ -164,7 +169,7 @@ fn devices_are_denied_by_a_list_or_by_a_program() {
             let mut cat = std::process::Command::new("/bin/busybox");
             cat.args(["head", "-c", "1"]).arg(disk.with_file_name(name));
             // SAFETY: joining is a few writes to files.
-            unsafe { cat.pre_exec(move || inside.join().map_err(std::io::Error::other)) };
+            unsafe { cat.pre_exec(move || join(&inside)) };
             String::from_utf8_lossy(&cat.output().unwrap().stderr).into_owned()
         };
         assert_eq!(open("null"), "", "{placement:?}");
