@@ -9,9 +9,10 @@ use core::cmp::Ordering;
 
 use crate::{
     ids::NodeId,
-    job::{Constraint, Op, Template},
+    job::{Band, Constraint, Op, Template},
     obstacle::{No, Obstacle},
-    resources::Resources,
+    room::Room,
+    task::Report,
     view::{NodeView, Standing, View},
 };
 
@@ -25,8 +26,7 @@ const VALUES: usize = 3;
 pub struct Place<'a> {
     pub id: NodeId,
     pub node: &'a NodeView,
-    pub room: Resources,
-    pub capacity: Resources,
+    pub room: Room,
     ports: u32,
 }
 
@@ -34,37 +34,25 @@ pub struct Place<'a> {
 pub fn places(view: &View) -> Vec<Place<'_>> {
     view.nodes
         .iter()
-        .map(|(id, node)| Place {
-            id: *id,
-            node,
-            room: node.room(),
-            capacity: node.info.as_ref().map(|i| i.capacity.clone()).unwrap_or_default(),
-            ports: node.ports(),
-        })
+        .map(|(id, node)| Place { id: *id, node, room: node.room(), ports: node.ports() })
         .collect()
 }
 
 impl Place<'_> {
     /// Whether the amounts fit: what changes as the plan goes.
-    pub fn fits(&self, task: &Template) -> bool {
-        self.room.short_of(&task.limit).is_none() && self.ports + task.ports.len() as u32 <= PORTS
+    pub fn fits(&self, band: Band, task: &Template) -> bool {
+        self.room.short_of(band, &task.limit).is_none() && self.ports + task.ports.len() as u32 <= PORTS
     }
 
-    pub fn take(&mut self, task: &Template) {
-        self.room.sub(&task.limit);
+    pub fn take(&mut self, band: Band, task: &Template) {
+        self.room.take(band, &task.limit);
         self.ports += task.ports.len() as u32;
     }
 
     /// Gives back what a copy holds, as if it had ended.
-    pub fn give(&mut self, limit: &Resources, ports: usize) {
-        self.room.add(limit);
-        self.ports = self.ports.saturating_sub(ports as u32);
-    }
-
-    /// Undoes `give`.
-    pub fn take_back(&mut self, limit: &Resources, ports: usize) {
-        self.room.sub(limit);
-        self.ports += ports as u32;
+    pub fn give(&mut self, copy: &Report) {
+        self.room.give(copy.band, &copy.limit, &copy.reservation);
+        self.ports = self.ports.saturating_sub(copy.ports.len() as u32);
     }
 
     /// Why nothing can be offered to it now, whatever the task.
@@ -99,14 +87,15 @@ impl Place<'_> {
     }
 
     /// Everything that it is short of.
-    pub fn shortages(&self, task: &Template) -> Vec<No> {
-        let amounts = task.limit.0.iter().filter(|(name, wanted)| **wanted > self.room.get(name));
+    pub fn shortages(&self, band: Band, task: &Template) -> Vec<No> {
+        let amounts = task.limit.0.iter().map(|(name, wanted)| (name, *wanted, self.room.of(band, name)));
         let mut nos: Vec<No> = amounts
-            .map(|(name, wanted)| No::Short {
+            .filter(|(_, wanted, free)| wanted > free)
+            .map(|(name, wanted, free)| No::Short {
                 resource: name.clone(),
-                wanted: *wanted,
-                free: self.room.get(name),
-                capacity: self.capacity.get(name),
+                wanted,
+                free,
+                capacity: self.room.capacity().get(name),
             })
             .collect();
         let (wanted, free) = (task.ports.len() as u64, u64::from(PORTS.saturating_sub(self.ports)));

@@ -17,6 +17,7 @@ pub mod node;
 pub mod obstacle;
 pub mod plan;
 pub mod resources;
+pub mod room;
 pub mod score;
 pub mod task;
 pub mod view;

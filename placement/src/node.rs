@@ -12,6 +12,7 @@ use crate::{
     ids::{Generation, NodeId, TaskKey, Version},
     job::Band,
     resources::Resources,
+    room::Room,
 };
 
 /// Labels that an agent finds out by itself; `node` is the node's name. Any other is what its operators say.
@@ -87,6 +88,19 @@ pub struct BandBook {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Books {
     pub bands: BTreeMap<Band, BandBook>,
+    /// None while the node predicts nothing: then all count at their limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
+}
+
+/// What a node believes that its tasks will need at most, all together: of CPU and memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Predicted {
+    /// Within the horizon of the node's estimates; less than the sum of the reservations, as peaks do not coincide.
+    pub peak: Resources,
+    /// How many of a thousand earlier predictions came true.
+    #[serde(default)]
+    pub confidence_permille: Resources,
 }
 
 impl Books {
@@ -110,11 +124,26 @@ impl Books {
         sum
     }
 
-    /// What a task of any band may still ask for: capacity less all limits. (Reclaimed room for non-prod is computed
-    /// from reservations once nodes predict.)
-    pub fn room(&self, capacity: &Resources) -> Resources {
-        let mut room = capacity.clone();
-        room.sub(&self.limits());
+    /// What tasks to come may ask for.
+    pub fn room(&self, capacity: &Resources) -> Room {
+        let mut room = Room::new(capacity);
+        for (band, book) in &self.bands {
+            room.take(*band, &book.limit);
+        }
+        if let Some(predicted) = &self.predicted {
+            room.predict(&predicted.peak);
+        }
         room
+    }
+
+    /// As if a task that is in them had ended.
+    pub fn without(&mut self, band: Band, limit: &Resources, reservation: &Resources) {
+        if let Some(book) = self.bands.get_mut(&band) {
+            book.limit.sub(limit);
+            book.reservation.sub(reservation);
+        }
+        if let Some(predicted) = self.predicted.as_mut() {
+            predicted.peak.sub(reservation);
+        }
     }
 }

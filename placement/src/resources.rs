@@ -34,19 +34,27 @@ impl Resources {
     }
 
     pub fn add(&mut self, other: &Resources) {
-        for (name, amount) in &other.0 {
-            let mine = self.0.entry(name.clone()).or_insert(0);
-            *mine = mine.saturating_add(*amount);
+        other.0.iter().for_each(|(name, amount)| self.raise(name, *amount));
+    }
+
+    /// Adds to one of them.
+    pub fn raise(&mut self, name: &str, by: u64) {
+        match self.0.get_mut(name) {
+            Some(mine) => *mine = mine.saturating_add(by),
+            None => self.set(name, by),
+        }
+    }
+
+    /// Takes from one of them; what would fall below 0 becomes 0.
+    pub fn lower(&mut self, name: &str, by: u64) {
+        if let Some(mine) = self.0.get_mut(name) {
+            *mine = mine.saturating_sub(by);
         }
     }
 
     /// Takes `other` away; what would fall below 0 becomes 0.
     pub fn sub(&mut self, other: &Resources) {
-        for (name, amount) in &other.0 {
-            if let Some(mine) = self.0.get_mut(name) {
-                *mine = mine.saturating_sub(*amount);
-            }
-        }
+        other.0.iter().for_each(|(name, amount)| self.lower(name, *amount));
     }
 
     /// The first resource, in order of name, of which `self` has less than `wanted`: (name, wanted, here).

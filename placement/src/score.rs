@@ -6,7 +6,7 @@ use core::cmp::Reverse;
 use crate::{
     feasible::{Place, met},
     ids::NodeId,
-    job::{Constraint, Job, Template, document::MOST_SPREAD as MOST_LABELS},
+    job::{Band, Job, Template, document::MOST_SPREAD as MOST_LABELS},
     resources::{CPU, MEMORY},
 };
 
@@ -17,6 +17,8 @@ pub struct Score {
     pub preferred: u32,
     /// How many tasks of the job are in the node's failure domains already, the widest domain first.
     pub crowd: Reverse<Crowd>,
+    /// Nobody has to make room.
+    pub spares: bool,
     /// What would be left over, unbalanced or unused: in tenths of the node, then in thousandths. Nodes that fit about
     /// equally well differ by whether they hold the image.
     pub left: Reverse<u64>,
@@ -87,16 +89,17 @@ impl Domains {
 pub fn score(
     places: &[Place<'_>],
     at: usize,
+    job: &Job,
     task: &Template,
     digest: &str,
-    prefer: &[Constraint],
     spread: &Spread,
 ) -> Score {
     let place = &places[at];
-    let left = left_over(place, task);
+    let left = left_over(place, job.band, task);
     Score {
-        preferred: prefer.iter().filter(|c| met(c, place.label(&c.label))).count() as u32,
+        preferred: job.prefer.iter().filter(|c| met(c, place.label(&c.label))).count() as u32,
         crowd: Reverse(spread.crowd(at)),
+        spares: !place.room.displaces(&task.limit),
         left: Reverse(left / 100),
         image: place.holds(digest),
         left_exact: Reverse(left),
@@ -106,10 +109,10 @@ pub fn score(
 
 /// Best fit, balanced: the share of the node that stays free after the task, and as much again for each thousandth by
 /// which free CPU and free memory differ, since one without the other is of no use.
-fn left_over(place: &Place<'_>, task: &Template) -> u64 {
+fn left_over(place: &Place<'_>, band: Band, task: &Template) -> u64 {
     let share = |name| {
-        let left = place.room.get(name).saturating_sub(task.limit.get(name));
-        let of = u128::from(place.capacity.get(name).max(1));
+        let left = place.room.of(band, name).saturating_sub(task.limit.get(name));
+        let of = u128::from(place.room.capacity().get(name).max(1));
         u64::try_from(u128::from(left) * 1000 / of).unwrap_or(1000)
     };
     let (cpu, memory) = (share(CPU), share(MEMORY));

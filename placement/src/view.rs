@@ -13,6 +13,7 @@ use crate::{
     job::Band,
     node::{Books, NodeInfo},
     resources::Resources,
+    room::Room,
     task::Report,
 };
 
@@ -103,6 +104,7 @@ pub struct OpenOffer {
 pub struct OpenAmend {
     pub generation: Generation,
     pub version: Version,
+    pub band: Band,
     /// What it asks for beyond what the copy has. What it gives back counts when the node has reported it.
     pub more: Resources,
 }
@@ -124,12 +126,12 @@ pub struct Refusal {
 }
 
 impl NodeView {
-    /// Room as the next offer finds it: capacity less all limits in the node's books, in open offers and changes.
-    pub fn room(&self) -> Resources {
-        let Some(info) = &self.info else { return Resources::default() };
+    /// Room as the next offer finds it: what the node's books, open offers and changes leave.
+    pub fn room(&self) -> Room {
+        let Some(info) = &self.info else { return Room::default() };
         let mut room = self.books.room(&info.capacity);
-        self.offers.values().for_each(|o| room.sub(&o.limit));
-        self.amended.values().for_each(|a| room.sub(&a.more));
+        self.offers.values().for_each(|o| room.take(o.band, &o.limit));
+        self.amended.values().for_each(|a| room.take(a.band, &a.more));
         room
     }
 

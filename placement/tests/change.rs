@@ -32,7 +32,12 @@ fn other_limits_are_given_in_place_and_all_at_once() {
     // What was told and is not answered is not told again, and what it asks for is not given to others.
     world.submit("me", "web", keys("3", "512MiB"));
     for amend in world.plan().amends {
-        let open = OpenAmend { generation: amend.generation, version: amend.version, more: amend.more };
+        let open = OpenAmend {
+            generation: amend.generation,
+            version: amend.version,
+            band: amend.spec.band,
+            more: amend.more,
+        };
         world.node(amend.node.0).amended.insert(amend.key, open);
     }
     world.submit("me", "more", json!({"count": 2, "task.cpu": "1500m"}));

@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use placement::{
     ids::{NodeId, TaskKey, Uid},
     intent::Verdict,
+    job::Band,
     ledger::Command,
+    node::Predicted,
     plan::Plan,
-    resources::Resources,
+    resources::{CPU, MEMORY, Resources},
     task::State,
-    view::Standing,
+    view::{NodeView, Standing},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -21,8 +23,8 @@ use world::{World, ended, job, report};
 /// A world by numbers: shrinks well, and reads back as a test.
 #[derive(Debug, Clone)]
 struct Sketch {
-    /// Cores, GiB, zone, standing.
-    nodes: Vec<(u64, u64, u8, u8)>,
+    /// Cores, GiB, zone, standing, and what is predicted: thousandths of its tasks' limits.
+    nodes: Vec<(u64, u64, u8, u8, Option<u64>)>,
     jobs: Vec<JobSketch>,
     /// Job, index, node, state, sequence, whether of an older version, whether a stop is under way.
     copies: Vec<(u8, u32, u8, u8, u64, bool, bool)>,
@@ -45,10 +47,11 @@ struct JobSketch {
 }
 
 fn sketch() -> impl Strategy<Value = Sketch> {
-    let node = (1..5u64, 1..5u64, 0..3u8, prop_oneof![4 => Just(0u8), 1 => 1..4u8]);
+    let standing = prop_oneof![4 => Just(0u8), 1 => 1..4u8];
+    let node = (1..5u64, 1..5u64, 0..3u8, standing, prop::option::of(0..1000u64));
     let job = (
         (0..2u8, 0..5u32, 128..2048u64, 100..1500u64),
-        (100..103u32, any::<bool>(), prop::option::weighted(0.3, 0..3u8), 0..5u8),
+        (prop_oneof![100..103u32, 200..202u32], any::<bool>(), prop::option::weighted(0.3, 0..3u8), 0..5u8),
     )
         .prop_map(|((owner, count, memory, cpu), (priority, batch, zone, changed))| JobSketch {
             owner,
@@ -80,6 +83,7 @@ fn sketch() -> impl Strategy<Value = Sketch> {
 fn keys(job: &JobSketch, cpu: u64) -> serde_json::Value {
     let mut keys = json!({
         "count": job.count, "kind": if job.batch { "batch" } else { "service" }, "priority": job.priority,
+        "band": if job.priority < 200 { "batch" } else { "production" },
         "task.memory": format!("{}MiB", job.memory), "task.cpu": format!("{cpu}m"),
     });
     if let Some(zone) = job.zone {
@@ -110,7 +114,7 @@ fn build(sketch: &Sketch) -> World {
             1 => drop(world.submit(
                 owner,
                 name,
-                keys(&JobSketch { priority: 150, ..sketch.clone() }, sketch.cpu),
+                keys(&JobSketch { priority: sketch.priority / 100 * 100 + 50, ..sketch.clone() }, sketch.cpu),
             )),
             2 => drop(world.submit(owner, name, keys(sketch, sketch.cpu + 50))),
             3 | 4 => world.entry(Command::Stop { job: job(owner, name), index: None }),
@@ -133,7 +137,7 @@ fn build(sketch: &Sketch) -> World {
         let mut copy = report(of, key, &job(owner, name), *seq, state);
         copy.exit = state.is_final().then(|| ended(i32::from(state == State::Failed))).flatten();
         let id = node(*at);
-        let fits = world.node(id).room().short_of(&copy.limit).is_none();
+        let fits = world.node(id).room().short_of(copy.band, &copy.limit).is_none();
         if !fits || world.node(id).tasks.contains_key(&key) {
             continue;
         }
@@ -157,8 +161,12 @@ fn build(sketch: &Sketch) -> World {
     if sketch.old_names {
         world.view.old_names = world.ledger.jobs.keys().cloned().collect();
     }
-    for (at, (_, _, zone, standing)) in sketch.nodes.iter().enumerate() {
+    for (at, (_, _, zone, standing, predicted)) in sketch.nodes.iter().enumerate() {
         let id = at as u64 + 1;
+        let books = &mut world.node(id).books;
+        let peak = books.limits().0.into_iter().zip(predicted.iter().cycle());
+        let peak = peak.map(|((name, limit), permille)| (name, limit * permille / 1000)).collect();
+        books.predicted = predicted.map(|_| Predicted { peak: Resources(peak), ..Default::default() });
         world.label(id, "zone", &format!("z{zone}"));
         let standings = [Standing::Live, Standing::Unheard, Standing::Away, Standing::Gone];
         world.node(id).standing = standings[usize::from(*standing)];
@@ -185,13 +193,38 @@ fn present(world: &World) -> Vec<(TaskKey, String, bool)> {
         .collect()
 }
 
+/// Prod fits by limits, whatever the others have; and each of the others, when it was its turn, beside all that was
+/// predicted and promised.
+fn enough(node: &NodeView, asked: Vec<(Band, &Resources)>) -> Result<(), TestCaseError> {
+    let Some(info) = &node.info else { return Ok(()) };
+    for resource in [CPU, MEMORY] {
+        let limit = |prod: bool| -> u64 {
+            let bands = node.books.bands.iter().filter(|(band, _)| band.is_prod() == prod);
+            let amended = node.amended.values().filter(|a| a.band.is_prod() == prod).map(|a| &a.more);
+            let open = node.offers.values().filter(|o| o.band.is_prod() == prod).map(|o| &o.limit);
+            bands.map(|(_, book)| &book.limit).chain(amended).chain(open).map(|of| of.get(resource)).sum()
+        };
+        let (mut prod, limits) = (limit(true), limit(true) + limit(false));
+        let open = limits - node.books.limits().get(resource);
+        let mut all = node.books.predicted.as_ref().map_or(limits, |p| p.peak.get(resource) + open);
+        for (band, amounts) in &asked {
+            let amount = amounts.get(resource);
+            all += amount;
+            prod += if band.is_prod() { amount } else { 0 };
+            let held = if band.is_prod() { prod } else { all };
+            let fits = amount == 0 || held <= info.capacity.get(resource);
+            prop_assert!(fits, "{} gets too much {resource}", node.name);
+        }
+    }
+    Ok(())
+}
+
 fn check(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
-    // No node above its capacity.
     for (id, node) in &world.view.nodes {
-        let mut asked = Resources::default();
-        plan.offers.iter().filter(|o| o.node == *id).for_each(|o| asked.add(&o.spec.limit));
-        plan.amends.iter().filter(|a| a.node == *id).for_each(|a| asked.add(&a.more));
-        prop_assert_eq!(node.room().short_of(&asked), None, "{} gets too much", node.name);
+        let amends = plan.amends.iter().filter(|a| a.node == *id).map(|a| (a.spec.band, &a.more));
+        let offers = plan.offers.iter().filter(|o| o.node == *id).map(|o| (o.spec.band, &o.spec.limit));
+        let asked = amends.chain(offers).collect();
+        enough(node, asked)?;
     }
     let mut offered = BTreeSet::new();
     let present = present(world);

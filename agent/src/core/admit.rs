@@ -121,7 +121,7 @@ impl Core {
             return Err(RefusedOffer::Busy { generation: task.record.generation });
         }
         let room = self.books().room(&self.config.node.capacity);
-        match room.short_of(&spec.limit) {
+        match room.short_of(spec.band, &spec.limit) {
             Some((resource, wanted, free)) => {
                 Err(RefusedOffer::Short { resource: resource.to_string(), wanted, free })
             }

@@ -61,7 +61,7 @@ impl Core {
         }
         let more = growth(&task.held(), &spec.limit);
         let room = self.books().room(&self.config.node.capacity);
-        match room.short_of(&more) {
+        match room.short_of(spec.band, &more) {
             Some((resource, wanted, free)) => {
                 Err(NotAmended::Short { resource: resource.to_string(), wanted, free })
             }

@@ -35,7 +35,8 @@ pub(super) fn amend(jobs: &mut [JobNow<'_>], view: &View, places: &mut [Place<'_
             }
         };
         let more = growth(&copy.report.limit, &spec.limit);
-        if places[copy.at].room.short_of(&more).is_some() {
+        let band = copy.report.band;
+        if places[copy.at].room.short_of(band, &more).is_some() {
             jobs[at].outdated.push(copy);
             continue;
         }
@@ -44,7 +45,7 @@ pub(super) fn amend(jobs: &mut [JobNow<'_>], view: &View, places: &mut [Place<'_
             plan.stuck.insert(key, Arc::new(Vec::from([obstacle])));
             continue;
         }
-        places[copy.at].room.sub(&more);
+        places[copy.at].room.take(band, &more);
         let generation = copy.report.generation;
         plan.amends.push(PlannedAmend { node: copy.id, key, generation, version, spec, more });
     }

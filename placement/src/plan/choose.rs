@@ -66,7 +66,7 @@ pub(super) fn choose<'a>(
         let home = Home::of(places, &wanted.key, index, job.template(index));
         match search.place(wanted, index, &spec.digest, view.now_ms, places, &home) {
             Ok(place) => {
-                places[place].take(job.template(index));
+                places[place].take(job.band, job.template(index));
                 search.spread.add(place);
                 jobs[at].unwell.push(index);
                 plan.offers.push(PlannedOffer {
@@ -144,11 +144,11 @@ impl<'a> Search<'a> {
             return Err(obstacles.clone());
         }
         let refused = |at: usize| places[at].node.refusal(key, version, restart_at, now_ms);
-        let fits = |at: &usize| home.allows(*at) && places[*at].fits(task) && refused(*at).is_none();
+        let band = self.job.band;
+        let fits = |at: &usize| home.allows(*at) && places[*at].fits(band, task) && refused(*at).is_none();
         let fitting = self.open.iter().copied().filter(fits);
-        let best = fitting.max_by_key(|at| {
-            (!self.failed[*at], score(places, *at, task, digest, &self.job.prefer, &self.spread))
-        });
+        let best = fitting
+            .max_by_key(|at| (!self.failed[*at], score(places, *at, self.job, task, digest, &self.spread)));
         if let Some(best) = best {
             return Ok(best);
         }
@@ -159,7 +159,7 @@ impl<'a> Search<'a> {
         }
         for at in self.open.iter().filter(|at| home.allows(**at)) {
             let name = Some(places[*at].node.name.as_str());
-            places[*at].shortages(task).into_iter().for_each(|no| obstacles.add(no, name));
+            places[*at].shortages(band, task).into_iter().for_each(|no| obstacles.add(no, name));
             if let Some(refusal) = refused(*at) {
                 own = true;
                 obstacles.add(No::Refused(refusal.why.clone()), name);

@@ -94,7 +94,8 @@ fn room_for_next(
 
     let home = Home::of(places, &wanted.key, key.index, task);
 
-    places[copy.at].give(&copy.report.limit, copy.report.ports.len());
+    let held = places[copy.at].clone();
+    places[copy.at].give(copy.report);
     let mut obstacles = Obstacles::default();
     if let Some(at) = home.at {
         obstacles.add(home.no(), Some(&places[at].node.name));
@@ -110,14 +111,14 @@ fn room_for_next(
             .or_else(|| place.unmet(&job.require))
             .or_else(|| refused.map(|r| No::Refused(r.why.clone())))
             .or_else(|| failed.map(elsewhere::no));
-        if no.is_none() && place.fits(task) {
-            place.take(task);
+        if no.is_none() && place.fits(job.band, task) {
+            place.take(job.band, task);
             return Ok(());
         }
-        let shortages = if no.is_none() { place.shortages(task) } else { Vec::new() };
+        let shortages = if no.is_none() { place.shortages(job.band, task) } else { Vec::new() };
         no.into_iter().chain(shortages).for_each(|no| obstacles.add(no, Some(&place.node.name)));
     }
     obstacles.sum_up(places, &job.require);
-    places[copy.at].take_back(&copy.report.limit, copy.report.ports.len());
+    places[copy.at] = held;
     Err(obstacles.list())
 }

@@ -16,7 +16,7 @@ use crate::{
     feasible::{Place, met, places},
     ids::TaskKey,
     intent::{Intent, Verdict, Wanted},
-    job::{Job, Template},
+    job::{Band, Job, Template},
     ledger::{JobRecord, Later, VersionRecord},
     obstacle::{No, amount},
     plan::{Plan, plan},
@@ -147,7 +147,7 @@ impl Asked<'_> {
         let here = places(self.view);
         let own = self.after_own_end(index, &here);
         let open = own.iter().filter(|p| p.closed().is_none() && p.unmet(&job.require).is_none());
-        let (_, cuts) = open.filter_map(|place| cuts(place, task)).min()?;
+        let (_, cuts) = open.filter_map(|place| cuts(place, job.band, task)).min()?;
         let plan = self.after(|record| {
             for cut in &cuts {
                 record.document["task"][cut.key] = json!(cut.value);
@@ -174,7 +174,7 @@ impl Asked<'_> {
         for place in &mut here {
             let node = place.node;
             if let Some(copy) = node.tasks.get(&key).filter(|c| c.state.holds_resources()) {
-                place.give(&copy.limit, copy.ports.len());
+                place.give(copy);
             }
         }
         here
@@ -188,7 +188,7 @@ impl Asked<'_> {
             let all = job.require.iter().enumerate();
             all.filter(|(_, c)| !met(c, place.label(&c.label))).map(|(i, _)| i).collect()
         };
-        let open = here.iter().filter(|p| p.closed().is_none() && p.fits(job.template(index)));
+        let open = here.iter().filter(|p| p.closed().is_none() && p.fits(job.band, job.template(index)));
         let drop = open.map(unmet).filter(|u| !u.is_empty()).min_by_key(|u| (u.len(), u.clone()))?;
         let keep = |i: &usize| !drop.contains(i);
         let rest: Vec<String> =
@@ -253,10 +253,7 @@ impl Asked<'_> {
         let own = |key: &TaskKey| key.uid == other.uid();
         for node in view.nodes.values_mut() {
             for copy in node.tasks.values().filter(|t| own(&t.key) && t.state.holds_resources()) {
-                if let Some(book) = node.books.bands.get_mut(&copy.band) {
-                    book.limit.sub(&copy.limit);
-                    book.reservation.sub(&copy.reservation);
-                }
+                node.books.without(copy.band, &copy.limit, &copy.reservation);
             }
             node.tasks.retain(|key, _| !own(key));
             node.offers.retain(|key, _| !own(key));
@@ -287,9 +284,9 @@ struct Cut {
 
 /// What would have to be cut for the task to fit there, and how much of it all, in thousandths. None if it fits, or if
 /// nothing would be left of it.
-fn cuts(place: &Place<'_>, task: &Template) -> Option<(u64, Vec<Cut>)> {
+fn cuts(place: &Place<'_>, band: Band, task: &Template) -> Option<(u64, Vec<Cut>)> {
     let (mut cuts, mut share) = (Vec::new(), 0);
-    for no in place.shortages(task) {
+    for no in place.shortages(band, task) {
         let No::Short { resource, wanted, free, .. } = no else { return None };
         let key = match resource.as_str() {
             CPU if free > 0 => "cpu",

@@ -57,8 +57,9 @@ impl Active {
         }
         for amend in said.amends {
             let PlannedAmend { node, key, generation, version, spec, more } = amend;
+            let open = OpenAmend { generation, version, band: spec.band, more };
             self.note(node, |node| {
-                node.amended.insert(key, OpenAmend { generation, version, more });
+                node.amended.insert(key, open);
             });
             let offer = Offer { key, generation, version, spec, remark: None };
             self.send(node, Order::Amend(Box::new(offer)), actions);
