@@ -35,8 +35,9 @@ fn wish(submits: bool) -> Command {
 
 fn submit(job: JobKey, kind: &str, count: u32) -> Command {
     let cpu = [200, 300, 400][draw_from(0..3) as usize];
+    let band = if happens(300) { "production" } else { "batch" };
     let document = json!({
-        "name": job.name, "kind": kind, "count": count,
+        "name": job.name, "kind": kind, "count": count, "band": band,
         "task": {
             "image": "hello:1", "cpu": format!("{cpu}m"), "grace": "400ms",
             // Other limits are given in place, other variables need a new run.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use placement::{
     ids::{JobKey, NodeId},
+    job::Band,
     node::NodeInfo,
     resources::{CPU, Resources},
 };
@@ -36,6 +37,7 @@ pub(super) struct Machine {
 pub(super) struct Run {
     pub(super) job: JobKey,
     pub(super) batch: bool,
+    pub(super) band: Band,
     pub(super) limit: Resources,
     pub(super) stage: Stage,
     pub(super) removing: bool,

@@ -31,6 +31,7 @@ impl World {
         let container = Run {
             job: record.spec.job.clone(),
             batch,
+            band: record.spec.band,
             limit: start.limit,
             stage: Stage::Starting,
             removing: false,
