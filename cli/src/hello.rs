@@ -1,11 +1,12 @@
 //! `hello`: the server in the image `hello:1`. It does what tests and demos need of a program that covey runs: it
-//! answers, burns CPU, keeps memory, falls ill on request, writes logs, and ends gracefully. It is this same binary
+//! answers, burns CPU, keeps memory, troubles its neighbours, falls ill on request, writes logs, and ends gracefully. It is this same binary
 //! under another name, so nothing is embedded and nothing else is built.
 //!
 //! Its own start is what `make bench` measures, so there is one thread until a request asks for more.
 
 mod args;
 mod routes;
+mod unkind;
 
 use std::env;
 use std::io::Write;
@@ -40,6 +41,9 @@ enum Ending {
 
 /// Runs the server until SIGTERM, SIGINT or `/exit`. Exit code 2: wrong arguments; 1: it could not listen.
 pub(crate) fn main() -> ExitCode {
+    if env::args().nth(1).as_deref() == Some(unkind::FORKS) {
+        unkind::fork_for_ever();
+    }
     let args = match Args::parse(env::args().skip(1), env::var("PORT_http").ok()) {
         Ok(args) => args,
         Err(why) => {

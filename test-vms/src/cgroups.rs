@@ -100,7 +100,10 @@ impl Cgroups {
     }
 
     /// Gives all processes here and below together the share of so many beside them, when there are not CPUs enough.
-    pub(crate) fn weigh(&self, processes: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn weigh(&self, processes: u64) -> Result<()> {
         for root in &self.roots {
             // What one process has, which is also what a group of any size has.
             write_if_there(&root.join("cpu.shares"), &(1024 * processes).to_string())?;

@@ -29,6 +29,7 @@ pub struct Node {
     scratch: TempDir,
     covey: PathBuf,
     agent: Option<Child>,
+    args: Vec<String>,
     /// The node's own subtree of every hierarchy.
     pub cgroups: Cgroups,
 }
@@ -39,13 +40,22 @@ impl Node {
     /// # Errors
     /// When there is no binary, no right to make cgroups, or the agent does not answer.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments for the agent, each time it is started.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_with(args: &[&str]) -> Result<Self> {
         let scratch = tempfile::Builder::new()
             .prefix("covey-node-")
             .tempdir()
             .map_err(Error::file("make a directory in", std::env::temp_dir()))?;
         let name = scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let covey = binary::covey()?;
-        let mut node = Self { covey, agent: None, cgroups: Cgroups::make(&name)?, scratch };
+        let mut node = Self { covey, agent: None, args: Vec::new(), cgroups: Cgroups::make(&name)?, scratch };
+        node.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         node.start_agent()?;
         Ok(node)
     }
@@ -74,6 +84,7 @@ impl Node {
             .arg(self.data())
             .arg("--socket")
             .arg(self.socket())
+            .args(&self.args)
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(also);

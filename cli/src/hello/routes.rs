@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::watch;
 
-use super::Ending;
+use super::{Ending, unkind};
 
 const HEALTHY: u8 = 0;
 const FAILING: u8 = 1;
@@ -28,6 +29,7 @@ pub(super) struct State {
     end: watch::Sender<Option<Ending>>,
     health: AtomicU8,
     kept: Mutex<Vec<Vec<u8>>>,
+    hidden: Mutex<Vec<File>>,
     started: Instant,
     /// Requests being answered now.
     pub(super) open: AtomicU64,
@@ -44,6 +46,7 @@ impl State {
             end,
             health: AtomicU8::new(HEALTHY),
             kept: Mutex::new(Vec::new()),
+            hidden: Mutex::new(Vec::new()),
             started: Instant::now(),
             open: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -84,6 +87,11 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> Res
         "/env" => Ok(environment()),
         "/vars" => Ok(text(vars(&state))),
         "/burn" => burn(&state, query),
+        "/work" => work(query),
+        "/write" => unkindly(query, "mib", unkind::write),
+        "/send" => unkindly(query, "port", unkind::send),
+        "/fork" => unkind::fork().map(|()| text("forking\n".to_owned())).map_err(|why| why.to_string()),
+        "/hide" => hide(&state, query).await,
         "/alloc" => alloc(&state, query).await,
         "/log" => log(&state, query).await,
         "/sleep" => sleep(query).await,
@@ -190,6 +198,18 @@ fn burn(state: &State, query: Query) -> Result<Answer, String> {
     Ok(text(format!("burning {cpu} cpu for {seconds} s\n")))
 }
 
+/// An answer that takes so much CPU time, before any other is begun.
+fn work(query: Query) -> Result<Answer, String> {
+    let micros: u64 = query.number("us", Some(1000))?;
+    let time = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
+    let wrong = |why| format!("the kernel counts no CPU time: {why}");
+    let until = time().map_err(wrong)? + Duration::from_micros(micros.min(1_000_000));
+    while time().map_err(wrong)? < until {
+        (0..1000).for_each(|_| std::hint::spin_loop());
+    }
+    Ok(text(format!("worked {micros} us\n")))
+}
+
 async fn alloc(state: &Arc<State>, query: Query<'_>) -> Result<Answer, String> {
     let mib: usize = query.number("mib", None)?;
     let state = state.clone();
@@ -203,6 +223,35 @@ async fn alloc(state: &Arc<State>, query: Query<'_>) -> Result<Answer, String> {
             state.kept_bytes.fetch_add(MIB as u64, Ordering::Relaxed);
         }
         Ok(format!("{} MiB kept\n", state.kept_bytes.load(Ordering::Relaxed) / MIB as u64))
+    })
+    .await
+}
+
+/// Starts what troubles others in the background, for `seconds`; `name` is the number that it takes.
+fn unkindly<N: std::str::FromStr + Copy + Send + 'static>(
+    query: Query,
+    name: &str,
+    what: fn(N, Instant) -> io::Result<()>,
+) -> Result<Answer, String> {
+    let (number, seconds) = (query.number(name, None)?, query.number("seconds", Some(1))?);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let run = move || {
+        if let Err(why) = what(number, until) {
+            eprintln!("hello: cannot go on: {why}");
+        }
+    };
+    std::thread::Builder::new().spawn(run).map_err(|why| format!("cannot start a thread: {why}"))?;
+    Ok(text(format!("for {seconds} s\n")))
+}
+
+/// Keeps memory in a file without a name in the directory `at`.
+async fn hide(state: &Arc<State>, query: Query<'_>) -> Result<Answer, String> {
+    let (mib, at) = (query.number("mib", None)?, query.given("at").unwrap_or("/dev/shm").to_owned());
+    let state = state.clone();
+    aside(move || {
+        let file = unkind::hide(mib, &at).map_err(|why| format!("cannot write {mib} MiB in {at}: {why}"))?;
+        state.hidden.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+        Ok(format!("{mib} MiB hidden in {at}\n"))
     })
     .await
 }
@@ -252,11 +301,18 @@ async fn aside(work: impl FnOnce() -> Result<String, String> + Send + 'static) -
 #[derive(Clone, Copy)]
 struct Query<'a>(&'a str);
 
-impl Query<'_> {
+impl<'a> Query<'a> {
+    fn given(self, name: &str) -> Option<&'a str> {
+        self.0
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    }
+
     fn number<T: std::str::FromStr + Copy>(self, name: &str, default: Option<T>) -> Result<T, String> {
-        let given = self.0.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
-        match (given, default) {
-            (Some((_, value)), _) => {
+        match (self.given(name), default) {
+            (Some(value), _) => {
                 value.parse().map_err(|_| format!("{name}={value} is not a number that fits"))
             }
             (None, Some(default)) => Ok(default),

@@ -103,9 +103,20 @@ async fn burns_and_logs_as_asked() {
     let server = server().await;
     assert_eq!(get(server.at, "/burn?cpu=0.5&seconds=0.02").await.0, 200);
     assert_eq!(get(server.at, "/burn?cpu=minus").await.0, 400);
+    assert_eq!(get(server.at, "/work?us=100").await, (200, "worked 100 us\n".to_owned()));
     assert_eq!(get(server.at, "/burn?cpu=NaN").await.0, 400);
     assert_eq!(get(server.at, "/log?bytes=250").await, (200, "250 bytes written\n".to_owned()));
     assert!(get(server.at, "/vars").await.1.contains("\nhello_log_bytes_total 250\n"));
+}
+
+#[tokio::test]
+async fn is_unkind_as_asked() {
+    let server = server().await;
+    assert_eq!(get(server.at, "/send?port=9&seconds=0").await.0, 200);
+    assert_eq!(get(server.at, "/send?seconds=1").await, (400, "port=N is missing\n".to_owned()));
+    let (hidden, at) =
+        (get(server.at, "/hide?mib=1&at=/dev/shm").await, get(server.at, "/hide?mib=1&at=/no").await);
+    assert_eq!((hidden.0, at.0), (200, 400));
 }
 
 #[tokio::test]

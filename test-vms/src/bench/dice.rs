@@ -1,6 +1,6 @@
 //! Chance that is the same in every run.
 
-/// Moments to kill at: the same in every run (splitmix64, Steele et al. 2014).
+/// The same in every run (splitmix64, Steele et al. 2014).
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
@@ -11,5 +11,11 @@ impl Dice {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % limit
+    }
+
+    /// A number above 0 and at most 1.
+    pub(crate) fn share(&mut self) -> f64 {
+        const STEPS: u64 = 1 << 53;
+        (self.below(STEPS) + 1) as f64 / STEPS as f64
     }
 }

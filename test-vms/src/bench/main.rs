@@ -1,7 +1,12 @@
 //! `make bench`: what covey takes, beside what others take, measured alternately in the same run.
 
 mod agent_kills;
+mod antagonists;
+mod arrivals;
+mod band;
+mod beside;
 mod cell;
+mod cores;
 mod cycles;
 mod dice;
 mod figures;
@@ -11,7 +16,9 @@ mod logs;
 mod many;
 mod members;
 mod memory;
+mod pairs;
 mod peers;
+mod service;
 mod start;
 mod start_cycle;
 mod starts;
@@ -26,7 +33,7 @@ use test_vms::lab::Result;
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 19] = [
+const BENCHES: [Bench; 21] = [
     ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
     ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
     ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
@@ -43,6 +50,12 @@ const BENCHES: [Bench; 19] = [
     ("idle", "so many tasks in a quiet minute, beside docker's", 50, |count| Ok(idle::run(count)?)),
     ("logs", "a task that writes so many GiB, far more than its logs hold", 4, |count| Ok(logs::run(count)?)),
     ("upgrades", "upgrades of the agent under 500 requests a second", 100, |count| Ok(upgrades::run(count)?)),
+    ("beside", "a service that fills its node on paper, alone and beside as much batch work", 10, |count| {
+        Ok(beside::run(count)?)
+    }),
+    ("antagonists", "a service beside unkind work of weaker bands on its core", 5, |count| {
+        Ok(antagonists::run(count)?)
+    }),
     ("cell-up", "five hosts and one cell of them, from nothing", 5, cell::up::run),
     ("cell-submit", "submit to all running and healthy, five hosts, image on all", 10, cell::submit::run),
     ("cell-crash", "a host of five loses power, to its tasks running elsewhere", 5, cell::crash::run),

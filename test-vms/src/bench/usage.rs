@@ -48,7 +48,7 @@ pub(crate) fn own_cpu(node: &Node) -> Result<[Duration; 2]> {
 }
 
 /// By any hierarchy that counts it: all of them have the same processes.
-fn counted(dir: &Path) -> Option<Duration> {
+pub(crate) fn counted(dir: &Path) -> Option<Duration> {
     let nanoseconds = || fs::read_to_string(dir.join("cpuacct.usage")).ok()?.trim().parse().ok();
     let microseconds = || {
         let text = fs::read_to_string(dir.join("cpu.stat")).ok()?;

@@ -1,0 +1,194 @@
+//! Requests that come when they come, whether or not those before are answered, as those of many users do: a slow answer delays
+//! no later question, and each one's time counts from when it was due.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use test_vms::{Error, Result};
+
+use crate::cores;
+use crate::dice::Dice;
+
+/// How long the last answers are waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a service is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) at: SocketAddr,
+    pub(crate) path: String,
+}
+
+impl Asked {
+    /// Asks once and waits for the answer.
+    pub(crate) fn once(&self) -> Result<()> {
+        let ask = || {
+            let mut connection = Connection::open(self)?.ask(self, Instant::now())?;
+            loop {
+                match connection.take()? {
+                    Some(true) => return Ok(()),
+                    Some(false) => return Err(io::Error::other("it refused")),
+                    None => {}
+                }
+            }
+        };
+        ask().map_err(|why: io::Error| {
+            Error::Missing(format!("cannot ask {} for {}: {why}", self.at, self.path))
+        })
+    }
+}
+
+/// What came of a while of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answered {
+    /// Sorted.
+    times: Vec<Duration>,
+    pub(crate) failed: usize,
+    pub(crate) a_second: f64,
+}
+
+impl Answered {
+    pub(crate) fn quantile(&self, share: f64) -> Duration {
+        let place = (share * self.times.len().saturating_sub(1) as f64).round() as usize;
+        self.times.get(place).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn p99(&self) -> Duration {
+        self.quantile(0.99)
+    }
+}
+
+/// Asks at random moments (Poisson), so often on the mean, for so long.
+pub(crate) fn poisson(asked: &Asked, a_second: f64, length: Duration, dice: &mut Dice) -> Result<Answered> {
+    let mut due = Duration::ZERO;
+    let mut moments = Vec::new();
+    while due < length {
+        moments.push(due);
+        due += Duration::from_secs_f64(-dice.share().ln() / a_second);
+    }
+    on_a_thread(|| open_loop(asked, &moments, length))
+}
+
+/// So many clients who each ask again as soon as they are answered, for so long: what the service can do.
+pub(crate) fn flat_out(asked: &Asked, clients: usize, length: Duration) -> Result<Answered> {
+    on_a_thread(|| {
+        let (begun, mut all) = (Instant::now(), Answered::default());
+        let mut busy = Vec::new();
+        for _ in 0..clients {
+            busy.push(Connection::open(asked)?.ask(asked, Instant::now())?);
+        }
+        while begun.elapsed() < length && !busy.is_empty() {
+            for idle in answers(&mut busy, PATIENCE, &mut all)? {
+                busy.push(idle.ask(asked, Instant::now())?);
+            }
+        }
+        Ok(all.over(begun.elapsed()))
+    })
+}
+
+fn on_a_thread(run: impl FnOnce() -> io::Result<Answered> + Send) -> Result<Answered> {
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            cores::pin_client()?;
+            run().map_err(|why| Error::Missing(format!("cannot ask the service: {why}")))
+        });
+        client.join().unwrap_or_else(|_| Err(Error::Missing("the client panicked".to_owned())))
+    })
+}
+
+fn open_loop(asked: &Asked, moments: &[Duration], length: Duration) -> io::Result<Answered> {
+    let begun = Instant::now();
+    let (mut all, mut idle, mut busy) = (Answered::default(), Vec::new(), Vec::new());
+    let mut moments = moments.iter().map(|due| begun + *due).peekable();
+    loop {
+        let now = Instant::now();
+        while let Some(due) = moments.next_if(|due| *due <= now) {
+            let connection = idle.pop().map_or_else(|| Connection::open(asked), Ok)?;
+            busy.push(connection.ask(asked, due)?);
+        }
+        let pause = match moments.peek() {
+            Some(due) => due.saturating_duration_since(Instant::now()),
+            None if busy.is_empty() => break,
+            None => (begun + length + PATIENCE).saturating_duration_since(now),
+        };
+        if pause.is_zero() && moments.peek().is_none() {
+            all.failed += busy.len();
+            break;
+        }
+        idle.extend(answers(&mut busy, pause, &mut all)?);
+    }
+    Ok(all.over(length))
+}
+
+impl Answered {
+    fn over(mut self, length: Duration) -> Self {
+        self.times.sort_unstable();
+        self.a_second = self.times.len() as f64 / length.as_secs_f64();
+        self
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    due: Instant,
+    read: Vec<u8>,
+}
+
+impl Connection {
+    fn open(asked: &Asked) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&asked.at, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, due: Instant::now(), read: Vec::new() })
+    }
+
+    fn ask(mut self, asked: &Asked, due: Instant) -> io::Result<Self> {
+        self.due = due;
+        self.read.clear();
+        let Asked { path, .. } = asked;
+        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: task\r\n\r\n").as_bytes())?;
+        Ok(self)
+    }
+
+    /// Takes what has come; the answer's status once it is whole.
+    fn take(&mut self) -> io::Result<Option<bool>> {
+        let mut buffer = [0; 4096];
+        let length = self.stream.read(&mut buffer)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.read.extend_from_slice(&buffer[..length]);
+        let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+        let head = String::from_utf8_lossy(&self.read[..end]).to_ascii_lowercase();
+        let body =
+            head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        let whole = self.read.len() >= end + 4 + body.unwrap_or(0);
+        Ok(whole.then(|| head.starts_with("http/1.1 200 ")))
+    }
+}
+
+/// Waits for answers, but no longer than `pause`; whose has come is idle again.
+fn answers(busy: &mut Vec<Connection>, pause: Duration, all: &mut Answered) -> io::Result<Vec<Connection>> {
+    let mut fds: Vec<_> = busy.iter().map(|one| PollFd::new(one.stream.as_fd(), PollFlags::POLLIN)).collect();
+    ppoll(&mut fds, Some(TimeSpec::from(pause)), None)?;
+    let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+    let mut idle = Vec::new();
+    for place in (0..busy.len()).rev().filter(|place| ready[*place]) {
+        match busy[place].take() {
+            Ok(None) => {}
+            Ok(Some(true)) => {
+                all.times.push(busy[place].due.elapsed());
+                idle.push(busy.swap_remove(place));
+            }
+            Ok(Some(false)) | Err(_) => {
+                all.failed += 1;
+                busy.swap_remove(place);
+            }
+        }
+    }
+    Ok(idle)
+}
