@@ -33,6 +33,9 @@ pub use tree::{Capacity, Tree, Warning};
 /// The key of the v2 hierarchy in [`Placement::trees`].
 pub const UNIFIED: &str = "unified";
 
+/// Below a node's tree: the bands that may be interrupted, batch and free.
+pub const SPARE: &str = "spare";
+
 /// The key of v1's controller of devices.
 const DEVICES: &str = "devices";
 
@@ -105,13 +108,24 @@ impl Band {
         }
     }
 
-    /// CPU weight against the other bands, in cgroup v2's scale (100 is the kernel's default).
+    /// Whether what is in it is never interrupted for others.
+    pub fn is_prod(self) -> bool {
+        matches!(self, Band::Monitoring | Band::Production)
+    }
+
+    /// Its directory in a node's tree.
+    pub(crate) fn dir(self, tree: &Path) -> PathBuf {
+        if self.is_prod() { tree.join(self.name()) } else { tree.join(SPARE).join(self.name()) }
+    }
+
+    /// CPU weight against those beside it, in cgroup v2's scale (100 is the kernel's default). What is idle by class
+    /// weighs 0.3 there, of which production that never rests shall leave it a percent.
     fn weight(self) -> u64 {
         match self {
-            Band::Monitoring => 4000,
-            Band::Production => 2000,
-            Band::Batch => 200,
-            Band::Free => 10,
+            Band::Monitoring => 40,
+            Band::Production => 20,
+            Band::Batch => 100,
+            Band::Free => 2,
         }
     }
 }
@@ -214,7 +228,7 @@ impl Placement {
 
     /// Move the calling process where the node's shims live.
     pub fn join_shims(&self) -> Result<(), Error> {
-        let shims: BTreeSet<PathBuf> = self.trees.values().map(|tree| tree.join("shims")).collect();
+        let shims: BTreeSet<PathBuf> = self.trees.values().map(|tree| whole(tree).join("shims")).collect();
         for dir in shims {
             fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "make", path: dir.clone(), source })?;
             join(&dir)?;
@@ -266,6 +280,11 @@ impl Placement {
     pub fn remove(&self) -> Result<(), Error> {
         self.dirs().iter().try_for_each(|dir| remove_tree(dir))
     }
+}
+
+/// The node's tree, of which `tree` may be the part for what may be interrupted.
+fn whole(tree: &Path) -> &Path {
+    tree.parent().filter(|_| tree.ends_with(SPARE)).unwrap_or(tree)
 }
 
 /// See [`Placement::doors`].

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Band, Error, Home, Limits, Placement, number};
+use super::{Error, Home, Limits, Placement, number};
 
 /// The kernel's default period for CPU quotas, in microseconds.
 const PERIOD_US: u64 = 100_000;
@@ -30,9 +30,14 @@ impl Placement {
     }
 }
 
-/// Give a band's directory its weight against the others.
-pub(super) fn weigh(unified: bool, dir: &Path, band: Band) -> Result<(), Error> {
-    weight(unified, dir, band.weight())
+/// Have what is in `dir` run when nobody beside it wants to, and stop at once when somebody does (`SCHED_IDLE` for a cgroup,
+/// since Linux 5.15). Its weight is 3 of 1024 then: it gets its percent beside [`Band::weight`]s that run all the time.
+pub(super) fn yield_to_others(unified: bool, dir: &Path) -> Result<(), Error> {
+    let idle = dir.join("cpu.idle");
+    match idle.exists() {
+        true => write(&idle, "1"),
+        false => weight(unified, dir, 1),
+    }
 }
 
 /// `weight` is on v2's scale; v1's shares have 1024 where v2 has 100.

@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::{Home, Placement, keyed, number};
+use super::{Home, Placement, SPARE, keyed, number};
 
 /// Why the kernel killed for memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,9 +57,10 @@ fn came_near(dir: &Path) -> bool {
 /// Whether the last kill in `dir`'s cgroup was for its own limit, by the kernel's log; `None` when it does not tell (it
 /// keeps only so much, and leaves out some of many kills at once).
 fn blamed(log: &str, dir: &Path) -> Option<bool> {
-    // The kernel writes paths from the hierarchy's root, which need not be what is mounted here. The last three names
+    // The kernel writes paths from the hierarchy's root, which need not be what is mounted here. The last names
     // (node, band and run) are this run's and no other's.
-    let names: Vec<_> = dir.components().rev().take(3).map(|part| part.as_os_str()).collect();
+    let own = if dir.iter().rev().nth(2).is_some_and(|name| name == SPARE) { 4 } else { 3 };
+    let names: Vec<_> = dir.iter().rev().take(own).collect();
     let own: std::path::PathBuf = names.into_iter().rev().collect();
     let within = |cgroup: &str| {
         let mut above = Path::new(cgroup).ancestors();
@@ -111,19 +112,19 @@ mod tests {
 
     #[test]
     fn the_log_tells_whose_memory_it_was() {
-        let dir = Path::new("/sys/fs/cgroup/memory/agents/covey-1f/batch/1.7.0-1.2.5-0");
+        let dir = Path::new("/sys/fs/cgroup/memory/agents/covey-1f/spare/batch/1.7.0-1.2.5-0");
         let kill = |whose: &str, task: &str| {
             format!(
                 "6,37,339,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,{whose}\
                  task_memcg=/host/agents/{task},task=hello,pid=26871,uid=0\n"
             )
         };
-        let run = "covey-1f/batch/1.7.0-1.2.5-0";
+        let run = "covey-1f/spare/batch/1.7.0-1.2.5-0";
         let own = kill(&format!("oom_memcg=/host/agents/{run},"), run);
         let above = kill("oom_memcg=/host,", run);
         let machine = kill("global_oom,", run);
         let nested = kill(&format!("oom_memcg=/host/agents/{run},"), &format!("{run}/exec-1"));
-        let other = kill("oom_memcg=/host,", "covey-1f/batch/1.7.0-1.2.5-01");
+        let other = kill("oom_memcg=/host,", "covey-1f/spare/batch/1.7.0-1.2.5-01");
         assert_eq!(blamed(&own, dir), Some(true));
         assert_eq!(blamed(&above, dir), Some(false));
         assert_eq!(blamed(&machine, dir), Some(false));

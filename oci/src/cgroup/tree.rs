@@ -1,4 +1,6 @@
-//! The node's tree: `covey-NODEID/{agent, shims, BAND/RUN}` below the agent's own cgroup, in every hierarchy.
+//! The node's tree below the agent's own cgroup, in every hierarchy:
+//! `covey-NODEID/{agent, shims, monitoring/RUN, production/RUN, spare/{batch/RUN, free/RUN}}`. What may be interrupted is
+//! below one directory, so that one write holds all of it to what prod leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -9,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::block::BLKIO;
 use super::host::{Hierarchy, hierarchies};
 use super::{
-    Band, DEVICES, Device, Error, Limits, Placement, UNIFIED, apply, devices, join, number, remove_tree,
+    Band, DEVICES, Device, Error, Limits, Placement, SPARE, UNIFIED, apply, devices, join, number, remove_tree,
 };
 
 /// The controllers without which a limit is not enforced, and that limit's name.
@@ -113,7 +115,7 @@ impl Tree {
     fn restrict_devices(&self) -> Result<(), Error> {
         let in_bands = |key: &str, restrict: fn(&Path, &[Device]) -> Result<(), Error>| {
             let tree = self.trees.get(key)?;
-            Some(Band::ALL.iter().try_for_each(|band| restrict(&tree.join(band.name()), &[])))
+            Some(Band::ALL.iter().try_for_each(|band| restrict(&band.dir(tree), &[])))
         };
         let done = [in_bands("devices", devices::restrict_v1), in_bands(UNIFIED, devices::restrict_v2)];
         let done: Vec<_> = done.into_iter().flatten().collect();
@@ -132,15 +134,17 @@ impl Tree {
 
     /// Where a run's cgroups shall be; nothing is made yet.
     pub fn placement(&self, band: Band, run: &str) -> Placement {
-        Placement { trees: self.trees.clone(), band, run: run.into() }
+        let above = |tree: &PathBuf| if band.is_prod() { tree.clone() } else { tree.join(SPARE) };
+        let trees = self.trees.iter().map(|(key, tree)| (key.clone(), above(tree))).collect();
+        Placement { trees, band, run: run.into() }
     }
 
     /// The same for a run that is granted devices: on v1 no cgroup may use what the one above may not, so it is made
     /// beside the bands. See [`Placement::allow`].
     pub fn placement_with_devices(&self, band: Band, run: &str) -> Placement {
         let mut placement = self.placement(band, run);
-        if let Some(tree) = placement.trees.get_mut(DEVICES) {
-            *tree = tree.join(GRANTED);
+        if let Some(tree) = self.trees.get(DEVICES) {
+            placement.trees.insert(DEVICES.to_string(), tree.join(GRANTED));
         }
         placement
     }
@@ -151,7 +155,8 @@ impl Tree {
     }
 
     fn with_blkio(&self, mut placement: Placement) -> Placement {
-        placement.trees.extend(self.blkio.iter().map(|tree| (BLKIO.to_string(), tree.clone())));
+        let above = |tree: &PathBuf| if placement.band.is_prod() { tree.clone() } else { tree.join(SPARE) };
+        placement.trees.extend(self.blkio.iter().map(|tree| (BLKIO.to_string(), above(tree))));
         placement
     }
 
@@ -209,7 +214,7 @@ impl Tree {
         let granted = self.trees.get(DEVICES).map(|tree| tree.join(GRANTED));
         let trees = self.trees.values().chain(&granted).chain(&self.blkio);
         for (tree, band) in trees.flat_map(|tree| Band::ALL.map(|band| (tree, band))) {
-            for entry in fs::read_dir(tree.join(band.name())).into_iter().flatten().flatten() {
+            for entry in fs::read_dir(band.dir(tree)).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     runs.insert((band, entry.file_name().to_string_lossy().into_owned()));
                 }
@@ -276,19 +281,31 @@ fn v1(controller: &str, root: &Hierarchy, name: &str) -> Result<PathBuf, Error> 
     let tree = root.own.join(name);
     bands(&tree)?;
     if controller == "cpu" {
-        for band in Band::ALL {
-            apply::weigh(false, &tree.join(band.name()), band)?;
-        }
-        apply::weight(false, &tree.join("shims"), SHIMS_WEIGHT)?;
+        weigh(false, &tree)?;
     }
     Ok(tree)
 }
 
-/// Shims move everyone's log bytes: they come before any band.
-const SHIMS_WEIGHT: u64 = 4000;
+/// Shims move everyone's log bytes.
+const SHIMS_WEIGHT: u64 = 40;
+/// The agent comes before all that it looks after, and needs little.
+const AGENT_WEIGHT: u64 = 400;
+
+/// Gives all that is there its weight.
+fn weigh(unified: bool, tree: &Path) -> Result<(), Error> {
+    for band in Band::ALL {
+        apply::weight(unified, &band.dir(tree), band.weight())?;
+    }
+    apply::yield_to_others(unified, &tree.join(SPARE))?;
+    apply::weight(unified, &tree.join("shims"), SHIMS_WEIGHT)?;
+    match tree.join("agent") {
+        leaf if leaf.exists() => apply::weight(unified, &leaf, AGENT_WEIGHT),
+        _ => Ok(()),
+    }
+}
 
 fn bands(tree: &Path) -> Result<(), Error> {
-    let dirs = Band::ALL.iter().map(|band| band.name()).chain(["shims"]).map(|name| tree.join(name));
+    let dirs = Band::ALL.iter().map(|band| band.dir(tree)).chain([tree.join("shims")]);
     dirs.into_iter().try_for_each(|dir| {
         fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "make", path: dir.clone(), source })
     })
@@ -331,17 +348,10 @@ fn unified(root: &mut Hierarchy, name: &str, warnings: &mut Vec<Warning>) -> Res
     bands(&tree)?;
     root.own = place;
     // Without controllers (hybrid) there is nothing to hand on, and nothing to weigh.
-    if enable(&tree).is_ok() {
-        for band in Band::ALL {
-            let dir = tree.join(band.name());
-            if enable(&dir).is_ok() && dir.join("cpu.weight").exists() {
-                apply::weigh(true, &dir, band)?;
-            }
-        }
-        for leaf in
-            ["shims", "agent"].map(|leaf| tree.join(leaf)).iter().filter(|l| l.join("cpu.weight").exists())
-        {
-            apply::weight(true, leaf, SHIMS_WEIGHT)?;
+    if enable(&tree).is_ok() && enable(&tree.join(SPARE)).is_ok() {
+        let inside = Band::ALL.map(|band| enable(&band.dir(&tree)));
+        if inside.iter().all(Result::is_ok) && tree.join("shims").join("cpu.weight").exists() {
+            weigh(true, &tree)?;
         }
     }
     Ok(tree)

@@ -101,11 +101,14 @@ fn the_tree_has_bands_with_weights_and_is_listed_killed_and_cleared() {
     let running = world.run("one", "sleep 1000 & sleep 1000").start();
     let trees: BTreeSet<PathBuf> = world.tree.placement(Band::Batch, "one").trees.into_values().collect();
     let shares = |band: &str| -> u64 {
-        let tree = world.tree.placement(Band::Batch, "one").trees["cpu"].clone();
+        let tree = world.tree.placement(Band::Production, "one").trees["cpu"].clone();
         read(tree.join(band).join("cpu.shares")).trim().parse().unwrap()
     };
-    let weights = ["monitoring", "production", "batch", "free"].map(shares);
-    assert!(weights.is_sorted_by(|a, b| a > b), "{weights:?}");
+    assert!(shares("monitoring") > shares("production"));
+    assert!(shares("spare/batch") > shares("spare/free"));
+    let all = shares("production") + shares("spare");
+    assert!(shares("spare") * 100 >= all, "production would leave less than a percent");
+    assert!(shares("spare") * 20 < all);
     assert_eq!(world.tree.list(), [(Band::Batch, "one".to_string())]);
     // A run without a record: killed by name. It has left its cgroup a moment before it has ended.
     let init = oci::pidfd::open(running.state().init.pid).unwrap();
