@@ -6,8 +6,10 @@
 
 mod apply;
 mod block;
+mod ceiling;
 mod change;
 mod devices;
+mod gauge;
 mod host;
 mod nest;
 mod oom;
@@ -27,6 +29,8 @@ pub use devices::Device;
 pub(crate) use nest::Nest;
 
 pub use block::{Disk, Io};
+pub use ceiling::Ceiling;
+pub use gauge::{Gauge, Memory};
 pub use oom::OutOfMemory;
 pub use tree::{Capacity, Tree, Warning};
 
@@ -142,6 +146,9 @@ pub struct Limits {
     /// Block IO.
     #[serde(default, skip_serializing_if = "Io::is_free")]
     pub io: Io,
+    /// It runs when nobody beside it in its band wants to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yields: bool,
 }
 
 /// Where the cgroups of one run are.

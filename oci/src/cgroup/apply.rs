@@ -18,10 +18,13 @@ impl Placement {
     /// has warned of it.
     pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
         if let Some(home) = self.home("cpu") {
-            cpu(&home, limits.cpu_milli)?;
+            cpu(&home, limits.cpu_milli, limits.yields)?;
         }
         if let Some(home) = self.home("memory") {
             memory(&home, limits.memory_bytes)?;
+            if self.band.is_prod() {
+                protect(&home, limits.memory_bytes)?;
+            }
         }
         if let Some(Home::V1(dir) | Home::V2(dir)) = self.home("pids") {
             write(&dir.join("pids.max"), &or_max(limits.pids))?;
@@ -49,22 +52,37 @@ pub(super) fn weight(unified: bool, dir: &Path, weight: u64) -> Result<(), Error
     }
 }
 
-fn cpu(home: &Home, milli: Option<u64>) -> Result<(), Error> {
+fn cpu(home: &Home, milli: Option<u64>, yields: bool) -> Result<(), Error> {
     let quota = milli.map(|milli| (milli * PERIOD_US / 1000).max(LEAST_QUOTA_US));
+    let (unified, dir) = match home {
+        Home::V1(dir) => (false, dir),
+        Home::V2(dir) => (true, dir),
+    };
+    if yields {
+        yield_to_others(unified, dir)?;
+    } else if let Some(milli) = milli {
+        match weight(unified, dir, milli / 10) {
+            // What yields has no weight: it did so until now.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {
+                write(&dir.join("cpu.idle"), "0")?;
+                weight(unified, dir, milli / 10)?;
+            }
+            weighed => weighed?,
+        }
+    }
+    if unified {
+        write(&dir.join("cpu.max"), &format!("{} {PERIOD_US}", or_max(quota)))
+    } else {
+        let quota = quota.map_or("-1".to_string(), |quota| quota.to_string());
+        write(&dir.join("cpu.cfs_quota_us"), &quota)
+    }
+}
+
+/// Keep the kernel from taking memory from `home` for somebody below production; v2 only.
+pub(super) fn protect(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
     match home {
-        Home::V1(dir) => {
-            if let Some(milli) = milli {
-                write(&dir.join("cpu.shares"), &(milli * 1024 / 1000).clamp(2, 262_144).to_string())?;
-            }
-            let quota = quota.map_or("-1".to_string(), |q| q.to_string());
-            write(&dir.join("cpu.cfs_quota_us"), &quota)
-        }
-        Home::V2(dir) => {
-            if let Some(milli) = milli {
-                weight(true, dir, milli / 10)?;
-            }
-            write(&dir.join("cpu.max"), &format!("{} {PERIOD_US}", or_max(quota)))
-        }
+        Home::V2(dir) if dir.join("memory.low").exists() => write(&dir.join("memory.low"), &or_max(bytes)),
+        Home::V1(_) | Home::V2(_) => Ok(()),
     }
 }
 

@@ -88,7 +88,7 @@ fn limits_in_the_words_of_v2() {
 
     clear();
     let limits =
-        Limits { cpu_milli: Some(250), memory_bytes: Some(64 << 20), pids: Some(99), io: Io::default() };
+        Limits { cpu_milli: Some(250), memory_bytes: Some(64 << 20), pids: Some(99), ..Limits::default() };
     placement.apply(&limits).unwrap();
     assert_eq!(written(), ["25000 100000", "25", "67108864", "0", "99"]);
     clear();

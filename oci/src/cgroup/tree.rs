@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use super::block::BLKIO;
 use super::host::{Hierarchy, hierarchies};
 use super::{
-    Band, DEVICES, Device, Error, Limits, Placement, SPARE, UNIFIED, apply, devices, join, number, remove_tree,
+    Band, DEVICES, Device, Error, Home, Limits, Placement, SPARE, UNIFIED, apply, devices, join, number,
+    remove_tree,
 };
 
 /// The controllers without which a limit is not enforced, and that limit's name.
@@ -208,6 +209,16 @@ impl Tree {
         capacity
     }
 
+    pub(super) fn tree_of(&self, hierarchy: &str) -> Option<PathBuf> {
+        self.trees.get(hierarchy).cloned()
+    }
+
+    /// The cgroup in which the tree of a hierarchy is, and those above it.
+    pub(super) fn above(&self, hierarchy: &str) -> Vec<PathBuf> {
+        let Some(root) = self.roots.get(hierarchy) else { return Vec::new() };
+        root.own.ancestors().take_while(|dir| dir.starts_with(&root.mount)).map(Path::to_path_buf).collect()
+    }
+
     /// Every run that has a cgroup here, with a record or without one.
     pub fn list(&self) -> Vec<(Band, String)> {
         let mut runs = BTreeSet::new();
@@ -304,6 +315,24 @@ fn weigh(unified: bool, tree: &Path) -> Result<(), Error> {
     }
 }
 
+/// What the agent and the shims need must not be taken from them, nor what production has for the others' sake.
+const KEPT_BYTES: u64 = 64 << 20;
+
+fn protect(tree: &Path) -> Result<(), Error> {
+    let home = |dir: PathBuf| Home::V2(dir);
+    for dir in [tree.into(), Band::Monitoring.dir(tree), Band::Production.dir(tree)] {
+        apply::protect(&home(dir), None)?;
+    }
+    for (dir, bytes) in
+        [(tree.into(), 2 * KEPT_BYTES), (tree.join("shims"), KEPT_BYTES), (tree.join("agent"), KEPT_BYTES)]
+    {
+        if dir.exists() {
+            apply::write(&dir.join("memory.min"), &bytes.to_string())?;
+        }
+    }
+    Ok(())
+}
+
 fn bands(tree: &Path) -> Result<(), Error> {
     let dirs = Band::ALL.iter().map(|band| band.dir(tree)).chain([tree.join("shims")]);
     dirs.into_iter().try_for_each(|dir| {
@@ -352,6 +381,9 @@ fn unified(root: &mut Hierarchy, name: &str, warnings: &mut Vec<Warning>) -> Res
         let inside = Band::ALL.map(|band| enable(&band.dir(&tree)));
         if inside.iter().all(Result::is_ok) && tree.join("shims").join("cpu.weight").exists() {
             weigh(true, &tree)?;
+        }
+        if tree.join("memory.low").exists() {
+            protect(&tree)?;
         }
     }
     Ok(tree)
