@@ -57,16 +57,17 @@ pub(super) fn hide(mib: u64, at: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// Starts another process of a fork bomb.
+/// Starts a fork bomb.
 pub(super) fn fork() -> io::Result<()> {
     let mut hello = Command::new("/proc/self/exe");
     hello.arg0("hello").arg(FORKS).stdin(Stdio::null()).stdout(Stdio::null());
     hello.spawn().map(drop)
 }
 
-/// What each of them does, and does again when it fails.
+/// What each of its processes does, and does again when it fails.
 pub(super) fn fork_for_ever() -> ! {
     loop {
-        let _ = fork();
+        // SAFETY: this process has one thread and holds nothing.
+        let _ = unsafe { nix::unistd::fork() };
     }
 }
