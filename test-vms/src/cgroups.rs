@@ -80,7 +80,10 @@ impl Cgroups {
     }
 
     /// Bounds what all processes here and below may use together: thousandths of a CPU, and bytes of memory without swap.
-    pub(crate) fn limit(&self, cpu_milli: u64, memory_bytes: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the kernel refuses, or has no such controller.
+    pub fn limit(&self, cpu_milli: u64, memory_bytes: u64) -> Result<()> {
         let quota = cpu_milli * PERIOD_US / 1000;
         let (mut cpu, mut memory) = (false, false);
         for root in &self.roots {

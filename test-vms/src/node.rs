@@ -20,6 +20,8 @@ use crate::{Error, Result, binary};
 
 /// How often a condition is looked at that nobody announces.
 const LOOK: Duration = Duration::from_millis(2);
+/// More than any machine has, in thousandths of a CPU.
+const NO_LIMIT_MILLI: u64 = 1_000_000;
 /// Many times what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,6 +50,14 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn start_with(args: &[&str]) -> Result<Self> {
+        Self::start_within(None, args)
+    }
+
+    /// The same with so much memory for all of it, in bytes, as if the machine had no more.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_within(memory: Option<u64>, args: &[&str]) -> Result<Self> {
         let scratch = tempfile::Builder::new()
             .prefix("covey-node-")
             .tempdir()
@@ -56,6 +66,9 @@ impl Node {
         let covey = binary::covey()?;
         let mut node = Self { covey, agent: None, args: Vec::new(), cgroups: Cgroups::make(&name)?, scratch };
         node.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        if let Some(bytes) = memory {
+            node.cgroups.limit(NO_LIMIT_MILLI, bytes)?;
+        }
         node.start_agent()?;
         Ok(node)
     }

@@ -10,12 +10,14 @@ mod cores;
 mod cycles;
 mod dice;
 mod figures;
+mod hog;
 mod idle;
 mod load;
 mod logs;
 mod many;
 mod members;
 mod memory;
+mod oom;
 mod pairs;
 mod peers;
 mod service;
@@ -33,7 +35,7 @@ use test_vms::lab::Result;
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 21] = [
+const BENCHES: [Bench; 22] = [
     ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
     ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
     ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
@@ -55,6 +57,9 @@ const BENCHES: [Bench; 21] = [
     }),
     ("antagonists", "a service beside unkind work of weaker bands on its core", 5, |count| {
         Ok(antagonists::run(count)?)
+    }),
+    ("hog", "a free task that takes all memory, beside a service at its limit", 100, |count| {
+        Ok(hog::run(count)?)
     }),
     ("cell-up", "five hosts and one cell of them, from nothing", 5, cell::up::run),
     ("cell-submit", "submit to all running and healthy, five hosts, image on all", 10, cell::submit::run),

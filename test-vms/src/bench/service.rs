@@ -57,7 +57,7 @@ pub(crate) fn job(name: &str, band: &str, count: usize, cpu: &str, memory: &str)
     format!(
         "name = \"{name}\"\nband = \"{band}\"\ncount = {count}\n[task]\nimage = \"hello:1\"\ncpu = \"{cpu}\"\n\
          memory = \"{memory}\"\nports = [\"http\"]\ncommand = [\"/hello\", \"--listen\", \":${{PORT_http}}\"]\n\
-         grace = \"1s\"\n"
+         grace = \"1s\"\npids = 256\n"
     )
 }
 
