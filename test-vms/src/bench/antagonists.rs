@@ -49,6 +49,8 @@ pub(crate) fn run(count: usize) -> Result<bool> {
 }
 
 fn beside(node: &Node, service: &mut Service, count: usize) -> Result<bool> {
+    let used = || -> Result<Duration> { Ok(band::cpu(node, "batch")? + band::cpu(node, "free")?) };
+    let (before, mut turns) = (used()?, Duration::ZERO);
     let (mut p99, mut throughput, mut failed) = (Pairs::default(), Pairs::default(), 0);
     for round in 0..count {
         p99.begin();
@@ -63,8 +65,16 @@ fn beside(node: &Node, service: &mut Service, count: usize) -> Result<bool> {
             let all = service.all_it_can(WINDOW)?;
             throughput.note(window, all.a_second);
             failed += answered.failed + all.failed;
+            if window == Window::Beside {
+                turns += WINDOW * 2;
+            }
         }
     }
+    let got = (used()? - before).as_secs_f64() * 100.0 / turns.as_secs_f64();
+    println!(
+        "  they had {got:.0} % of the core meanwhile; {} restarts",
+        restarts(node, "batch")? + restarts(node, "free")?
+    );
     Ok(p99.show_at_most("p99", P99, "ms")
         & throughput.show_at_least("throughput, flat out", THROUGHPUT, "a second")
         & show_holds("no request failed", failed == 0, &failed.to_string()))
