@@ -225,6 +225,7 @@ pub(super) fn limits(ground: &Ground, limit: &Resources, container: &Container) 
         memory_bytes: some(MEMORY),
         pids: Some(container.pids.unwrap_or(PIDS)),
         io: Io { iops: io.iops, bandwidth: io.bandwidth, disk },
+        yields: false,
     }
 }
 
