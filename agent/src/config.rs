@@ -8,7 +8,10 @@ use std::{
 
 use placement::resources::Resources;
 
-use crate::images::{Rules, registry};
+use crate::{
+    estimate::Settings,
+    images::{Rules, registry},
+};
 
 /// Where the local socket is unless somebody says otherwise.
 pub const SOCKET: &str = "/run/covey/agent.sock";
@@ -49,6 +52,8 @@ pub struct Config {
     pub registries: registry::Settings,
     /// When images that nobody uses go.
     pub collect: Rules,
+    /// How tasks' needs are estimated; none: not at all, nothing is reclaimed.
+    pub estimate: Option<Settings>,
     /// A throw-away cell (`covey dev`): its directory goes away with it, so nothing is forced to disk for the sake of
     /// the next start.
     pub dev: bool,

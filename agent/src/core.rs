@@ -10,6 +10,7 @@ mod amend;
 mod bad;
 mod drive;
 mod env;
+mod estimate;
 mod health;
 pub mod place;
 mod ports;
@@ -32,7 +33,9 @@ use placement::{
     node::NodeInfo,
 };
 
+pub use self::estimate::Estimates;
 use self::{
+    estimate::Estimation,
     ports::Ports,
     session::{Opening, Session},
     task::{Task, Writing},
@@ -61,6 +64,8 @@ pub struct Config {
     /// The data directory is older than the machine remembers: its records are claims, and nothing of them starts
     /// before the placer's keep, not even a service (PROTOCOL 22).
     pub claims: bool,
+    /// How its tasks' needs are estimated, and what is known of them; none: a task counts with its limit.
+    pub estimate: Option<Estimates>,
 }
 
 /// A node's state. `handle` is its only way to change.
@@ -81,6 +86,7 @@ pub struct Core {
     node_changed: bool,
     /// Monotonic: when each of the node's `bad` is forgotten.
     bad_until: BTreeMap<TaskKey, u64>,
+    estimation: Estimation,
     next_ticket: Ticket,
     wake_at: Option<u64>,
     /// Of the event being handled.
@@ -90,7 +96,7 @@ pub struct Core {
 
 impl Core {
     /// A node on which nothing runs and of which nothing is known.
-    pub fn new(config: Config) -> Core {
+    pub fn new(mut config: Config) -> Core {
         Core {
             tasks: BTreeMap::new(),
             strays: BTreeSet::new(),
@@ -102,6 +108,7 @@ impl Core {
             gone: BTreeSet::new(),
             node_changed: false,
             bad_until: BTreeMap::new(),
+            estimation: Estimation::new(config.estimate.take()),
             next_ticket: 0,
             wake_at: None,
             now: Now::default(),

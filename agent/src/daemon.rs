@@ -209,6 +209,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         ports: PORTS,
         first_port: first_port(identity.node),
         claims: held.restored,
+        estimate: measure::learned::read(config.estimate, held.learned, &mut warnings),
     };
     let (core, first) = Core::restore(about, held.records, found, clock::now());
     let (placer, placer_handle) = PlacerLoop::new(cell.clone(), node.clone(), journal.clone());
@@ -233,7 +234,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         left: left.clone(),
     };
     let services = Arc::new(services);
-    tokio::spawn(NodeLoop::new(core, store, runner, journal.clone()).run(first, from_all));
+    tokio::spawn(measure::learned::keep(node.clone(), store.clone()));
+    tokio::spawn(NodeLoop::new(core, store.clone(), runner, journal.clone()).run(first, from_all));
     tokio::spawn(placer.run());
     tokio::spawn(voters::run(cell.clone(), placer_handle, who.clone(), journal.clone()));
     tokio::spawn(voters::stand(cell.clone()));
@@ -251,7 +253,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(anonymous::let_go(ground.anonymous.clone(), ground.bundles.clone(), node.clone()));
     tokio::spawn(memory::keep());
     tokio::spawn(measure::guard::run(ground.clone(), node.clone()));
-    tokio::spawn(measure::run(ground.clone(), node));
+    tokio::spawn(measure::run(ground.clone(), node.clone()));
     tokio::spawn(ground.clone().keep_server());
     tokio::spawn(streams::serve(arrived, services.clone()));
     let serving = tokio::spawn(server::serve(listener, services));
@@ -277,6 +279,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         Some(_) => "another agent with this node's key was here first; the containers here are ended",
         None => "told to end; containers go on",
     };
+    measure::learned::keep_now(&node, &store).await;
     journal.node("agent_stopped", why.to_string());
     ledger.shutdown().await;
     if let Some(addr) = twin {

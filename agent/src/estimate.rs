@@ -15,6 +15,7 @@ mod baseline;
 mod compact;
 mod crowd;
 mod estimator;
+mod learned;
 mod lessons;
 mod oracle;
 mod policy;
@@ -30,6 +31,7 @@ mod trace;
 pub use self::{
     baseline::{Baselines, WINDOW, Windows},
     estimator::{Estimator, Forecast, Present, State},
+    learned::{Learned, Time, Unreadable},
     lessons::{IndexLesson, JobLesson, Lessons, Start},
     policy::{Policy, Preset, UnknownPolicy},
     replay::{Replay, Score, TOLERATED, replay},

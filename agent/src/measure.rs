@@ -6,6 +6,7 @@
 
 mod disk;
 pub(crate) mod guard;
+pub(crate) mod learned;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

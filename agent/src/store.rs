@@ -18,12 +18,13 @@ use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, TableDefi
 
 use crate::{
     core::record::Record,
+    estimate::Learned,
     event::{Change, Ticket},
 };
 
 /// Task key → `Record`.
 const TASKS: TableDefinition<&str, &[u8]> = TableDefinition::new("tasks");
-/// `promise`, `life`: a JSON value each.
+/// `promise`, `life`, `learned`: a JSON value each.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// Sequence number → `EventRecord`; the last `EVENTS_KEPT`.
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
@@ -69,11 +70,14 @@ pub struct Held {
     pub events: Vec<EventRecord>,
     /// Keys whose records could not be read, and why; they are put aside, nothing else stops.
     pub quarantined: Vec<(String, String)>,
+    /// What was known of its tasks' needs, as it was written.
+    pub learned: Option<Vec<u8>>,
 }
 
 enum Job {
     Changes(Ticket, Vec<Change>),
     Event(Box<EventRecord>),
+    Learned(Box<Learned>, tokio::sync::oneshot::Sender<Result<(), String>>),
     Owner(String, tokio::sync::oneshot::Sender<Result<u32, String>>),
 }
 
@@ -114,6 +118,13 @@ impl Store {
         let _ = self.jobs.send(Job::Event(Box::new(event)));
     }
 
+    /// Keeps what is known of the tasks' needs, instead of what was known before.
+    pub async fn learned(&self, learned: Learned) -> Result<(), String> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let _ = self.jobs.send(Job::Learned(Box::new(learned), tell));
+        told.await.unwrap_or_else(|_| Err("the store has ended".to_string()))
+    }
+
     /// The number of the owner's range of user ids here, given out once and kept.
     pub async fn owner(&self, owner: String) -> Result<u32, String> {
         if let Some(number) = self.known().get(&owner) {
@@ -144,6 +155,7 @@ fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
         restored: false,
         events: Vec::new(),
         quarantined: Vec::new(),
+        learned: None,
     };
     {
         let mut tasks = write.open_table(TASKS)?;
@@ -167,6 +179,7 @@ fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
             held.promise = serde_json::from_slice(&bytes).unwrap_or_default();
         }
         let last: u64 = read(meta.get("life")?).and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(0);
+        held.learned = read(meta.get("learned")?);
         held.restored = last < known;
         held.life = last.max(known) + 1;
         meta.insert("life", held.life.to_string().as_bytes())?;
@@ -217,6 +230,9 @@ impl Writer {
                         (self.stored)(ticket, result.as_ref().map(|_| ()).map_err(Clone::clone))
                     }
                     Job::Event(_) => {}
+                    Job::Learned(_, tell) => {
+                        let _ = tell.send(result.as_ref().map(|_| ()).map_err(Clone::clone));
+                    }
                     Job::Owner(owner, tell) => {
                         let _ = tell.send(match &result {
                             Ok(numbers) => numbers
@@ -277,6 +293,9 @@ impl Writer {
                         if events.len()? > EVENTS_KEPT {
                             events.pop_first()?;
                         }
+                    }
+                    Job::Learned(learned, _) => {
+                        meta.insert("learned", json(learned)?.as_slice())?;
                     }
                     Job::Owner(owner, _) => {
                         let known = owners.get(owner.as_str())?.map(|n| n.value());

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     address::HostPort,
-    commands::agent::{Capacity, Label},
+    commands::agent::{Capacity, Label, Reclaim},
     jobfile::Set,
     names::{Target, TaskName, VolumeName},
     times::{Patience, Since},
@@ -208,9 +208,10 @@ pub(crate) enum Verb {
 /// may repeat them. Containers go on when the agent ends, and the next agent takes them over. It needs root.
 ///
 /// A configuration file is TOML with the same keys: data, socket, name, cell, listen, advertise, join, token, and the
-/// tables label and capacity. What the command line says counts. Only the file has the tables registry (default, insecure,
-/// ca, auth_file, mirror) and collect (unused, above, below): see the README. The log goes to stderr; COVEY_LOG=debug
-/// makes it say more.
+/// tables label, capacity and estimate. What the command line says counts. Only the file has the tables registry (default,
+/// insecure, ca, auth_file, mirror) and collect (unused, above, below), and in estimate beside the preset how long a new
+/// task counts with its limit (hold) and how far ahead peaks are predicted (horizon): see the README. The log goes to
+/// stderr; COVEY_LOG=debug makes it say more.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  covey agent --data /var/lib/covey                        a new cell, of this node\n  \
@@ -246,6 +247,10 @@ pub(crate) struct Agent {
     /// Offer no more than this: cpu=2,memory=4GiB
     #[arg(long, value_name = "NAME=AMOUNT,…")]
     pub(crate) capacity: Option<Capacity>,
+    /// How much risk to take with what tasks do not use of their limits, which batch and free tasks may have:
+    /// conservative, normal, aggressive, or off; default: normal
+    #[arg(long, value_name = "PRESET")]
+    pub(crate) estimate: Option<Reclaim>,
     /// Read what is not given here from a TOML file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

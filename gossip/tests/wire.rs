@@ -192,6 +192,7 @@ fn spec() -> TaskSpec {
         ready: None,
         startup: None,
         container: Default::default(),
+        estimate: true,
         restart_at: 0,
         retries: 3,
     }

@@ -36,6 +36,7 @@ pub fn between(old: &TaskSpec, new: &TaskSpec) -> Change {
     }
     bare.limit.clone_from(&old.limit);
     (bare.grace_ms, bare.retries) = (old.grace_ms, old.retries);
+    bare.estimate = old.estimate;
     (bare.container.pids, bare.container.io) = (old.container.pids, old.container.io);
     if bare == *old { Change::Live } else { Change::Restart }
 }
@@ -61,6 +62,7 @@ pub fn in_words(old: &TaskSpec, new: &TaskSpec) -> String {
     number("pids", or_none(was.pids), or_none(now.pids));
     number("io.iops", or_none(was.io.iops), or_none(now.io.iops));
     number("io.bandwidth", or_none(was.io.bandwidth), or_none(now.io.bandwidth));
+    number("estimate", old.estimate.to_string(), new.estimate.to_string());
     number("priority", old.priority.to_string(), new.priority.to_string());
     number("grace", format!("{}ms", old.grace_ms), format!("{}ms", new.grace_ms));
     number("retries", old.retries.to_string(), new.retries.to_string());

@@ -141,6 +141,8 @@ pub struct Template {
     /// Whether it has come up: before this one's first success the others do not count.
     pub startup: Option<Health>,
     pub container: Container,
+    /// Off: it counts with its limit, whatever it uses. Takes a grant.
+    pub estimate: bool,
 }
 
 /// A job, read from its document. The document itself is what is stored and forwarded.
@@ -214,6 +216,7 @@ impl Job {
             ready: task.ready,
             startup: task.startup,
             container: task.container,
+            estimate: task.estimate,
             restart_at,
             retries: if self.kind == Kind::Batch { BATCH_RETRIES } else { 0 },
         })

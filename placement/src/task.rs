@@ -129,12 +129,23 @@ pub struct TaskSpec {
     pub startup: Option<Health>,
     #[serde(default, skip_serializing_if = "Container::is_plain")]
     pub container: Container,
+    /// Whether its node may count it with less than its limit, as it comes to know it.
+    #[serde(default = "usual", skip_serializing_if = "is_usual")]
+    pub estimate: bool,
     /// The ledger index of the last `restart` that somebody asked for this index; 0: none.
     #[serde(default)]
     pub restart_at: u64,
     /// How often a batch task may fail before it counts as failed for good.
     #[serde(default)]
     pub retries: u32,
+}
+
+fn usual() -> bool {
+    true
+}
+
+fn is_usual(estimate: &bool) -> bool {
+    *estimate
 }
 
 impl TaskSpec {

@@ -81,6 +81,7 @@ fn all_that_a_container_can_be() {
         "ready": {"tcp": "sql"}, "startup": {"command": ["/bin/sh", "-c", "test -e /up"]},
         "volumes": [{"name": "data", "path": "/data"}, {"tmpfs": "64MiB", "path": "/tmp"}, {"host": "/etc/ssl", "path": "/ssl"}],
         "process": [{"name": "prepare", "kind": "init", "command": ["/prepare", "${COVEY_INDEX}"]}],
+        "estimate": false,
         "privileges": {"capabilities": ["CAP_NET_ADMIN"], "devices": ["/dev/kvm"], "host_users": true},
     }, "override": [{"index": [1], "network": "host", "ports": ["sql"]}]}));
     let container = &job.task.container;
@@ -102,7 +103,9 @@ fn all_that_a_container_can_be() {
     assert_eq!(serde_json::from_value::<placement::task::TaskSpec>(stored).unwrap(), spec);
     let plain =
         read(&json!({"name": "a", "task": {"image": "pg:1"}})).task_spec(0, &key, &images, 0).unwrap();
-    assert_eq!(serde_json::to_value(&plain).unwrap().get("container"), None);
+    let plain = serde_json::to_value(&plain).unwrap();
+    assert_eq!((plain.get("container"), plain.get("estimate")), (None, None));
+    assert_eq!((job.task.estimate, spec.estimate), (false, false));
 }
 
 #[test]

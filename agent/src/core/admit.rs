@@ -45,6 +45,7 @@ impl Core {
         }
         session.seen.insert(key, (generation, Answer::None));
         let session = session.id;
+        self.count();
         let allotted = self.admit(key, generation, &spec).and_then(|()| {
             let used = self.ports_used();
             self.ports

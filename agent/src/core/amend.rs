@@ -36,6 +36,7 @@ impl Core {
             // Its answer comes.
             return;
         }
+        self.count();
         if let Err(why) = self.may_amend(key, &spec) {
             return self.not_amended(key, generation, version, why);
         }

@@ -111,13 +111,13 @@ impl Core {
         &self.config.node
     }
 
-    /// All that is not yet gone (PROTOCOL 20). A reservation is the limit until nodes estimate.
+    /// All that is not yet gone (PROTOCOL 20).
     pub fn books(&self) -> Books {
         let mut books = Books::default();
         for task in self.tasks.values().filter(|t| t.holds_resources()) {
-            let held = task.held();
-            books.add(task.record.spec.band, &held, &held);
+            books.add(task.record.spec.band, &task.held(), &task.reservation());
         }
+        books.predicted = self.predicted();
         books
     }
 

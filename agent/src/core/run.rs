@@ -128,6 +128,7 @@ impl Core {
         let over = run.over.take();
         run.stage = Stage::Ended { removing: false };
         task.usage = Default::default();
+        task.need.ended();
         task.record.exit = Some(exit.clone());
         let (batch, goal, run) = (task.is_batch(), task.goal, task.run_id(number));
         if probing {

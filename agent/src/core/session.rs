@@ -97,6 +97,7 @@ impl Core {
 
     /// The promise is on disk: welcome, then all there is.
     fn open(&mut self) {
+        self.count();
         let Some(Opening { hello, fresh, .. }) = self.opening.take() else { return };
         let id = SessionId { placer: hello.fresh, agent: fresh };
         self.out.push(Action::Welcome(Welcome::Open { session: id, life: self.config.life }));
@@ -129,6 +130,8 @@ impl Core {
 
     /// What the session has not seen yet.
     pub(crate) fn delta(&mut self) -> Delta {
+        self.count();
+        self.estimation.moved = false;
         let mut tasks = Vec::with_capacity(self.dirty.len());
         // A task whose offer is not answered yet is not shown, unless a newer session's full report showed it.
         for key in std::mem::take(&mut self.dirty) {
@@ -144,14 +147,18 @@ impl Core {
 
     /// One delta for all that an event changed.
     pub(crate) fn flush(&mut self) {
+        self.count();
         if self.session.is_none() {
             // The next one begins with all there is.
             self.dirty.clear();
             self.gone.clear();
             return;
         }
-        let delta = self.delta();
-        if delta.node.is_some() || !delta.tasks.is_empty() || !delta.gone.is_empty() {
+        let tasks = &self.tasks;
+        self.dirty.retain(|key| tasks.get(key).is_some_and(|task| task.accepting.is_none()));
+        let news = self.node_changed || self.estimation.moved;
+        if news || !self.gone.is_empty() || !self.dirty.is_empty() {
+            let delta = self.delta();
             self.send(News::Delta(delta));
         }
     }

@@ -10,8 +10,11 @@ use placement::{
     task::{Cause, Report, State},
 };
 
-use super::{health::Checks, record::Record};
-use crate::event::{Ended, RunId, Ticket};
+use super::{estimate::Need, health::Checks, record::Record};
+use crate::{
+    estimate::TaskId,
+    event::{Ended, RunId, Ticket},
+};
 use gossip::wire::SessionId;
 
 /// Pauses before a restart in place double from the first to the last.
@@ -77,6 +80,9 @@ pub(crate) struct Task {
     pub(crate) usage: Resources,
     /// Usage as last reported.
     pub(crate) reported_usage: Resources,
+    /// By which it is known over its generations, and on other nodes: OWNER/NAME and the index.
+    pub(crate) id: TaskId,
+    pub(crate) need: Need,
 }
 
 /// A container, from its start until its bundle is removed.
@@ -139,6 +145,8 @@ impl Task {
             state: record.outcome.unwrap_or(State::Starting),
             ended: record.outcome.is_some(),
             trouble: None,
+            id: TaskId { job: record.spec.job.to_string().into(), index: Some(record.key.index) },
+            need: Need::default(),
             record,
             goal: Goal::Run,
             run: None,
@@ -187,6 +195,16 @@ impl Task {
             held.add(&growth(&held, &next.spec.limit));
         }
         held
+    }
+
+    /// Whether it may count for less than its limit.
+    pub(crate) fn is_estimated(&self) -> bool {
+        self.record.spec.estimate && self.holds_resources()
+    }
+
+    /// What it is believed to need of the node now.
+    pub(crate) fn reservation(&self) -> Resources {
+        self.need.of(&self.held())
     }
 
     /// Why this run ended. An exit before SIGTERM was sent is the task's own; in the same millisecond it is an answer to
@@ -245,10 +263,9 @@ impl Task {
             reason: self.trouble.clone().or_else(|| record.reason.clone()),
             exit: record.exit.clone(),
             limit: record.spec.limit.clone(),
-            reservation: if self.holds_resources() {
-                record.spec.limit.clone()
-            } else {
-                Resources::default()
+            reservation: match self.holds_resources() {
+                true => self.need.of(&record.spec.limit),
+                false => Resources::default(),
             },
             usage: self.usage.clone(),
         }

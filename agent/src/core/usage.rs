@@ -28,10 +28,12 @@ impl Core {
                 if moved(&task.reported_usage, &usage, &task.record.spec.limit) {
                     self.dirty.insert(id.key);
                 }
+                task.need.look(&usage);
                 task.usage = usage;
                 self.hold_to_disk(id.key);
             }
         }
+        self.estimate();
     }
 
     /// Where the file system holds nobody to a limit, the task ends when it is found over it.

@@ -98,6 +98,7 @@ pub(crate) fn config() -> Config {
         ports: 20000..=20003,
         first_port: 20000,
         claims: false,
+        estimate: None,
     }
 }
 
@@ -118,6 +119,7 @@ pub(crate) fn spec(job: &str, kind: Kind) -> TaskSpec {
         ready: None,
         startup: None,
         container: Default::default(),
+        estimate: true,
         restart_at: 0,
         retries: 0,
     }

@@ -104,6 +104,7 @@ fn user(text: &str) -> Result<String, String> {
 ///
 /// A right is one of
 ///   admin.jobs            change and end everybody's jobs
+///   estimate.off          have tasks counted with their limits, whatever they use: estimate = false
 ///   host.path:/PATH       mount this path of a node, and what is below it, read-only
 ///   kernel.cap.NAME       add the capability to containers, for instance kernel.cap.net_admin; kernel.cap.* is all
 ///   kernel.device:/dev/X  use the device in containers

@@ -10,7 +10,8 @@ use agent::{
 };
 use tracing_subscriber::EnvFilter;
 
-pub(crate) use self::config::{Capacity, ConfigError, Label};
+pub(super) use self::config::usual_estimate;
+pub(crate) use self::config::{Capacity, ConfigError, Label, Reclaim};
 use crate::{args, failure::Failure, token};
 
 /// Runs until SIGTERM or SIGINT.

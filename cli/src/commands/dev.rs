@@ -39,6 +39,7 @@ pub(super) fn dev(socket: Option<PathBuf>, out: &mut Out) -> Result<(), Failure>
         subnet: None,
         registries: Default::default(),
         collect: Default::default(),
+        estimate: agent::usual_estimate(),
         dev: true,
     };
     let data = config.data.display().to_string();

@@ -70,6 +70,7 @@ const TASK_KEYS: &[&str] = &[
     "logs",
     "process",
     "privileges",
+    "estimate",
 ];
 
 const OVERRIDE_KEYS: &[&str] = &{
@@ -261,6 +262,7 @@ fn template(table: &Table<'_>, base: Option<&Template>) -> Result<Template, Docu
             ready: None,
             startup: None,
             container: Container::default(),
+            estimate: true,
         },
     };
     if let Some(f) = table.get("image") {
@@ -299,6 +301,9 @@ fn template(table: &Table<'_>, base: Option<&Template>) -> Result<Template, Docu
         if let Some(f) = table.get(key) {
             *check = Some(health(&f)?);
         }
+    }
+    if let Some(f) = table.get("estimate") {
+        task.estimate = f.value.as_bool().ok_or_else(|| f.error("must be true or false", None))?;
     }
     surroundings::read(table, &mut task.container)?;
     agree(table, &task)?;

@@ -26,6 +26,8 @@ const MOST: usize = 200;
 pub const ADMIN_JOBS: &str = "admin.jobs";
 /// Runs containers without a user namespace: root inside is root outside.
 pub const HOST_USERS: &str = "kernel.host_users";
+/// Has its tasks counted with their limits, whatever they use.
+pub const NO_ESTIMATE: &str = "estimate.off";
 /// And the name of a capability in lower case, or `*`.
 const CAPABILITY: &str = "kernel.cap.";
 /// And the path of a device.
@@ -34,7 +36,7 @@ const DEVICE: &str = "kernel.device:";
 const HOST_PATH: &str = "host.path:";
 
 /// What a right may be called, for people.
-pub const KNOWN: &str = "admin.jobs, kernel.host_users, kernel.cap.NAME (or kernel.cap.*), kernel.device:/dev/NAME, host.path:/PATH";
+pub const KNOWN: &str = "admin.jobs, estimate.off, kernel.host_users, kernel.cap.NAME (or kernel.cap.*), kernel.device:/dev/NAME, host.path:/PATH";
 
 fn is_right(text: &str) -> bool {
     let path = |path: &str| {
@@ -45,15 +47,20 @@ fn is_right(text: &str) -> bool {
     };
     text == ADMIN_JOBS
         || text == HOST_USERS
+        || text == NO_ESTIMATE
         || text.strip_prefix(CAPABILITY).is_some_and(|name| name == "*" || word(name))
         || text.strip_prefix(DEVICE).is_some_and(|dev| path(dev) && dev.starts_with("/dev/"))
         || text.strip_prefix(HOST_PATH).is_some_and(path)
 }
 
-/// The rights that a job's containers take, each once.
+/// The rights that a job's tasks take, each once.
 pub fn needed(job: &Job) -> BTreeSet<String> {
-    let templates = job.overrides.values().map(|task| &task.container).chain([&job.task.container]);
-    templates.flat_map(of_container).collect()
+    let templates = || job.overrides.values().map(|task| &**task).chain([&job.task]);
+    let mut needed: BTreeSet<String> = templates().flat_map(|task| of_container(&task.container)).collect();
+    if templates().any(|task| !task.estimate) {
+        needed.insert(NO_ESTIMATE.to_string());
+    }
+    needed
 }
 
 fn of_container(container: &Container) -> Vec<String> {

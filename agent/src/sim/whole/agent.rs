@@ -53,6 +53,7 @@ impl World {
             ports: 20_000..=20_005,
             first_port: 20_000,
             claims: false,
+            estimate: None,
         };
         let records = machine.store.records.values().cloned().collect();
         let (core, actions) = Core::restore(config, records, machine.found(), now);

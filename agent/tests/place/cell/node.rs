@@ -82,6 +82,7 @@ impl Node {
             ports: 20000..=20005,
             first_port: 20000,
             claims: false,
+            estimate: None,
         };
         Node {
             core: Core::new(config.clone()),

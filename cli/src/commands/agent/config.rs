@@ -1,9 +1,10 @@
 //! The agent's arguments and configuration file.
 
-use std::{collections::BTreeMap, fs, io, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, fs, io, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use agent::{
     config::{Config, LISTEN, SOCKET},
+    estimate::{Preset, Settings as Estimates},
     images::{Rules, registry::Settings},
 };
 use oci::network::BadSubnet;
@@ -70,7 +71,22 @@ struct Written {
     registry: Registry,
     #[serde(default)]
     collect: Collect,
+    #[serde(default)]
+    estimate: Estimate,
 }
+
+/// How tasks' needs are estimated.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Estimate {
+    preset: Option<String>,
+    hold: Option<String>,
+    horizon: Option<String>,
+}
+
+/// How much risk the node takes with what its tasks do not use; none: nothing of it is given to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reclaim(Option<Preset>);
 
 /// Where images come from that no node has.
 #[derive(Debug, Default, Deserialize)]
@@ -158,9 +174,11 @@ pub(super) fn config(
     };
     let subnet = file.subnet.map(|text| text.parse().map_err(|why: BadSubnet| value(why.to_string())));
     let collect = file.collect.rules().map_err(value)?;
+    let estimate = file.estimate.settings(args.estimate).map_err(value)?;
     let config = Config {
         registries: file.registry.settings(),
         collect,
+        estimate,
         data: args.data.or(file.data).ok_or_else(|| ConfigError::NoData { path: path.clone() })?,
         socket: socket.or(file.socket).unwrap_or_else(|| PathBuf::from(SOCKET)),
         name: args.name.or(file.name),
@@ -223,6 +241,52 @@ impl Collect {
             ));
         }
         Ok(Rules { unused, above, below })
+    }
+}
+
+/// Less tells next to nothing; more is not remembered in any detail.
+const HORIZON: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(7 * 86_400));
+/// A task that is counted with less than its limit before it has come up takes others by surprise.
+const HOLD: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(86_400));
+
+impl Estimate {
+    fn settings(self, flag: Option<Reclaim>) -> Result<Option<Estimates>, String> {
+        let written =
+            self.preset.map(|text| text.parse::<Reclaim>().map_err(|why| format!("estimate.preset: {why}")));
+        let time = |key, text: Option<String>, usual, (least, most): (Duration, Duration)| {
+            let Some(text) = text else { return Ok(usual) };
+            let time = text.parse::<Patience>().map_err(|why| format!("estimate.{key}: {why}"))?.0;
+            if (least..=most).contains(&time) {
+                return Ok(time);
+            }
+            let (least, most) = (least.as_secs(), most.as_secs());
+            Err(format!("estimate.{key} = \"{text}\" must be from {least}s to {most}s"))
+        };
+        let horizon = time("horizon", self.horizon, Duration::from_secs(86_400), HORIZON)?;
+        let hold = time("hold", self.hold, Duration::from_secs(300), HOLD)?;
+        let Reclaim(preset) = flag.or(written.transpose()?).unwrap_or(Reclaim(Some(Preset::Normal)));
+        Ok(preset.map(|preset| Estimates {
+            hold_ms: hold.as_millis() as u64,
+            ..Estimates::of(preset, horizon.as_millis() as u64)
+        }))
+    }
+}
+
+/// What an agent does that is told nothing.
+pub(in crate::commands) fn usual_estimate() -> Option<Estimates> {
+    Estimate::default().settings(None).unwrap_or_default()
+}
+
+impl FromStr for Reclaim {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Reclaim(match text {
+            "off" => None,
+            "conservative" => Some(Preset::Conservative),
+            "normal" => Some(Preset::Normal),
+            "aggressive" => Some(Preset::Aggressive),
+            other => return Err(format!("must be conservative, normal, aggressive or off, not `{other}`")),
+        }))
     }
 }
 

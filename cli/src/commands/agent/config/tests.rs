@@ -83,11 +83,45 @@ fn registries_and_collection_are_in_the_file() {
     let Settings { default, plain, ca, mirrors, .. } = config.registries;
     assert_eq!((default, plain, ca), (None, vec!["r:5000".to_string()], vec![PathBuf::from("/ca.pem")]));
     assert_eq!(mirrors["docker.io"], ["m"]);
-    let unused = std::time::Duration::from_secs(36 * 3600);
+    let unused = Duration::from_secs(36 * 3600);
     assert_eq!(config.collect, Rules { unused, above: 90, below: 80 });
     let why = written("[collect]\nabove = 50\n").unwrap_err();
     assert!(why.contains("collect.above = 50 and collect.below = 75"), "{why}");
     assert!(written("[collect]\nunused = \"long\"\n").unwrap_err().contains("collect.unused: a duration"));
+}
+
+#[test]
+fn how_needs_are_estimated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("covey.toml");
+    let written = |text: &str, flags: &[&str]| {
+        fs::write(&path, format!("data = \"/d\"\n{text}")).unwrap();
+        let file = ["--config", path.to_str().unwrap()];
+        parsed(&file.iter().chain(flags).copied().collect::<Vec<_>>()).map(|config| config.estimate)
+    };
+    let day = 86_400_000;
+    let usual = Estimates::of(Preset::Normal, day);
+    assert_eq!(written("", &[]).unwrap(), Some(usual));
+    assert_eq!(usual_estimate(), Some(usual));
+    assert_eq!(written("", &["--estimate", "off"]).unwrap(), None);
+    let file = "[estimate]\npreset = \"conservative\"\nhold = \"60s\"\nhorizon = \"12h\"";
+    let careful = Estimates { hold_ms: 60_000, ..Estimates::of(Preset::Conservative, day / 2) };
+    assert_eq!(written(file, &[]).unwrap(), Some(careful));
+    let bold = Estimates { hold_ms: 60_000, ..Estimates::of(Preset::Aggressive, day / 2) };
+    assert_eq!(written(file, &["--estimate", "aggressive"]).unwrap(), Some(bold));
+    for (text, why) in [
+        (
+            "[estimate]\npreset = \"bold\"",
+            "estimate.preset: must be conservative, normal, aggressive or off, not `bold`",
+        ),
+        ("[estimate]\nhold = \"1ms\"", "estimate.hold = \"1ms\" must be from 10s to 86400s"),
+        ("[estimate]\nhorizon = \"soon\"", "estimate.horizon: a duration is written as"),
+        ("[estimate]\nrisk = 1", "unknown field `risk`"),
+    ] {
+        let said = written(text, &[]).unwrap_err();
+        assert!(said.contains(why), "{text}: {said}");
+    }
+    assert!(written("", &["--estimate", "bold"]).unwrap_err().contains("not `bold`"));
 }
 
 fn token() -> String {
