@@ -40,7 +40,10 @@ use self::{
     session::{Opening, Session},
     task::{Task, Writing},
 };
-use crate::event::{Action, Change, Event, Now, RunId, Ticket};
+use crate::{
+    event::{Action, Change, Event, Now, RunId, Ticket},
+    history::History,
+};
 
 /// How long a record that could not be written waits for the next try.
 const WRITE_AGAIN_MS: u64 = 1_000;
@@ -87,6 +90,8 @@ pub struct Core {
     /// Monotonic: when each of the node's `bad` is forgotten.
     bad_until: BTreeMap<TaskKey, u64>,
     estimation: Estimation,
+    /// What the node remembers of its jobs.
+    history: History,
     next_ticket: Ticket,
     wake_at: Option<u64>,
     /// Of the event being handled.
@@ -109,6 +114,7 @@ impl Core {
             node_changed: false,
             bad_until: BTreeMap::new(),
             estimation: Estimation::new(config.estimate.take()),
+            history: History::default(),
             next_ticket: 0,
             wake_at: None,
             now: Now::default(),

@@ -11,6 +11,7 @@ pub mod dir;
 mod doctor;
 pub mod estimate;
 pub mod event;
+pub mod history;
 pub mod identity;
 pub mod images;
 pub mod join;
@@ -27,6 +28,7 @@ pub mod probe;
 pub mod runner;
 mod server;
 pub mod session;
+pub mod shares;
 #[cfg(test)]
 mod sim;
 pub mod store;

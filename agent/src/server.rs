@@ -16,6 +16,7 @@ mod pass;
 mod passed;
 mod reach;
 mod read;
+mod usage;
 mod volume;
 mod watch;
 
@@ -362,6 +363,8 @@ async fn call(
             let of = VolumesOf { job: change::key(&stamp, &job), index, name };
             out.item(volume::remove(services, &stamp, of, on.as_deref()).await?).await
         }
+        Call::Usage { by } => out.item(usage::usage(services, by).await?).await,
+        Call::Top => out.item(usage::top(services).await?).await,
         Call::Leave { deadline_ms } => leave::leave(services, &passed.request, deadline_ms, out).await,
         Call::Doctor => out.item(doctor::doctor(services).await).await,
         change => {

@@ -3,6 +3,7 @@
 pub(crate) mod cell;
 pub(crate) mod reach;
 pub(crate) mod simulate;
+pub(crate) mod usage;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -163,6 +164,7 @@ pub(crate) enum Verb {
     /// command fails if something is wrong.
     #[command(after_help = "Example: covey doctor")]
     Doctor,
+    Usage(usage::Usage),
     Label(cell::Label),
     /// Move a node's tasks to other nodes, and give it no new ones
     ///

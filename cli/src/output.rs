@@ -12,6 +12,7 @@ mod overcommit;
 mod table;
 mod task;
 mod units;
+mod usage;
 mod user;
 mod volume;
 mod why;
@@ -36,6 +37,7 @@ pub(crate) use self::{
     overcommit::overcommit,
     task::{task, tasks},
     units::ended,
+    usage::usage,
     user::{granted, users},
     volume::{volumes, volumes_removed},
     why::why,

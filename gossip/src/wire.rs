@@ -6,6 +6,7 @@ pub mod examine;
 pub mod image;
 pub mod join;
 pub mod stream;
+pub mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ use placement::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::usage::UsageBy;
 use crate::membership::Seen;
 
 /// The encoding and its version: sent first on every stream, and QUIC's ALPN.
@@ -59,6 +61,13 @@ pub enum Call {
         job: JobName,
         index: Option<u32>,
     },
+    /// Limits, reservations and use, as the nodes themselves have them now: an `Item` `{as_of, stale, missing, by, items,
+    /// total, prod, non_prod, nodes, capacity, room}`.
+    Usage {
+        by: UsageBy,
+    },
+    /// The same by nodes, bands and tasks at once: an `Item` as `Usage`'s, with `nodes`, `bands` and `tasks` for `items`.
+    Top,
     /// The last events, oldest first, those with `job`/`node` only; with `follow` an `Item` each, without end.
     Events {
         job: Option<JobName>,

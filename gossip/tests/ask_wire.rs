@@ -9,12 +9,15 @@ use golden::{frozen, lines};
 use gossip::wire::{
     Call, JobName, PROTOCOL, Request,
     ask::{OwnPart, Passed, Question, To, Told, VolumesOf},
+    usage::Ended,
 };
 use placement::{
     ids::{Activation, JobKey, NodeId, Principal, RequestId, TaskKey, Uid},
+    job::Band,
     ledger::Refusal,
     node::{Books, NodeInfo},
     resources::Resources,
+    task::Cause,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -83,6 +86,7 @@ fn told() -> Vec<Told> {
         promise: Activation { cell: 1, index: 3 },
         applied: 9,
         voter: true,
+        ended: vec![Ended { band: Band::Free, cause: Cause::Reclaimed, hour: 1, day: 3 }],
     };
     vec![
         Told::Entries { first: 8, entries: vec![json!({"x": 1})] },

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gossip::wire::usage::Ended;
 use placement::{
     ids::{Generation, JobKey, TaskKey},
     job::{
@@ -126,6 +127,11 @@ impl Core {
         let mut usage = Resources::default();
         self.tasks.values().for_each(|t| usage.add(&t.usage));
         usage
+    }
+
+    /// What ended tasks here of late.
+    pub fn endings(&self) -> Vec<Ended> {
+        self.history.endings(self.now.wall_ms)
     }
 
     pub(crate) fn ports_used(&self) -> BTreeSet<u16> {

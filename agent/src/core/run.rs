@@ -126,6 +126,7 @@ impl Core {
         let number = run.number;
         let probing = run.checks.stop();
         let over = run.over.take();
+        let band = task.record.spec.band;
         run.stage = Stage::Ended { removing: false };
         task.usage = Default::default();
         task.need.ended();
@@ -139,6 +140,7 @@ impl Core {
             (_, Some(why)) if cause == Cause::Disk => format!("{}: {why}", how_it_ended(&exit)),
             _ => how_it_ended(&exit),
         };
+        self.history.ended(band, cause, now.wall_ms);
         self.note(key, "exited", how.clone());
         if ended.log_bytes_lost > 0 {
             let lost = ended.log_bytes_lost;

@@ -142,8 +142,8 @@ pub(super) async fn own(services: &Services) -> Result<OwnPart, Refusal> {
     part.ok_or_else(|| invalid("the agent is ending".to_string()))
 }
 
-/// All parts that can be had in time.
-async fn of_all(services: &Services, read: &Read) -> Result<Value, Refusal> {
+/// All parts that can be had in time; this node's own is the first.
+pub(super) async fn parts(services: &Services) -> Result<Vec<OwnPart>, Refusal> {
     let cell = &services.cell;
     let ledger = services.ledger.state();
     let mut asked = JoinSet::new();
@@ -158,9 +158,16 @@ async fn of_all(services: &Services, read: &Read) -> Result<Value, Refusal> {
             Ok(Ok(Told::Own(part))) => parts.push(*part),
             // Who cannot answer is named as missing.
             Ok(Ok(_)) | Err(_) => {}
-            Ok(Err(error)) => tracing::debug!("a part of a stale answer: {error}"),
+            Ok(Err(error)) => tracing::debug!("a part of an answer: {error}"),
         }
     }
+    Ok(parts)
+}
+
+/// What they say all together.
+async fn of_all(services: &Services, read: &Read) -> Result<Value, Refusal> {
+    let ledger = services.ledger.state();
+    let parts = parts(services).await?;
     let ledger = newest(services, ledger, &parts).await;
     let mut seen = view_of(services, ledger.clone(), true);
     seen.voters.extend(parts.iter().filter(|part| part.voter).map(|part| part.node.id));

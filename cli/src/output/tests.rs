@@ -63,6 +63,54 @@ fn ill_cell() -> Value {
                       "means": "what ran there is placed elsewhere", "hint": "start its agent"}]})
 }
 
+fn share(tasks: u32, cpu: [u64; 3], mib: [u64; 3]) -> Value {
+    let amounts = |n: usize| json!({"cpu_milli": cpu[n], "memory_bytes": mib[n] << 20});
+    let reclaimed = json!({"cpu_milli": cpu[0] - cpu[1], "memory_bytes": (mib[0] - mib[1]) << 20});
+    json!({"tasks": tasks, "limit": amounts(0), "reservation": amounts(1), "usage": amounts(2), "reclaimed": reclaimed,
+           "evicted": {"hour": 0, "day": tasks - 1, "causes": {"reclaimed": {"hour": 0, "day": tasks - 1}}}})
+}
+
+/// A share with more fields.
+fn part_of(fields: Value, mut share: Value) -> Value {
+    for (name, value) in fields.as_object().unwrap() {
+        share[name] = value.clone();
+    }
+    share
+}
+
+fn usage_of(by: &str, items: Value) -> Value {
+    let room = |cpu: u64, mib: u64| json!({"cpu_milli": cpu, "memory_bytes": mib << 20});
+    json!({"as_of": "2026-05-04T12:00:00Z", "stale": false, "missing": ["n3"], "by": by, "items": items, "nodes": 2,
+           "capacity": room(8000, 16_384), "room": {"prod": room(6000, 15_000), "non_prod": room(7100, 15_872)},
+           "prod": share(1, [1000, 400, 120], [512, 300, 256]), "non_prod": share(2, [1000, 500, 480], [512, 212, 200]),
+           "total": share(3, [2000, 900, 600], [1024, 512, 456])})
+}
+
+fn usage_by_band() -> Value {
+    let band = |name: &str, share| part_of(json!({"band": name}), share);
+    usage_of(
+        "band",
+        json!([
+            band("production", share(1, [1000, 400, 120], [512, 300, 256])),
+            band("free", share(2, [1000, 500, 480], [512, 212, 200]))
+        ]),
+    )
+}
+
+fn usage_by_job() -> Value {
+    let job = |owner: &str, name: &str, share| part_of(json!({"owner": owner, "job": name}), share);
+    let mut document = usage_of(
+        "job",
+        json!([
+            job("ann", "etl", share(2, [1000, 500, 480], [512, 212, 200])),
+            job("root", "web", share(1, [1000, 400, 120], [512, 300, 256]))
+        ]),
+    );
+    document["total"]["limit"]["disk_bytes"] = json!(3_u64 << 30);
+    document["total"]["usage"]["disk_bytes"] = json!(1_u64 << 30);
+    document
+}
+
 /// All that is shown, in one golden file; `GOLDEN=write` writes it anew.
 #[test]
 fn what_people_see() {
@@ -106,6 +154,8 @@ fn what_people_see() {
         ("task", task(&web_task(0, "running"), noon())),
         ("task that failed", task(&tasks_of_all_kinds()[2], noon())),
         ("nodes", nodes(&list(json!([node, gone])))),
+        ("usage by band", usage(&usage_by_band())),
+        ("usage by job", usage(&usage_by_job())),
         ("doctor", doctor(&ill_cell())),
         ("event", event_line(&event)),
         ("event of a node", event_line(&of_node)),

@@ -1,6 +1,6 @@
 //! Verbs that show something, and what is said when they cannot.
 
-use gossip::wire::{Call, JobName};
+use gossip::wire::{Call, JobName, usage::UsageBy};
 use serde_json::json;
 
 use crate::fake::{Done, Fake, Step, end, item};
@@ -13,7 +13,7 @@ fn each_verb_asks_its_question_and_prints_the_answer_as_it_came() {
         move |_, _| vec![item(answer.clone()), end()]
     });
     let job = || JobName { owner: None, name: "web".into() };
-    let verbs: [(&[&str], Call); 9] = [
+    let verbs: [(&[&str], Call); 11] = [
         (&["jobs"], Call::Jobs),
         (&["job", "web"], Call::Job { job: job() }),
         (&["tasks"], Call::Tasks { job: None }),
@@ -23,6 +23,8 @@ fn each_verb_asks_its_question_and_prints_the_answer_as_it_came() {
         (&["why", "web/2"], Call::Why { job: job(), index: Some(2) }),
         (&["nodes"], Call::Nodes),
         (&["image", "ls"], Call::ImageLs),
+        (&["usage"], Call::Usage { by: UsageBy::Band }),
+        (&["usage", "--by", "job"], Call::Usage { by: UsageBy::Job }),
     ];
     for (n, (args, call)) in verbs.into_iter().enumerate() {
         let mut args = args.to_vec();
@@ -64,6 +66,7 @@ fn an_agent_of_another_kind_is_no_crash() {
         &["job", "a"],
         &["why", "a"],
         &["task", "a/0"],
+        &["usage"],
     ] {
         assert_eq!(fake.covey(verb).code, Some(0), "{verb:?}");
     }
@@ -72,7 +75,7 @@ fn an_agent_of_another_kind_is_no_crash() {
 #[test]
 fn wrong_arguments_end_with_2_and_the_form() {
     let fake = Fake::new(|_, _| panic!("asked"));
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["task", "web"], "JOB/INDEX, for instance web/0"),
         (&["job", "web/0"], "a job has the form NAME or OWNER/NAME"),
         (&["logs", "Web/0"], "is not a name"),
@@ -81,6 +84,7 @@ fn wrong_arguments_end_with_2_and_the_form() {
         (&["run", "f", "--timeout", "3s"], "--wait"),
         (&["run", "f", "--wait", "--timeout", "soon"], "500ms, 30s, 2m"),
         (&["events", "--since", "tomorrow"], "an age"),
+        (&["usage", "--by", "color"], "by band, owner, job, node or task"),
         (&["dance", "n1"], "unrecognized subcommand"),
     ];
     for (args, wanted) in cases {

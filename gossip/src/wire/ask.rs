@@ -18,6 +18,7 @@ use super::{
     examine::Examined,
     image::{ImageQuestion, ImageTold},
     join::{Joined, Wanted},
+    usage::Ended,
 };
 use crate::tls::{AuthorityKey, PublicKey};
 
@@ -157,4 +158,7 @@ pub struct OwnPart {
     /// Whether it votes, as far as it knows.
     #[serde(default)]
     pub voter: bool,
+    /// What ended tasks there of late.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<Ended>,
 }

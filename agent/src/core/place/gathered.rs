@@ -19,6 +19,7 @@ pub fn own(core: &Core, applied: u64, voter: bool) -> OwnPart {
         promise: core.promise(),
         applied,
         voter,
+        ended: core.endings(),
     }
 }
 
@@ -138,6 +139,7 @@ mod tests {
             promise: Activation::default(),
             applied: ledger.applied,
             voter: true,
+            ended: Vec::new(),
         }
     }
 

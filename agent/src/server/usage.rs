@@ -1,0 +1,185 @@
+//! `covey usage` and `covey top`: what tasks may use, are believed to need, and use. Each node is asked for its own, since
+//! what the placer has heard may be a little behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gossip::wire::{
+    ask::OwnPart,
+    usage::{Ended, UsageBy},
+};
+use placement::{
+    ids::{JobKey, NodeId},
+    job::Band,
+    ledger::{Ledger, Refusal},
+    resources::Resources,
+    task::Cause,
+};
+use serde_json::{Map, Value, json};
+
+use super::{Services, look};
+use crate::{
+    api, clock,
+    shares::{Group, Room, Share, endings, of_bands, shares},
+};
+
+pub(super) async fn usage(services: &Services, by: UsageBy) -> Result<Value, Refusal> {
+    let seen = Seen::look(services).await?;
+    let items = seen.items(by);
+    let mut document = seen.document(items);
+    document["by"] = json!(by.as_str());
+    Ok(document)
+}
+
+pub(super) async fn top(services: &Services) -> Result<Value, Refusal> {
+    let seen = Seen::look(services).await?;
+    let mut document = seen.document(Vec::new());
+    if let Value::Object(fields) = &mut document {
+        fields.remove("items");
+        for (name, by) in [("nodes", UsageBy::Node), ("bands", UsageBy::Band), ("tasks", UsageBy::Task)] {
+            fields.insert(name.to_string(), seen.items(by).into());
+        }
+    }
+    Ok(document)
+}
+
+/// The nodes' own parts.
+struct Seen {
+    parts: Vec<OwnPart>,
+    /// Of all members.
+    names: BTreeMap<NodeId, String>,
+    missing: Vec<String>,
+    /// They are to be rid of their tasks.
+    draining: BTreeSet<NodeId>,
+    stale: bool,
+}
+
+impl Seen {
+    async fn look(services: &Services) -> Result<Seen, Refusal> {
+        let parts = look::parts(services).await?;
+        let stale = services.cell.placer().is_none();
+        Ok(Seen::new(parts, &services.ledger.state(), stale))
+    }
+
+    fn new(parts: Vec<OwnPart>, ledger: &Ledger, stale: bool) -> Seen {
+        let heard: BTreeSet<NodeId> = parts.iter().map(|part| part.node.id).collect();
+        let members = || ledger.roster.iter();
+        let mut names: BTreeMap<NodeId, String> =
+            members().map(|(id, member)| (*id, member.name.clone())).collect();
+        names.extend(parts.iter().map(|part| (part.node.id, part.node.name.clone())));
+        let missing = members().filter(|(id, _)| !heard.contains(id)).map(|(_, m)| m.name.clone()).collect();
+        let draining = members().filter(|(_, m)| m.draining).map(|(id, _)| *id).collect();
+        Seen { parts, names, missing, draining, stale }
+    }
+
+    /// All but what depends on how they are put together.
+    fn document(&self, items: Vec<Value>) -> Value {
+        let mut document = api::answer(clock::now(), self.stale, &self.missing, items);
+        let (mut capacity, mut room) = (Resources::default(), Room::default());
+        for part in &self.parts {
+            capacity.add(&part.node.capacity);
+            room.add(&self.room(part));
+        }
+        let ended = endings(&self.parts);
+        let split = [("prod", Some(true)), ("non_prod", Some(false)), ("total", None)];
+        for (name, prod) in split {
+            let counts = |band: Band| prod.is_none_or(|prod| band.is_prod() == prod);
+            let mut sum = share(&of_bands(&self.parts, counts));
+            sum.insert("evicted".into(), evicted(&ended, counts));
+            document[name] = sum.into();
+        }
+        document["nodes"] = json!(self.parts.len());
+        document["capacity"] = json!(capacity);
+        document["room"] = json!({"prod": room.prod, "non_prod": room.non_prod});
+        document
+    }
+
+    fn room(&self, part: &OwnPart) -> Room {
+        if self.draining.contains(&part.node.id) {
+            return Room::default();
+        }
+        Room::of(&part.books, &part.node.capacity)
+    }
+
+    fn items(&self, by: UsageBy) -> Vec<Value> {
+        let ended = endings(&self.parts);
+        let mut items: Vec<Value> =
+            shares(&self.parts, by).iter().map(|(group, one)| self.item(group, one, &ended)).collect();
+        match by {
+            // The most important first.
+            UsageBy::Band => items.reverse(),
+            UsageBy::Node => items.sort_by_key(|item| item["node"].as_str().map(str::to_string)),
+            _ => {}
+        }
+        items
+    }
+
+    fn item(&self, group: &Group, one: &Share, ended: &[Ended]) -> Value {
+        let mut item = share(one);
+        let mut say = |name: &str, value: Value| item.insert(name.into(), value);
+        let of_job = |job: &JobKey| [("job", json!(job.name)), ("owner", json!(job.owner))];
+        match group {
+            Group::Band(band) => {
+                say("band", json!(band));
+                say("prod", json!(band.is_prod()));
+                say("evicted", evicted(ended, |of| of == *band));
+            }
+            Group::Owner(owner) => {
+                say("owner", json!(owner));
+            }
+            Group::Job(job) => {
+                for (name, value) in of_job(job) {
+                    say(name, value);
+                }
+                say("band", json!(one.band));
+            }
+            Group::Task(job, index, node) => {
+                for (name, value) in of_job(job) {
+                    say(name, value);
+                }
+                say("index", json!(index));
+                say("band", json!(one.band));
+                say("state", json!(one.state));
+                say("node", json!(self.names.get(node)));
+            }
+            Group::Node(node) => {
+                say("node", json!(self.names.get(node)));
+                if let Some(part) = self.parts.iter().find(|part| part.node.id == *node) {
+                    let room = self.room(part);
+                    say("capacity", json!(part.node.capacity));
+                    say("room", json!({"prod": room.prod, "non_prod": room.non_prod}));
+                }
+            }
+        }
+        item.into()
+    }
+}
+
+fn share(share: &Share) -> Map<String, Value> {
+    let fields = [
+        ("tasks", json!(share.tasks)),
+        ("limit", json!(share.limit)),
+        ("reservation", json!(share.reservation)),
+        ("usage", json!(share.usage)),
+        ("reclaimed", json!(share.reclaimed())),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// Runs of these bands that the cell ended for its own reasons: `{hour, day, causes: {CAUSE: {hour, day}}}`. `causes` has every
+/// ending that nobody asked for, a task's own faults too; the sums only what was done to it.
+fn evicted(ended: &[Ended], counts: impl Fn(Band) -> bool) -> Value {
+    let (mut hour, mut day) = (0, 0);
+    let mut causes: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    for one in ended.iter().filter(|one| counts(one.band)) {
+        let own = matches!(one.cause, Cause::OomLimit | Cause::Unhealthy | Cause::Disk | Cause::ShimLost);
+        if !own {
+            (hour, day) = (hour + one.hour, day + one.day);
+        }
+        let name = json!(one.cause).as_str().unwrap_or_default().to_string();
+        let sum = causes.entry(name).or_default();
+        *sum = (sum.0 + one.hour, sum.1 + one.day);
+    }
+    let causes: Map<String, Value> =
+        causes.into_iter().map(|(name, (hour, day))| (name, json!({"hour": hour, "day": day}))).collect();
+    json!({"hour": hour, "day": day, "causes": causes})
+}

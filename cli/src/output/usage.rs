@@ -1,0 +1,92 @@
+//! Limits, reservations and use.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{
+    caveats, field, items, shown,
+    table::{Look, Table},
+    units::{bytes, cpu},
+    whose,
+};
+
+/// How much of a resource is shown, and as what.
+const RESOURCES: [(&str, &str, fn(u64) -> String); 2] =
+    [("CPU", "cpu_milli", cpu), ("MEMORY", "memory_bytes", bytes)];
+const AMOUNTS: [(&str, &str); 4] =
+    [("LIMIT", "limit"), ("RESERVED", "reservation"), ("USED", "usage"), ("RECLAIMED", "reclaimed")];
+
+pub(crate) fn usage(document: &Value) -> String {
+    let by = document["by"].as_str().unwrap_or("band");
+    let evictions = by == "band";
+    let mut head = vec![by.to_uppercase(), ">TASKS".to_owned()];
+    for (resource, ..) in RESOURCES {
+        head.extend(AMOUNTS.iter().enumerate().map(|(n, (name, _))| match n {
+            0 => format!(">{resource} {name}"),
+            _ => format!(">{name}"),
+        }));
+    }
+    head.extend(evictions.then(|| ">EVICTED".to_owned()));
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    let mut table = Table::new(&head);
+    for item in items(document) {
+        table.row(Look::Plain, row(&name(item, by), item, evictions));
+    }
+    if evictions {
+        for (name, sum) in [("prod", "prod"), ("non-prod", "non_prod")] {
+            table.row(Look::Past, row(name, &document[sum], evictions));
+        }
+    }
+    table.row(Look::Past, row("total", &document["total"], evictions));
+    table.render("") + &others(document) + &cell(document) + &caveats(document)
+}
+
+fn name(item: &Value, by: &str) -> String {
+    match by {
+        "job" | "task" => whose(item, "job"),
+        other => field(item, other),
+    }
+}
+
+fn row(name: &str, item: &Value, evictions: bool) -> Vec<String> {
+    let mut cells = vec![name.to_owned(), field(item, "tasks")];
+    for (_, resource, unit) in RESOURCES {
+        cells.extend(AMOUNTS.iter().map(|(_, of)| unit(item[of][resource].as_u64().unwrap_or(0))));
+    }
+    cells.extend(evictions.then(|| item["evicted"]["day"].as_u64().unwrap_or(0).to_string()));
+    cells
+}
+
+/// Resources beside CPU and memory that somebody has a limit of: a line each.
+fn others(document: &Value) -> String {
+    let total = &document["total"];
+    let names: BTreeSet<&String> =
+        total["limit"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
+    let others = names.into_iter().filter(|name| RESOURCES.iter().all(|(_, known, _)| known != name));
+    let line = |name: &String| {
+        let unit = |amount: u64| if name.ends_with("_bytes") { bytes(amount) } else { amount.to_string() };
+        let amount = |of: &str| unit(total[of][name].as_u64().unwrap_or(0));
+        let short = name.strip_suffix("_bytes").unwrap_or(name);
+        format!("{}: limits {}, used {}\n", shown(short), amount("limit"), amount("usage"))
+    };
+    others.map(line).collect()
+}
+
+/// What there is, and what more may be asked for.
+fn cell(document: &Value) -> String {
+    let amounts = |of: &Value| {
+        let amount = |name: &str| of[name].as_u64().unwrap_or(0);
+        format!("{} CPU, {}", cpu(amount("cpu_milli")), bytes(amount("memory_bytes")))
+    };
+    let nodes = match document["nodes"].as_u64() {
+        Some(1) => "1 node has".to_owned(),
+        nodes => format!("{} nodes have", nodes.unwrap_or(0)),
+    };
+    format!(
+        "{nodes} {}; room for prod {}, for batch and free {}\n",
+        amounts(&document["capacity"]),
+        amounts(&document["room"]["prod"]),
+        amounts(&document["room"]["non_prod"]),
+    )
+}
