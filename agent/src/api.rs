@@ -84,6 +84,9 @@ pub(crate) fn node(row: &NodeRow, about: &About<'_>) -> Value {
         "limits": row.limits,
         "reserved": row.reserved,
         "usage": row.usage,
+        "predicted": row.predicted.as_ref().map(|predicted| &predicted.peak),
+        "confidence_permille": row.predicted.as_ref().map(|predicted| &predicted.confidence_permille),
+        "room": {"prod": row.room.prod, "non_prod": row.room.non_prod},
         "tasks": row.tasks,
         "volumes": info.map(|i| volumes(&i.volumes)).unwrap_or_default(),
     })
@@ -256,6 +259,8 @@ mod tests {
                 limits: Resources::default(),
                 reserved: Resources::default(),
                 usage: Resources::default(),
+                predicted: None,
+                room: Default::default(),
                 tasks: 0,
             };
             let about = About { alive, stale, addr: Some("10.0.0.1:7411"), ..About::default() };

@@ -97,7 +97,7 @@ pub struct Room {
 impl Room {
     pub fn of(books: &Books, capacity: &Resources) -> Room {
         let room = books.room(capacity);
-        Room { prod: room.clone(), non_prod: room }
+        Room { prod: room.all_of(Band::Production), non_prod: room.all_of(Band::Batch) }
     }
 
     pub fn add(&mut self, other: &Room) {

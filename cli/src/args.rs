@@ -165,6 +165,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Example: covey doctor")]
     Doctor,
     Usage(usage::Usage),
+    Top(usage::Top),
     Label(cell::Label),
     /// Move a node's tasks to other nodes, and give it no new ones
     ///

@@ -16,6 +16,7 @@ mod run;
 mod show;
 pub(crate) mod simulate;
 mod token;
+mod top;
 mod usage;
 mod volume;
 mod wait;
@@ -117,6 +118,7 @@ async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure
         Verb::Node(args::cell::Node::Rm { name }) => node::remove(name, session, out).await,
         Verb::Doctor => doctor::doctor(session, out).await,
         Verb::Usage(args) => usage::usage(&args, session, out).await,
+        Verb::Top(args) => top::top(&args, session, out).await,
         Verb::Cell(args) => cell::cell(args.verb, session, out).await,
         Verb::Grant(args) => grant::grant(args, session, out).await,
         Verb::Token(args) => token::token(args, session, out).await,
@@ -155,6 +157,7 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Cell(args::cell::Cell { verb: None }) => "show the cell".into(),
         Verb::Cell(_) => "change the cell's settings".into(),
         Verb::Doctor => "examine the cell".into(),
+        Verb::Top(_) => "show what the cell does".into(),
         Verb::Usage(args) => format!("show usage by {}", args.by.0.as_str()),
         Verb::Grant(args::cell::Grant { user: Some(user), .. }) => format!("change the rights of {user}"),
         Verb::Grant(_) => "list users and their rights".into(),

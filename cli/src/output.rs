@@ -5,12 +5,14 @@ mod context;
 mod copied;
 mod doctor;
 mod event;
+mod grid;
 mod image;
 mod job;
 mod node;
 mod overcommit;
 mod table;
 mod task;
+mod top;
 mod units;
 mod usage;
 mod user;
@@ -36,6 +38,7 @@ pub(crate) use self::{
     node::nodes,
     overcommit::overcommit,
     task::{task, tasks},
+    top::{AMPLE, Line, Sort, Space, top},
     units::ended,
     usage::usage,
     user::{granted, users},

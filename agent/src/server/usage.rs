@@ -147,6 +147,7 @@ impl Seen {
                     let room = self.room(part);
                     say("capacity", json!(part.node.capacity));
                     say("room", json!({"prod": room.prod, "non_prod": room.non_prod}));
+                    say("predicted", json!(part.books.predicted.as_ref().map(|predicted| &predicted.peak)));
                 }
             }
         }

@@ -3,7 +3,7 @@
 mod cp;
 mod exec;
 mod forward;
-mod terminal;
+pub(super) mod terminal;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 

@@ -19,9 +19,15 @@ pub(crate) fn nodes(list: &Value) -> String {
         "ADDRESS",
         ">TASKS",
         ">CPU USED",
+        ">RESERVED",
+        ">PEAK",
         ">LIMITS",
+        ">ROOM",
         ">MEMORY USED",
+        ">RESERVED",
+        ">PEAK",
         ">LIMITS",
+        ">ROOM",
         "COVEY",
         "LABELS",
     ]);
@@ -38,19 +44,16 @@ pub(crate) fn nodes(list: &Value) -> String {
             format!("{state}, {admin}")
         };
         let address = field(node, "addr");
-        let row = [
+        let mut row = vec![
             field(node, "name"),
             shown_state,
             role.to_owned(),
             if address.is_empty() { "-".to_owned() } else { address },
             count(&node["tasks"]),
-            used(node, "cpu_milli", cpu),
-            share(node, "cpu_milli", cpu),
-            used(node, "memory_bytes", bytes),
-            share(node, "memory_bytes", bytes),
-            field(node, "version"),
-            labels(node),
         ];
+        row.extend(figures(node, "cpu_milli", cpu));
+        row.extend(figures(node, "memory_bytes", bytes));
+        row.extend([field(node, "version"), labels(node)]);
         table.row(Look::of(&state), row);
     }
     table.render("no nodes") + &caveats(list)
@@ -65,15 +68,18 @@ fn count(tasks: &Value) -> String {
     }
 }
 
-/// What its tasks use.
-fn used(node: &Value, resource: &str, unit: fn(u64) -> String) -> String {
-    node["usage"][resource].as_u64().map_or_else(|| "-".to_owned(), unit)
-}
-
-/// Sum of the limits of the capacity.
-fn share(node: &Value, resource: &str, unit: fn(u64) -> String) -> String {
-    let amount = |of: &str| node[of][resource].as_u64().unwrap_or(0);
-    format!("{} of {}", unit(amount("limits")), unit(amount("capacity")))
+/// What its tasks use; what they are believed to need now, and at most; the sum of their limits, of the capacity; and what a
+/// task that is not prod may ask for.
+fn figures(node: &Value, resource: &str, unit: fn(u64) -> String) -> [String; 5] {
+    let amount = |of: &Value| of[resource].as_u64().map_or_else(|| "-".to_owned(), unit);
+    let limits = |of: &str| unit(node[of][resource].as_u64().unwrap_or(0));
+    [
+        amount(&node["usage"]),
+        amount(&node["reserved"]),
+        amount(&node["predicted"]),
+        format!("{} of {}", limits("limits"), limits("capacity")),
+        amount(&node["room"]["non_prod"]),
+    ]
 }
 
 /// Those that people gave it.

@@ -111,6 +111,30 @@ fn usage_by_job() -> Value {
     document
 }
 
+fn top_in(columns: usize, rows: usize) -> String {
+    let task = |index: u32, node: &str, share| {
+        let of = json!({"owner": "ann", "job": "etl", "index": index, "node": node, "band": "free", "state": "running"});
+        part_of(of, share)
+    };
+    let node = |name: &str, share| {
+        let capacity = json!({"cpu_milli": 2000, "memory_bytes": 1_u64 << 30});
+        part_of(json!({"node": name, "capacity": capacity}), share)
+    };
+    let mut document = usage_by_band();
+    document["bands"] = document["items"].take();
+    document["tasks"] = json!([
+        task(0, "n1", share(1, [600, 200, 80], [64, 64, 60])),
+        task(1, "n2", share(1, [400, 300, 200], [400, 148, 50]))
+    ]);
+    document["nodes"] = json!([
+        node("n1", share(2, [1600, 600, 200], [576, 364, 316])),
+        node("n2", share(1, [2400, 300, 200], [400, 148, 50]))
+    ]);
+    let lines = top(&document, Sort::Cpu, Space { columns, rows });
+    assert!(lines.len() <= rows && lines.iter().all(|line| line.text.chars().count() <= columns));
+    lines.iter().map(|line| format!("{}\n", line.text)).collect()
+}
+
 /// All that is shown, in one golden file; `GOLDEN=write` writes it anew.
 #[test]
 fn what_people_see() {
@@ -120,13 +144,16 @@ fn what_people_see() {
                       "voter": true, "labels": {"arch": "x86_64", "rack": "r1"}, "version": "0.1.0",
                       "capacity": {"cpu_milli": 2000, "memory_bytes": 8_u64 << 30}, "tasks": 3,
                       "limits": {"cpu_milli": 1750, "memory_bytes": 192 << 20},
-                      "usage": {"cpu_milli": 130, "memory_bytes": 70 << 20}});
+                      "usage": {"cpu_milli": 130, "memory_bytes": 70 << 20}, "reserved": {"cpu_milli": 300, "memory_bytes": 80 << 20},
+                      "predicted": {"cpu_milli": 210, "memory_bytes": 75 << 20},
+                      "room": {"prod": {}, "non_prod": {"cpu_milli": 1790, "memory_bytes": 8_117_u64 << 20}}});
     let mut gone = node.clone();
     for (name, value) in [("name", "n2"), ("state", "gone"), ("admin", "draining"), ("addr", "10.0.0.2:7411")]
     {
         gone[name] = json!(value);
     }
     gone["placer"] = json!(false);
+    gone["predicted"] = Value::Null;
     let event = json!({"time": "2026-05-04T11:59:58.123Z", "node": "n1", "seq": 7, "kind": "exited", "job": "web",
                        "owner": "root", "index": 2, "text": "exited with code 3\nand more"});
     let mut of_node = event.clone();
@@ -154,6 +181,9 @@ fn what_people_see() {
         ("task", task(&web_task(0, "running"), noon())),
         ("task that failed", task(&tasks_of_all_kinds()[2], noon())),
         ("nodes", nodes(&list(json!([node, gone])))),
+        ("top, wide", top_in(160, 24)),
+        ("top, narrow", top_in(60, 24)),
+        ("top, low", top_in(100, 10)),
         ("usage by band", usage(&usage_by_band())),
         ("usage by job", usage(&usage_by_job())),
         ("doctor", doctor(&ill_cell())),

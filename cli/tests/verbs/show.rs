@@ -13,7 +13,7 @@ fn each_verb_asks_its_question_and_prints_the_answer_as_it_came() {
         move |_, _| vec![item(answer.clone()), end()]
     });
     let job = || JobName { owner: None, name: "web".into() };
-    let verbs: [(&[&str], Call); 11] = [
+    let verbs: [(&[&str], Call); 12] = [
         (&["jobs"], Call::Jobs),
         (&["job", "web"], Call::Job { job: job() }),
         (&["tasks"], Call::Tasks { job: None }),
@@ -23,6 +23,7 @@ fn each_verb_asks_its_question_and_prints_the_answer_as_it_came() {
         (&["why", "web/2"], Call::Why { job: job(), index: Some(2) }),
         (&["nodes"], Call::Nodes),
         (&["image", "ls"], Call::ImageLs),
+        (&["top", "-n", "1"], Call::Top),
         (&["usage"], Call::Usage { by: UsageBy::Band }),
         (&["usage", "--by", "job"], Call::Usage { by: UsageBy::Job }),
     ];
@@ -67,6 +68,7 @@ fn an_agent_of_another_kind_is_no_crash() {
         &["why", "a"],
         &["task", "a/0"],
         &["usage"],
+        &["top", "-n", "1"],
     ] {
         assert_eq!(fake.covey(verb).code, Some(0), "{verb:?}");
     }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use placement::{
     ids::{Generation, JobKey, NodeId, TaskKey, Version},
     intent::{Verdict, Wanted},
-    node::NodeInfo,
+    node::{NodeInfo, Predicted},
     resources::Resources,
     task::{Exit, Report, State},
     view::Standing,
 };
 
 use super::{Active, PlaceCore};
+use crate::shares::Room;
 
 /// One index: its newest copy, or why there is none.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +52,10 @@ pub struct NodeRow {
     pub limits: Resources,
     pub reserved: Resources,
     pub usage: Resources,
+    /// What the node believes that its tasks will need at most.
+    pub predicted: Option<Predicted>,
+    /// What it could still take; nothing while it is drained.
+    pub room: Room,
     /// How many copies hold resources there.
     pub tasks: u32,
 }
@@ -86,6 +91,11 @@ impl PlaceCore {
             limits: node.books.limits(),
             reserved: node.books.reserved(),
             usage: node.usage.clone(),
+            predicted: node.books.predicted.clone(),
+            room: match &node.info {
+                Some(info) if !node.draining => Room::of(&node.books, &info.capacity),
+                _ => Room::default(),
+            },
             tasks: node.tasks.values().filter(|t| t.state.holds_resources()).count() as u32,
         };
         let mut rows: Vec<NodeRow> = active.view.nodes.iter().map(row).collect();

@@ -8,7 +8,7 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 /// Of a terminal that has none, or if there is none.
 const USUAL: TerminalSize = TerminalSize { rows: 24, columns: 80 };
 
-pub(super) fn size() -> TerminalSize {
+pub(in crate::commands) fn size() -> TerminalSize {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     for stream in [0, 1, 2] {
         // SAFETY: the request writes one winsize.
@@ -21,11 +21,11 @@ pub(super) fn size() -> TerminalSize {
 }
 
 /// While it lives, keys come one by one and unread, Ctrl-C among them.
-pub(super) struct Raw(Termios);
+pub(in crate::commands) struct Raw(Termios);
 
 impl Raw {
     /// None: standard input is no terminal.
-    pub(super) fn begin() -> Option<Raw> {
+    pub(in crate::commands) fn begin() -> Option<Raw> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
             return None;
