@@ -156,12 +156,18 @@ impl Seen {
 }
 
 fn share(share: &Share) -> Map<String, Value> {
+    // CPU and memory are always there.
+    let whole = |of: &Resources| {
+        let mut whole = Resources::new(0, 0);
+        whole.add(of);
+        json!(whole)
+    };
     let fields = [
         ("tasks", json!(share.tasks)),
-        ("limit", json!(share.limit)),
-        ("reservation", json!(share.reservation)),
-        ("usage", json!(share.usage)),
-        ("reclaimed", json!(share.reclaimed())),
+        ("limit", whole(&share.limit)),
+        ("reservation", whole(&share.reservation)),
+        ("usage", whole(&share.usage)),
+        ("reclaimed", whole(&share.reclaimed())),
     ];
     fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
