@@ -5,6 +5,7 @@ pub(crate) mod marks;
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -90,10 +91,11 @@ const JOB: &str = "job";
 /// Notes whose log this will be.
 pub fn mark(log: &Path, job: &JobKey) -> Result<(), LogsError> {
     let path = log.join(JOB);
-    let failed = |source| LogsError { what: "say whose are", path: path.clone(), source };
-    serde_json::to_vec(job)
-        .map_err(|e| failed(e.into()))
-        .and_then(|text| fs::write(&path, text).map_err(failed))
+    let made = serde_json::to_vec(job).map_err(io::Error::from).and_then(|text| {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(log)?;
+        fs::write(&path, text)
+    });
+    made.map_err(|source| LogsError { what: "say whose are", path, source })
 }
 
 /// Runs of earlier jobs of this name, of the same index, that have logs here; else as `of_task`.

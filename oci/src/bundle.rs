@@ -256,10 +256,7 @@ impl Bundle {
         };
         // Others may pass (a container's root is another user on the host) but see nothing.
         make(&bundle.dir, 0o711)?;
-        make(&bundle.log(), 0o700)?;
-        for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
-            make(&bundle.dir.join(name), mode)?;
-        }
+        make(&bundle.upper(), 0o755)?;
         // Nobody looks before all of them are there.
         bundle.write_new("config.json", spec)?;
         bundle.write_new("bundle.json", config)?;
@@ -270,7 +267,7 @@ impl Bundle {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
-    /// Where the log segments are.
+    /// Where the log segments are; made by whoever first has something for it.
     pub fn log(&self) -> PathBuf {
         self.dir.join("log")
     }
@@ -325,9 +322,10 @@ impl Bundle {
     pub fn reserve_exit_record(&self) -> Result<(), Error> {
         let path = self.dir.join("exit.json.tmp");
         let reserve = || {
-            let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-            nix::fcntl::posix_fallocate(std::os::fd::AsRawFd::as_raw_fd(&file), 0, 4096)?;
-            Ok(())
+            let mut file =
+                File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+            // Written, not allocated: most runs are over before any disk hears of it.
+            file.write_all(&[0; 4096])
         };
         reserve().map_err(|source| Error::Io { op: "reserve", path: path.clone(), source })
     }

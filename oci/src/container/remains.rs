@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 /// Delete `dir` and all in it; nothing there is fine.
 ///
 /// A container can nest directories without end, and deleting by recursion would end with the stack, or with the
-/// descriptors, of the process that does it. Here a directory below the first level is moved up to it before it is
+/// descriptors, of the process that does it. Here a directory below the first few levels is moved up before it is
 /// looked into, so that paths and stack stay short whatever is found.
 pub(super) fn delete(dir: &Path) -> io::Result<()> {
     let mut heap = Heap { path: dir.join(".deleted"), is_there: false, next: 0 };
-    match heap.empty(dir) {
+    match heap.empty(dir, SHALLOW) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => return Ok(()),
         other => other?,
     }
@@ -22,7 +22,7 @@ pub(super) fn delete(dir: &Path) -> io::Result<()> {
             for entry in fs::read_dir(&heap.path)? {
                 found = true;
                 let path = entry?.path();
-                heap.empty(&path)?;
+                heap.empty(&path, SHALLOW)?;
                 fs::remove_dir(&path)?;
             }
             if !found {
@@ -34,7 +34,10 @@ pub(super) fn delete(dir: &Path) -> io::Result<()> {
     fs::remove_dir(dir)
 }
 
-/// Where directories wait that are not empty. Most containers leave none, and do without.
+/// Levels that are deleted where they are: as many as the kernel leaves below an overlay's `work`.
+const SHALLOW: usize = 4;
+
+/// Where directories wait that are not empty. Most containers leave none so deep, and do without.
 struct Heap {
     path: PathBuf,
     is_there: bool,
@@ -42,20 +45,26 @@ struct Heap {
 }
 
 impl Heap {
-    /// Unlink the files in `dir`, and move its directories that are not empty to the heap.
-    fn empty(&mut self, dir: &Path) -> io::Result<()> {
+    /// Unlink the files in `dir`, and its directories down to so many levels; move deeper ones that are not empty to the heap.
+    fn empty(&mut self, dir: &Path, levels: usize) -> io::Result<()> {
         for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
+            let entry = entry?;
+            let path = entry.path();
             if path == self.path {
                 // Left by a deletion that was cut short.
                 self.is_there = true;
                 continue;
             }
             // The entry itself, never what a link points at.
-            if !fs::symlink_metadata(&path)?.is_dir() {
+            if !entry.file_type()?.is_dir() {
                 fs::remove_file(&path)?;
             } else if fs::remove_dir(&path).is_err() {
-                self.take(&path)?;
+                if levels == 0 {
+                    self.take(&path)?;
+                } else {
+                    self.empty(&path, levels - 1)?;
+                    fs::remove_dir(&path)?;
+                }
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::IdMap;
@@ -225,8 +225,9 @@ fn prepare(top: &Path, upper: &Path, work: &Path, target: &Path, idmap: Option<&
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("empty", work)(error)),
         _ => {}
     }
-    for dir in [upper, work, target] {
-        fs::create_dir_all(dir).map_err(Error::io("make the directory", dir))?;
+    for (dir, mode) in [(upper, 0o755), (work, 0o700), (target, 0o755)] {
+        let made = fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
+        made.map_err(Error::io("make the directory", dir))?;
     }
     // The upper directory stands for the root directory that the container sees.
     let root = fs::metadata(top).map_err(Error::io("look at the layer", top))?;

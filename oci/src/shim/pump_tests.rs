@@ -10,11 +10,11 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use waiter::pump::Pump;
 
 use crate::bundle::Stream;
-use crate::logs::{self, From};
+use crate::logs::{self, Chunk, From};
 
 const CAP: u64 = 8 * 1000;
 
-/// A stdout whose segments are in `dir`.
+/// The stdout of the bundle in `dir`.
 struct Log {
     pump: Pump,
     writer: Option<File>,
@@ -37,8 +37,13 @@ impl Log {
     }
 }
 
+/// What it has stored.
+fn stored(dir: &Path, from: From) -> Chunk {
+    logs::read(&dir.join("log"), Stream::Stdout, from, usize::MAX).unwrap()
+}
+
 fn used(dir: &Path) -> u64 {
-    fs::read_dir(dir).unwrap().flatten().map(|e| e.metadata().unwrap().len()).sum()
+    fs::read_dir(dir.join("log")).unwrap().flatten().map(|e| e.metadata().unwrap().len()).sum()
 }
 
 /// Every byte tells its offset: the n-th is n modulo a prime.
@@ -59,7 +64,7 @@ fn segments_rotate_below_the_cap_and_offsets_stay() {
             log.say(&bytes(written, length));
             written += length as u64;
             assert!(used(dir.path()) <= CAP);
-            let chunk = logs::read(dir.path(), Stream::Stdout, From::Offset(0), usize::MAX).unwrap();
+            let chunk = stored(dir.path(), From::Offset(0));
             assert_eq!(chunk.offset + chunk.bytes.len() as u64, written);
             assert_eq!(chunk.bytes, bytes(chunk.offset, chunk.bytes.len()));
             assert_eq!(chunk.offset, chunk.dropped);
@@ -92,7 +97,7 @@ fn bytes_that_cannot_be_stored_leave_a_gap() {
     for round in 0..40u64 {
         log.say(b"kept ");
         offset += 5;
-        let way = dir.path().join(Stream::Stdout.segment(offset));
+        let way = dir.path().join("log").join(Stream::Stdout.segment(offset));
         fs::create_dir(&way).unwrap();
         log.pump.close_segment();
         log.say(b"lost ");
@@ -100,12 +105,12 @@ fn bytes_that_cannot_be_stored_leave_a_gap() {
         offset += 5;
         lost += 5;
         assert_eq!(log.pump.lost(), lost);
-        assert!(fs::read_dir(dir.path()).unwrap().count() <= 16, "{round}");
+        assert!(fs::read_dir(dir.path().join("log")).unwrap().count() <= 16, "{round}");
     }
     log.say(b"kept again");
-    let whole = logs::read(dir.path(), Stream::Stdout, From::Offset(offset - 10), usize::MAX).unwrap();
+    let whole = stored(dir.path(), From::Offset(offset - 10));
     assert_eq!((whole.offset, whole.bytes.as_slice()), (offset - 10, b"kept ".as_slice()));
-    let last = logs::read(dir.path(), Stream::Stdout, whole.next(), usize::MAX).unwrap();
+    let last = stored(dir.path(), whole.next());
     assert_eq!((last.offset, last.bytes.as_slice(), last.dropped), (offset, b"kept again".as_slice(), 5));
 }
 

@@ -14,16 +14,18 @@ const SEGMENTS: u64 = 8;
 const MOST_SEGMENTS: usize = 16;
 /// What is moved in one step, so that one loud stream does not keep the other waiting.
 const STEP: u64 = 4 << 20;
-/// The length of a segment's name, its NUL included: `stdout.`, then 20 digits.
-const NAME: usize = 28;
+/// Where segments are, in the bundle.
+const DIR: &CStr = c"log";
+/// The length of a segment's path, its NUL included: `log/stdout.`, then 20 digits.
+const PATH: usize = 32;
 
 /// One stream on its way from the container to the disk.
 pub struct Pump {
     stream: &'static [u8; 6],
     /// Below zero once all writers are gone.
     pipe: i32,
-    /// The directory of the segments.
-    dir: i32,
+    /// The bundle.
+    bundle: i32,
     cap: u64,
     /// The segments on disk, offset and length, the oldest first; the last is being written if `file` is open.
     segments: [(u64, u64); MOST_SEGMENTS],
@@ -46,14 +48,15 @@ enum Moved {
 }
 
 impl Pump {
-    /// The bytes of `pipe`, which must not block, go to segments of `stream` in the directory `dir`.
+    /// The bytes of `pipe`, which must not block, go to segments of `stream` in `log` in the directory `bundle`. It is made
+    /// with the first byte: many containers say nothing.
     #[inline(always)]
-    pub fn new(stream: &'static [u8; 6], pipe: i32, dir: i32) -> Pump {
+    pub fn new(stream: &'static [u8; 6], pipe: i32, bundle: i32) -> Pump {
         let segments = [(0, 0); MOST_SEGMENTS];
         Pump {
             stream,
             pipe,
-            dir,
+            bundle,
             cap: SEGMENTS,
             segments,
             count: 0,
@@ -179,9 +182,14 @@ impl Pump {
             }
             self.drop_oldest();
         }
-        let mut name = [0; NAME];
+        let mut path = [0; PATH];
+        let path = segment_path(&mut path, self.stream, self.offset);
         // Not O_APPEND, which splice refuses: the file's own position does the same for a single writer.
-        match system::open_file(self.dir, segment_name(&mut name, self.stream, self.offset), true) {
+        let mut opened = system::open_file(self.bundle, path, true);
+        if matches!(opened, Err(libc::ENOENT)) && system::make_dir(self.bundle, DIR).is_ok() {
+            opened = system::open_file(self.bundle, path, true);
+        }
+        match opened {
             Ok(file) => {
                 self.count += 1;
                 if let Some(segment) = newest(&mut self.segments, self.count) {
@@ -195,9 +203,9 @@ impl Pump {
     }
 
     fn drop_oldest(&mut self) {
-        let mut name = [0; NAME];
+        let mut path = [0; PATH];
         if let Some((offset, _)) = self.segments.first() {
-            system::unlink(self.dir, segment_name(&mut name, self.stream, *offset));
+            system::unlink(self.bundle, segment_path(&mut path, self.stream, *offset));
         }
         for index in 1..self.count {
             if let (Some(&next), Some(at)) = (self.segments.get(index), index.checked_sub(1))
@@ -213,8 +221,8 @@ impl Pump {
     pub fn close_segment(&mut self) {
         self.file = None;
         if let Some((offset, 0)) = self.newest() {
-            let mut name = [0; NAME];
-            system::unlink(self.dir, segment_name(&mut name, self.stream, offset));
+            let mut path = [0; PATH];
+            system::unlink(self.bundle, segment_path(&mut path, self.stream, offset));
             self.count -= 1;
         }
     }
@@ -238,23 +246,25 @@ fn newest(segments: &mut [(u64, u64); MOST_SEGMENTS], count: usize) -> Option<&m
     segments.get_mut(count.checked_sub(1)?)
 }
 
-/// `STREAM.OFFSET`, with 20 digits.
-fn segment_name<'a>(name: &'a mut [u8; NAME], stream: &[u8; 6], offset: u64) -> &'a CStr {
+/// `log/STREAM.OFFSET`, with 20 digits.
+fn segment_path<'a>(path: &'a mut [u8; PATH], stream: &[u8; 6], offset: u64) -> &'a CStr {
     let mut left = offset;
-    for (index, byte) in name.iter_mut().enumerate().rev() {
+    for (index, byte) in path.iter_mut().enumerate().rev() {
         *byte = match index {
-            27 => 0,
-            7..=26 => {
+            31 => 0,
+            11..=30 => {
                 let digit = b'0' + (left % 10) as u8;
                 left /= 10;
                 digit
             }
-            6 => b'.',
-            _ => stream.get(index).copied().unwrap_or(b'-'),
+            10 => b'.',
+            4..=9 => stream.get(index - 4).copied().unwrap_or(b'-'),
+            3 => b'/',
+            _ => DIR.to_bytes().get(index).copied().unwrap_or(b'-'),
         };
     }
     // SAFETY: its last byte is its only NUL.
-    unsafe { CStr::from_bytes_with_nul_unchecked(name) }
+    unsafe { CStr::from_bytes_with_nul_unchecked(path) }
 }
 
 fn hung_up(pipe: i32) -> bool {

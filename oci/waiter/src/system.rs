@@ -54,6 +54,11 @@ pub(crate) fn open_file(dir: i32, name: &CStr, truncate: bool) -> Result<Fd> {
     at(dir, name.as_ptr(), libc::O_WRONLY | libc::O_CREAT | truncate, 0o600)
 }
 
+/// A directory for its owner alone.
+pub(crate) fn make_dir(dir: i32, name: &CStr) -> Result<()> {
+    call(libc::SYS_mkdirat, [dir as usize, name.as_ptr() as usize, 0o700, 0, 0, 0]).map(drop)
+}
+
 pub(crate) fn unlink(dir: i32, name: &CStr) {
     let _ = call(libc::SYS_unlinkat, [dir as usize, name.as_ptr() as usize, 0, 0, 0, 0]);
 }

@@ -43,10 +43,10 @@ impl Children {
 pub(crate) fn run(waiter: &Waiter<'_>) -> u8 {
     system::set_name(c"covey-shim");
     let Ok(bundle) = system::open_dir(libc::AT_FDCWD, waiter.bundle) else { return 1 };
-    let Ok(log) = system::open_dir(bundle.0, c"log") else { return 1 };
     let ends = system::child_ends();
     let [stdout, stderr] = waiter.output;
-    let (mut stdout, mut stderr) = (Pump::new(b"stdout", stdout, log.0), Pump::new(b"stderr", stderr, log.0));
+    let mut stdout = Pump::new(b"stdout", stdout, bundle.0);
+    let mut stderr = Pump::new(b"stderr", stderr, bundle.0);
     let mut children = Children {
         builder: waiter.builder,
         builder_status: None,
