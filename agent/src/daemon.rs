@@ -198,6 +198,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let ground = ground(&config, &dir, &identity, images.clone(), tree, store.clone(), &mut warnings)?;
     let volumes = ground.volumes.clone();
     info.volumes = volumes.list();
+    info.bad = held.bad;
     let runner = Runner::new(ground.clone(), node.clone());
     let found = runner.scan()?;
     let promise = held.promise.max(identity.admitted.unwrap_or_default());

@@ -12,7 +12,7 @@ use gossip::wire::{FromAgent, Hello, SessionId, ToAgent, Welcome};
 use placement::{
     ids::{Activation, BadId, Generation, JobKey, TaskKey, Version},
     job::{Band, Check, Health, container::Container},
-    node::Held,
+    node::{Bad, Held},
     resources::Resources,
     task::{Cause, TaskSpec},
 };
@@ -231,6 +231,8 @@ pub enum Change {
     Put(Box<Record>),
     Drop(TaskKey),
     Promise(Activation),
+    /// All that failed here again and again.
+    Bad(Vec<Bad>),
 }
 
 /// All that the runner needs to make a container.

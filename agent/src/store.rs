@@ -13,7 +13,7 @@ use std::{
 };
 
 use gossip::wire::EventRecord;
-use placement::ids::Activation;
+use placement::{ids::Activation, node::Bad};
 use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
 
 /// Task key → `Record`.
 const TASKS: TableDefinition<&str, &[u8]> = TableDefinition::new("tasks");
-/// `promise`, `life`, `learned`: a JSON value each.
+/// `promise`, `life`, `bad`, `learned`: a JSON value each.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// Sequence number → `EventRecord`; the last `EVENTS_KEPT`.
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
@@ -63,6 +63,8 @@ pub enum StoreError {
 pub struct Held {
     pub records: Vec<Record>,
     pub promise: Activation,
+    /// What failed here again and again.
+    pub bad: Vec<Bad>,
     /// This start's number (PROTOCOL 22).
     pub life: u64,
     /// The directory is older than the machine knows: it was put back from a copy (PROTOCOL 22).
@@ -151,6 +153,7 @@ fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
     let mut held = Held {
         records: Vec::new(),
         promise: Activation::default(),
+        bad: Vec::new(),
         life: 0,
         restored: false,
         events: Vec::new(),
@@ -177,6 +180,9 @@ fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
         let read = |value: Option<redb::AccessGuard<'_, &[u8]>>| value.map(|v| v.value().to_vec());
         if let Some(bytes) = read(meta.get("promise")?) {
             held.promise = serde_json::from_slice(&bytes).unwrap_or_default();
+        }
+        if let Some(bytes) = read(meta.get("bad")?) {
+            held.bad = serde_json::from_slice(&bytes).unwrap_or_default();
         }
         let last: u64 = read(meta.get("life")?).and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(0);
         held.learned = read(meta.get("learned")?);
@@ -284,6 +290,9 @@ impl Writer {
                                 }
                                 Change::Promise(activation) => {
                                     meta.insert("promise", json(activation)?.as_slice())?;
+                                }
+                                Change::Bad(bad) => {
+                                    meta.insert("bad", json(bad)?.as_slice())?;
                                 }
                             }
                         }

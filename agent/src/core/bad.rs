@@ -1,9 +1,11 @@
 //! Tasks that failed here again and again: remembered for a while and reported, so that the placer tries another node and
-//! keeps to that (DESIGN 4). Kept in memory: an agent that starts anew gives them another chance.
+//! keeps to that (DESIGN 4). On disk too, as far as that
+//! can be had: nothing waits for it.
 
 use placement::{ids::TaskKey, node::Bad};
 
 use super::Core;
+use crate::event::Change;
 
 /// Failures in a row after which another node is to try.
 const FAILURES: u32 = 3;
@@ -31,7 +33,7 @@ impl Core {
         self.config.node.bad.retain(|b| b.key != key);
         self.config.node.bad.push(bad);
         self.bad_until.insert(key, now.mono_ms + FORGET_MS);
-        self.node_changed = true;
+        self.failures_changed();
         if !before {
             let text = format!("failed {times} times in a row here: other nodes are preferred until {until}");
             self.note(key, "bad_node", text);
@@ -42,7 +44,23 @@ impl Core {
     pub(crate) fn forgive(&mut self, key: TaskKey) {
         if self.bad_until.remove(&key).is_some() {
             self.config.node.bad.retain(|b| b.key != key);
-            self.node_changed = true;
+            self.failures_changed();
+        }
+    }
+
+    fn failures_changed(&mut self) {
+        self.node_changed = true;
+        self.store(vec![Change::Bad(self.config.node.bad.clone())]);
+    }
+
+    /// What an earlier agent wrote down. The wall clock may have jumped since: nothing is remembered for longer than at first.
+    pub(crate) fn recall_failures(&mut self) {
+        let now = self.now;
+        self.config.node.bad.retain(|bad| bad.until_ms > now.wall_ms);
+        for bad in &mut self.config.node.bad {
+            let left_ms = (bad.until_ms - now.wall_ms).min(FORGET_MS);
+            bad.until_ms = now.wall_ms + left_ms;
+            self.bad_until.insert(bad.key, now.mono_ms + left_ms);
         }
     }
 

@@ -23,6 +23,7 @@ impl Core {
     ) -> (Core, Vec<Action>) {
         let mut core = Core::new(config);
         core.now = now;
+        core.recall_failures();
         core.tasks = records.into_iter().map(|record| (record.key, Task::new(record))).collect();
         let used: BTreeSet<u16> =
             core.tasks.values().flat_map(|t| t.record.ports.values().copied()).collect();

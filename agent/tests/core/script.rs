@@ -323,6 +323,7 @@ impl Stage {
                 Change::Put(record) => drop(self.records.insert(record.key, *record)),
                 Change::Drop(key) => drop(self.records.remove(&key)),
                 Change::Promise(promise) => self.config.promise = promise,
+                Change::Bad(bad) => self.config.node.bad = bad,
             }
         }
     }

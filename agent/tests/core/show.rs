@@ -68,6 +68,7 @@ fn change(change: &Change) -> String {
         }
         Change::Drop(key) => format!("drop {key}"),
         Change::Promise(p) => format!("promise {}.{}", p.cell, p.index),
+        Change::Bad(bad) => format!("bad ({})", bad.len()),
     }
 }
 

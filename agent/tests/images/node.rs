@@ -239,6 +239,7 @@ fn looked_at(id: NodeId, name: &str) -> NodeHandle {
         ports: 20_000..=20_010,
         first_port: 20_000,
         claims: false,
+        estimate: None,
     };
     let (core, _) = Core::restore(config, Vec::new(), BTreeMap::new(), clock::now());
     tokio::spawn(async move {

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use gossip::wire::{SessionId, Welcome};
 use openraft::Raft;
-use placement::ids::{Activation, NodeId};
+use placement::{
+    ids::{Activation, NodeId},
+    node::NodeInfo,
+};
 
 use super::{
     placer::Placer,
@@ -46,7 +49,7 @@ impl World {
         machine.life += 1;
         let (life, now) = (machine.life, machine.now());
         let config = Config {
-            node: machine.info.clone(),
+            node: NodeInfo { bad: machine.store.bad.clone(), ..machine.info.clone() },
             cell: "sim".into(),
             life,
             promise: machine.store.promise.max(Activation { cell: 1, index: machine.admitted }),

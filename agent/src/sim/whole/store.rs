@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use placement::ids::{Activation, NodeId, TaskKey};
+use placement::{
+    ids::{Activation, NodeId, TaskKey},
+    node::Bad,
+};
 
 use super::{rules::Rule, world::World};
 use crate::{
@@ -18,6 +21,7 @@ use crate::{
 pub(super) struct Store {
     pub(super) records: BTreeMap<TaskKey, Record>,
     pub(super) promise: Activation,
+    pub(super) bad: Vec<Bad>,
     waiting: VecDeque<(Ticket, Vec<Change>)>,
     /// When what was handed over so far will be on disk.
     busy_until: u64,
@@ -30,6 +34,7 @@ impl Store {
                 Change::Put(record) => drop(self.records.insert(record.key, *record)),
                 Change::Drop(key) => drop(self.records.remove(&key)),
                 Change::Promise(promise) => self.promise = promise,
+                Change::Bad(bad) => self.bad = bad,
             }
         }
     }

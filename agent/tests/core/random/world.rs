@@ -261,6 +261,7 @@ impl World {
                     self.disk.remove(&key);
                 }
                 Change::Promise(promise) => self.config.promise = promise,
+                Change::Bad(bad) => self.config.node.bad = bad,
             }
         }
     }

@@ -186,6 +186,7 @@ impl Node {
                 Change::Put(record) => drop(self.disk.insert(record.key, *record)),
                 Change::Drop(key) => drop(self.disk.remove(&key)),
                 Change::Promise(promise) => self.config.promise = promise,
+                Change::Bad(bad) => self.config.node.bad = bad,
             }
         }
     }
