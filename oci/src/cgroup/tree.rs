@@ -52,6 +52,8 @@ pub struct Tree {
     /// Of v1's controller of block IO: only for runs that ask for it.
     blkio: Option<PathBuf>,
     roots: BTreeMap<String, Hierarchy>,
+    /// An earlier covey had batch and free beside production, and something of theirs may run there.
+    old: bool,
 }
 
 impl Tree {
@@ -92,7 +94,11 @@ impl Tree {
             }
         }
         let blkio = trees.remove(BLKIO);
-        let tree = Tree { trees, blkio, roots };
+        let old = trees
+            .values()
+            .chain(&blkio)
+            .any(|tree| [Band::Batch, Band::Free].iter().any(|b| is_old(tree, *b)));
+        let tree = Tree { trees, blkio, roots, old };
         if let Err(error) = tree.restrict_devices() {
             warnings.push(Warning {
                 problem: error.to_string(),
@@ -135,9 +141,17 @@ impl Tree {
 
     /// Where a run's cgroups shall be; nothing is made yet.
     pub fn placement(&self, band: Band, run: &str) -> Placement {
-        let above = |tree: &PathBuf| if band.is_prod() { tree.clone() } else { tree.join(SPARE) };
-        let trees = self.trees.iter().map(|(key, tree)| (key.clone(), above(tree))).collect();
+        let trees =
+            self.trees.iter().map(|(key, tree)| (key.clone(), self.above_band(tree, band, run))).collect();
         Placement { trees, band, run: run.into() }
+    }
+
+    fn above_band(&self, tree: &Path, band: Band, run: &str) -> PathBuf {
+        if band.is_prod() || self.old && tree.join(band.name()).join(run).exists() {
+            tree.to_path_buf()
+        } else {
+            tree.join(SPARE)
+        }
     }
 
     /// The same for a run that is granted devices: on v1 no cgroup may use what the one above may not, so it is made
@@ -156,8 +170,8 @@ impl Tree {
     }
 
     fn with_blkio(&self, mut placement: Placement) -> Placement {
-        let above = |tree: &PathBuf| if placement.band.is_prod() { tree.clone() } else { tree.join(SPARE) };
-        placement.trees.extend(self.blkio.iter().map(|tree| (BLKIO.to_string(), above(tree))));
+        let tree = self.blkio.iter().map(|tree| self.above_band(tree, placement.band, &placement.run));
+        placement.trees.extend(tree.map(|tree| (BLKIO.to_string(), tree)));
         placement
     }
 
@@ -225,7 +239,9 @@ impl Tree {
         let granted = self.trees.get(DEVICES).map(|tree| tree.join(GRANTED));
         let trees = self.trees.values().chain(&granted).chain(&self.blkio);
         for (tree, band) in trees.flat_map(|tree| Band::ALL.map(|band| (tree, band))) {
-            for entry in fs::read_dir(band.dir(tree)).into_iter().flatten().flatten() {
+            let dirs = [Some(band.dir(tree)), self.old.then(|| tree.join(band.name()))];
+            let entries = dirs.into_iter().flatten().flat_map(fs::read_dir).flatten();
+            for entry in entries.flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     runs.insert((band, entry.file_name().to_string_lossy().into_owned()));
                 }
@@ -331,6 +347,12 @@ fn protect(tree: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether something of a band is where it was before [`SPARE`]. What is empty there goes.
+fn is_old(tree: &Path, band: Band) -> bool {
+    let dir = tree.join(band.name());
+    dir.exists() && fs::remove_dir(&dir).is_err()
 }
 
 fn bands(tree: &Path) -> Result<(), Error> {

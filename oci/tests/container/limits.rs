@@ -123,6 +123,34 @@ fn the_tree_has_bands_with_weights_and_is_listed_killed_and_cleared() {
     assert!(trees.iter().all(|tree| !tree.exists()));
 }
 
+#[test]
+fn what_runs_where_an_earlier_covey_put_it_is_found_there() {
+    let world = World::new();
+    let name = world.tree.placement(Band::Production, "one").trees["cpu"].file_name().unwrap().to_owned();
+    let node = name.to_str().unwrap().strip_prefix("covey-").unwrap();
+    // All bands were beside each other.
+    let mut before = world.tree.placement(Band::Production, "old");
+    before.band = Band::Batch;
+    before.create().unwrap();
+    let mut sleep = std::process::Command::new("/bin/busybox");
+    let inside = before.clone();
+    // SAFETY: joining is a few writes to files.
+    let mut sleep = unsafe { sleep.args(["sleep", "1000"]).pre_exec(move || join(&inside)) }.spawn().unwrap();
+
+    let (tree, warnings) = oci::cgroup::Tree::open(node);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(tree.list(), [(Band::Batch, "old".to_string())]);
+    assert_eq!(tree.placement(Band::Batch, "old"), before);
+    assert_eq!(tree.placement(Band::Batch, "new"), world.tree.placement(Band::Batch, "new"));
+    tree.kill("old").unwrap();
+    assert!(!sleep.wait().unwrap().success());
+    tree.remove("old").unwrap();
+    let (tree, _) = oci::cgroup::Tree::open(node);
+    assert_eq!(tree.placement(Band::Batch, "old").trees, tree.placement(Band::Batch, "new").trees);
+    let left = before.dirs().into_iter().find(|dir| dir.parent().unwrap().exists());
+    assert_eq!(left, None);
+}
+
 /// Move the calling process in.
 fn join(cgroups: &Placement) -> std::io::Result<()> {
     cgroups.dirs().iter().try_for_each(|dir| std::fs::write(dir.join("cgroup.procs"), "0"))
