@@ -60,7 +60,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// Names the operation and the path of an I/O error.
-    pub(crate) fn file(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+    pub fn file(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |why| Self::File { what, path, why }
     }

@@ -53,6 +53,8 @@ pub struct Plan {
     pub limits: Limits,
     /// The covey binary that hosts run.
     pub binary: PathBuf,
+    /// The configuration file of all agents, if they have one; not for virtual machines, which do not see it.
+    pub config: Option<PathBuf>,
     /// Hosts are virtual machines.
     pub vms: bool,
     /// The covey-lab binary, which every virtual machine runs as its first process.
@@ -66,7 +68,7 @@ impl Plan {
     pub fn new(name: &str, hosts: u32, binary: PathBuf) -> Self {
         let limits = Limits { cpu_milli: 4000, memory_bytes: 4 << 30, disk_bytes: 2 << 30 };
         let (vms, tool) = (false, tool(&binary));
-        Self { name: name.to_owned(), hosts, racks: 1, limits, binary, vms, tool, tell: |_| {} }
+        Self { name: name.to_owned(), hosts, racks: 1, limits, binary, config: None, vms, tool, tell: |_| {} }
     }
 
     /// The same with virtual machines: 2 CPUs and 1 GiB of memory, all of which one thread of this machine emulates.
@@ -112,6 +114,7 @@ impl Lab {
             version: 1,
             binary: plan.binary.clone(),
             tool: plan.tool.clone(),
+            config: plan.config.clone(),
             vms: plan.vms,
             racks: plan.racks.max(1) as usize,
             limits: plan.limits,

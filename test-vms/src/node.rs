@@ -25,6 +25,15 @@ const NO_LIMIT_MILLI: u64 = 1_000_000;
 /// Many times what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a node shall be that is not as they usually are.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Memory for all of it, in bytes, as if the machine had no more.
+    pub memory: Option<u64>,
+    /// The agent's configuration file.
+    pub config: String,
+}
+
 /// A running (or killed) agent and all that it has started; gone, containers and all, when dropped.
 #[derive(Debug)]
 pub struct Node {
@@ -42,22 +51,14 @@ impl Node {
     /// # Errors
     /// When there is no binary, no right to make cgroups, or the agent does not answer.
     pub fn start() -> Result<Self> {
-        Self::start_with(&[])
+        Self::start_as(Plan::default())
     }
 
-    /// The same with more arguments for the agent, each time it is started.
+    /// The same with what a plan says.
     ///
     /// # Errors
     /// As [`Node::start`].
-    pub fn start_with(args: &[&str]) -> Result<Self> {
-        Self::start_within(None, args)
-    }
-
-    /// The same with so much memory for all of it, in bytes, as if the machine had no more.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
-    pub fn start_within(memory: Option<u64>, args: &[&str]) -> Result<Self> {
+    pub fn start_as(plan: Plan) -> Result<Self> {
         let scratch = tempfile::Builder::new()
             .prefix("covey-node-")
             .tempdir()
@@ -65,9 +66,13 @@ impl Node {
         let name = scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let covey = binary::covey()?;
         let mut node = Self { covey, agent: None, args: Vec::new(), cgroups: Cgroups::make(&name)?, scratch };
-        node.args.extend(args.iter().map(|arg| (*arg).to_owned()));
-        if let Some(bytes) = memory {
+        if let Some(bytes) = plan.memory {
             node.cgroups.limit(NO_LIMIT_MILLI, bytes)?;
+        }
+        if !plan.config.is_empty() {
+            let path = node.scratch().join("agent.toml");
+            fs::write(&path, plan.config).map_err(Error::file("write", &path))?;
+            node.args.extend(["--config".to_owned(), path.display().to_string()]);
         }
         node.start_agent()?;
         Ok(node)

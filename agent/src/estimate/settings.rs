@@ -59,4 +59,11 @@ impl Settings {
             Preset::Aggressive => riskier(1.8),
         }
     }
+
+    /// The same where a task counts at its limit for so long. What is doubted after that is given up as much sooner or later:
+    /// whoever knows what runs, or only looks on, need not wait.
+    pub fn holding(self, hold_ms: u64) -> Self {
+        let by = hold_ms as f64 / self.hold_ms as f64;
+        Settings { hold_ms, doubt_ms: self.doubt_ms.map(|ms| ms * by), ..self }
+    }
 }

@@ -92,6 +92,7 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> Res
         "/send" => unkindly(query, "port", unkind::send),
         "/fork" => unkind::fork().map(|()| text("forking\n".to_owned())).map_err(|why| why.to_string()),
         "/hide" => hide(&state, query).await,
+        "/reveal" => reveal(&state).await,
         "/alloc" => alloc(&state, query).await,
         "/log" => log(&state, query).await,
         "/sleep" => sleep(query).await,
@@ -252,6 +253,16 @@ async fn hide(state: &Arc<State>, query: Query<'_>) -> Result<Answer, String> {
         let file = unkind::hide(mib, &at).map_err(|why| format!("cannot write {mib} MiB in {at}: {why}"))?;
         state.hidden.lock().unwrap_or_else(PoisonError::into_inner).push(file);
         Ok(format!("{mib} MiB hidden in {at}\n"))
+    })
+    .await
+}
+
+/// Gives it all back.
+async fn reveal(state: &Arc<State>) -> Result<Answer, String> {
+    let state = state.clone();
+    aside(move || {
+        let files = std::mem::take(&mut *state.hidden.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(format!("{} files given back\n", files.len()))
     })
     .await
 }

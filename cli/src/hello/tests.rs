@@ -117,6 +117,7 @@ async fn is_unkind_as_asked() {
     let (hidden, at) =
         (get(server.at, "/hide?mib=1&at=/dev/shm").await, get(server.at, "/hide?mib=1&at=/no").await);
     assert_eq!((hidden.0, at.0), (200, 400));
+    assert_eq!(get(server.at, "/reveal").await, (200, "1 files given back\n".to_owned()));
 }
 
 #[tokio::test]

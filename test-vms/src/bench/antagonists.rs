@@ -9,7 +9,7 @@ use test_vms::node::Node;
 use crate::arrivals::Asked;
 use crate::figures::show_holds;
 use crate::pairs::{Pairs, Window, order};
-use crate::service::{Service, address, job, restarts, running};
+use crate::service::{Service, address, job, restarts, room_on_paper, running};
 use crate::{band, cores};
 
 /// Of what it can do alone.
@@ -30,7 +30,7 @@ const KINDS: [(&str, fn(u16) -> String); 4] = [
 pub(crate) fn run(count: usize) -> Result<bool> {
     let mut met = true;
     for (name, asks) in KINDS {
-        let node = Node::start_with(&["--capacity", "cpu=2"])?;
+        let node = Node::start_as(room_on_paper())?;
         cores::part(&node)?;
         let mut service = Service::start(&node, "64MiB")?;
         for band in ["batch", "free"] {

@@ -8,7 +8,7 @@ use test_vms::node::Node;
 use crate::arrivals::Asked;
 use crate::figures::show_at_least;
 use crate::pairs::{Pairs, Window, order, quantile};
-use crate::service::{Service, address, job, running};
+use crate::service::{Service, address, job, room_on_paper, running};
 use crate::{band, cores};
 
 /// Of the service's p99 alone.
@@ -22,7 +22,7 @@ const WINDOW: Duration = Duration::from_secs(8);
 const SETTLES: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(count: usize) -> Result<bool> {
-    let node = Node::start_with(&["--capacity", "cpu=2"])?;
+    let node = Node::start_as(room_on_paper())?;
     cores::part(&node)?;
     let mut service = Service::start(&node, "64MiB")?;
     node.run("burn", &job("burn", "batch", TASKS, "100m", "16MiB"))?;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use test_vms::node::Node;
+use test_vms::node::{Node, Plan};
 use test_vms::{Error, Result};
 
 use crate::agent_kills::tasks;
@@ -15,7 +15,7 @@ use crate::arrivals::Asked;
 use crate::cores;
 use crate::figures::{Series, millis, show_at_most, show_holds};
 use crate::oom::Kills;
-use crate::service::{Service, address, job, running};
+use crate::service::{Service, address, job, room_on_paper, running};
 
 const MIB: u64 = 1 << 20;
 const NODE: u64 = 512;
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(2);
 
 pub(crate) fn run(count: usize) -> Result<bool> {
-    let node = Node::start_within(Some(NODE * MIB), &["--capacity", "cpu=2"])?;
+    let node = Node::start_as(Plan { memory: Some(NODE * MIB), ..room_on_paper() })?;
     cores::part(&node)?;
     let mut service = Service::start(&node, &format!("{SERVICE}MiB"))?;
     Asked { at: service.at(), path: format!("/alloc?mib={KEPT}") }.once()?;

@@ -12,6 +12,7 @@ mod dice;
 mod figures;
 mod hog;
 mod idle;
+mod jump;
 mod load;
 mod logs;
 mod many;
@@ -35,7 +36,7 @@ use test_vms::lab::Result;
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 22] = [
+const BENCHES: [Bench; 23] = [
     ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
     ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
     ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
@@ -60,6 +61,9 @@ const BENCHES: [Bench; 22] = [
     }),
     ("hog", "a free task that takes all memory, beside a service at its limit", 100, |count| {
         Ok(hog::run(count)?)
+    }),
+    ("jump", "a service takes all that it may within a second, from batch work that had it", 3, |count| {
+        Ok(jump::run(count)?)
     }),
     ("cell-up", "five hosts and one cell of them, from nothing", 5, cell::up::run),
     ("cell-submit", "submit to all running and healthy, five hosts, image on all", 10, cell::submit::run),

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
-use test_vms::node::Node;
+use test_vms::node::{Node, Plan};
 use test_vms::{Error, Result};
 
 use crate::arrivals::{Answered, Asked, flat_out, poisson};
@@ -13,6 +13,11 @@ use crate::{band, cores};
 
 /// What its load is of its core.
 const SHARE: f64 = 0.3;
+
+/// A node of two CPUs, though its tasks get one: there is room on paper for neighbours, whatever it predicts.
+pub(crate) fn room_on_paper() -> Plan {
+    Plan { config: "capacity = { cpu = 2 }\nestimate = { preset = \"off\" }\n".to_owned(), ..Plan::default() }
+}
 
 /// A service that runs on the measured core, and users who ask it.
 pub(crate) struct Service {

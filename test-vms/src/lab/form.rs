@@ -269,6 +269,9 @@ impl Lab {
         let mut args = vec!["--listen".to_owned(), format!("{}:{PORT}", here.addr)];
         args.extend(["--cell", self.name(), "--label"].map(str::to_owned));
         args.push(format!("rack={}", here.rack));
+        if let Some(config) = state.config.as_ref().filter(|_| !here.vm) {
+            args.extend(["--config".to_owned(), config.display().to_string()]);
+        }
         args.extend(more.iter().map(|word| (*word).to_owned()));
         self.machine(&state, host)?.start_agent(&args)
     }

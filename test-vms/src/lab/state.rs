@@ -60,6 +60,9 @@ pub struct State {
     /// The covey-lab binary, which is what a virtual machine runs first.
     #[serde(default)]
     pub tool: PathBuf,
+    /// The agents' configuration file.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
     /// Hosts are virtual machines, unless one was added otherwise.
     #[serde(default)]
     pub vms: bool,

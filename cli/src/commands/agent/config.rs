@@ -265,10 +265,8 @@ impl Estimate {
         let horizon = time("horizon", self.horizon, Duration::from_secs(86_400), HORIZON)?;
         let hold = time("hold", self.hold, Duration::from_secs(300), HOLD)?;
         let Reclaim(preset) = flag.or(written.transpose()?).unwrap_or(Reclaim(Some(Preset::Normal)));
-        Ok(preset.map(|preset| Estimates {
-            hold_ms: hold.as_millis() as u64,
-            ..Estimates::of(preset, horizon.as_millis() as u64)
-        }))
+        Ok(preset
+            .map(|preset| Estimates::of(preset, horizon.as_millis() as u64).holding(hold.as_millis() as u64)))
     }
 }
 

@@ -179,6 +179,9 @@ pub(crate) struct Up {
     /// The covey binary; default: $COVEY, else the one beside covey-lab
     #[arg(long, value_name = "PATH")]
     pub(crate) binary: Option<PathBuf>,
+    /// A configuration file for all agents: `covey agent --help` says what may be in it
+    #[arg(long, value_name = "FILE", conflicts_with = "vm")]
+    pub(crate) config: Option<PathBuf>,
     /// Hosts are virtual machines: a stock Debian kernel under software emulation, cgroup v2 alone, a disk that loses what
     /// was not synced when the power fails
     ///

@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use test_vms::Error;
 use test_vms::lab::{self, Lab, Limits, Plan, Result};
 
 use crate::args::Up;
@@ -12,7 +13,8 @@ pub(crate) fn up(name: &str, up: Up) -> Result<()> {
         memory_bytes: up.memory.unwrap_or(plan.limits.memory_bytes),
         disk_bytes: up.disk,
     };
-    let plan = Plan { racks: up.racks, limits, tell: crate::tell, ..plan };
+    let config = up.config.map(|path| path.canonicalize().map_err(Error::file("find", &path))).transpose()?;
+    let plan = Plan { racks: up.racks, limits, config, tell: crate::tell, ..plan };
     let begun = Instant::now();
     let lab = Lab::raise(&plan)?;
     let hosts = begun.elapsed();

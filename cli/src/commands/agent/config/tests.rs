@@ -105,9 +105,10 @@ fn how_needs_are_estimated() {
     assert_eq!(usual_estimate(), Some(usual));
     assert_eq!(written("", &["--estimate", "off"]).unwrap(), None);
     let file = "[estimate]\npreset = \"conservative\"\nhold = \"60s\"\nhorizon = \"12h\"";
-    let careful = Estimates { hold_ms: 60_000, ..Estimates::of(Preset::Conservative, day / 2) };
+    assert_eq!(usual.holding(60_000).doubt_ms, usual.doubt_ms.map(|ms| ms / 5.0));
+    let careful = Estimates::of(Preset::Conservative, day / 2).holding(60_000);
     assert_eq!(written(file, &[]).unwrap(), Some(careful));
-    let bold = Estimates { hold_ms: 60_000, ..Estimates::of(Preset::Aggressive, day / 2) };
+    let bold = Estimates::of(Preset::Aggressive, day / 2).holding(60_000);
     assert_eq!(written(file, &["--estimate", "aggressive"]).unwrap(), Some(bold));
     for (text, why) in [
         (
