@@ -3,7 +3,7 @@
 //! ```text
 //! bundle.json   agent → shim: layers, id map, cgroup, limits, log cap       config.json   agent → shim: the OCI runtime spec
 //! rootfs/ upper/ work/ etc/    log/STREAM.OFFSET                            lock          held by the shim for its life
-//! state.json    shim → agent: the container runs                            exit.json     shim → agent: how it ended
+//! state.json    shim → agent: the container runs (the same file as lock)    exit.json     shim → agent: how it ended
 //! ```
 //! Shims outlive upgrades of the agent, so every document carries a version: an older one is understood, a newer
 //! one refused by name, and unknown fields are ignored.
@@ -11,7 +11,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -314,9 +314,13 @@ impl Bundle {
     pub fn exit_record(&self) -> Result<Option<ExitRecord>, Error> {
         self.read_if_there("exit.json")
     }
-    /// Write `state.json`.
-    pub fn write_state(&self, state: &State) -> Result<(), Error> {
-        self.write("state.json", state)
+    /// Write `state.json`: as another name of the lock, which is there already and has nothing in it.
+    pub fn write_state(&self, lock: &File, state: &State) -> Result<(), Error> {
+        let path = self.dir.join("state.json");
+        let text = serde_json::to_vec(state).map_err(|source| Error::Parse { path: path.clone(), source })?;
+        // Whole before it has the name.
+        let written = lock.write_all_at(&text, 0).and_then(|()| fs::hard_link(self.lock(), &path));
+        written.map_err(|source| Error::Io { op: "write", path, source })
     }
     /// Set room aside for the exit record, so that it can be written on a disk that is full by then.
     pub fn reserve_exit_record(&self) -> Result<(), Error> {

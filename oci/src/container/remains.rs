@@ -36,6 +36,8 @@ pub(super) fn delete(dir: &Path) -> io::Result<()> {
 
 /// Levels that are deleted where they are: as many as the kernel leaves below an overlay's `work`.
 const SHALLOW: usize = 4;
+/// Directories of a level that are remembered.
+const FEW: usize = 64;
 
 /// Where directories wait that are not empty. Most containers leave none so deep, and do without.
 struct Heap {
@@ -45,8 +47,10 @@ struct Heap {
 }
 
 impl Heap {
-    /// Unlink the files in `dir`, and its directories down to so many levels; move deeper ones that are not empty to the heap.
+    /// Unlink the files in `dir` and a few directories down to so many levels; move the others that are not empty to the heap.
     fn empty(&mut self, dir: &Path, levels: usize) -> io::Result<()> {
+        // Looked into once `dir` is closed: no more than one is open at any time.
+        let mut full = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let path = entry.path();
@@ -59,13 +63,16 @@ impl Heap {
             if !entry.file_type()?.is_dir() {
                 fs::remove_file(&path)?;
             } else if fs::remove_dir(&path).is_err() {
-                if levels == 0 {
-                    self.take(&path)?;
+                if levels > 0 && full.len() < FEW {
+                    full.push(path);
                 } else {
-                    self.empty(&path, levels - 1)?;
-                    fs::remove_dir(&path)?;
+                    self.take(&path)?;
                 }
             }
+        }
+        for path in full {
+            self.empty(&path, levels - 1)?;
+            fs::remove_dir(&path)?;
         }
         Ok(())
     }

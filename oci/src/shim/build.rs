@@ -143,7 +143,7 @@ fn start(
         return Err(failure);
     }
     bundle
-        .write_state(&state)
+        .write_state(&built.lock, &state)
         .map_err(|e| failed("record the start", e, "free some space on the data directory's disk"))?;
     Ok(state)
 }
@@ -171,6 +171,8 @@ struct Built {
     report: OwnedFd,
     /// What the spec wants it to have.
     oom_score_adj: Option<i32>,
+    /// The bundle's, which the shim holds.
+    lock: File,
 }
 
 /// In a mount namespace of our own from here on.
@@ -219,7 +221,7 @@ fn prepare(
 
 fn create(prepared: Prepared, shared: Shared, log_cap: u64) -> Result<Built, Failure> {
     let Prepared { program, report: (report, report_end), stdin, oom_score_adj } = prepared;
-    let Shared { word: (_, word), output: [(_, stdout), (_, stderr)], .. } = shared;
+    let Shared { lock, word: (_, word), output: [(_, stdout), (_, stderr)] } = shared;
     let state = Path::new(mounts::STATE);
     let built =
         ContainerBuilder::new(ID.into(), SyscallType::default()).with_root_path(state).and_then(|builder| {
@@ -246,7 +248,7 @@ fn create(prepared: Prepared, shared: Shared, log_cap: u64) -> Result<Built, Fai
     let said = Word { init: u64::from(init.unsigned_abs()), log_cap };
     File::from(word).write_all(&said.bytes()).map_err(|e| failed("tell the shim", e, ""))?;
     let state = File::open(state.join(ID)).map_err(|e| failed("open libcontainer's state", e, ""))?.into();
-    Ok(Built { init, state, report, oom_score_adj })
+    Ok(Built { init, state, report, oom_score_adj, lock })
 }
 
 fn mount_rootfs(bundle: &Bundle, config: &BundleConfig) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -22,7 +23,7 @@ pub(super) type Pipe = (OwnedFd, OwnedFd);
 /// What the shim and its builder share.
 pub(super) struct Shared {
     /// Its POSIX lock is the shim's alone, and lasts over `execve`.
-    lock: File,
+    pub(super) lock: File,
     /// Tells the waiter of the container's first process: a [`waiter::Word`].
     pub(super) word: Pipe,
     /// The container's stdout and stderr.
@@ -115,7 +116,8 @@ fn pipe(room: c_int) -> io::Result<Pipe> {
 /// Held until the shim ends; the agent asks with `F_GETLK` who holds it.
 fn lock(bundle: &Bundle) -> Result<File, Failure> {
     let shown = bundle.dir().display();
-    let open = File::options().create(true).truncate(false).read(true).write(true).open(bundle.lock());
+    let mut options = File::options();
+    let open = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(bundle.lock());
     let file = open.map_err(|e| failed(format!("open the bundle {shown}"), e, ""))?;
     // SAFETY: all zeroes is a valid flock: from the start to the end of the file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };

@@ -15,6 +15,10 @@ use super::mounts::SYSFS;
 use super::start::failed;
 use crate::bundle::Failure;
 
+/// It can only be mounted by the container's first process. But where its directory is missing, libcontainer asks another
+/// fifty times.
+const QUEUES: &str = "/dev/mqueue";
+
 /// Take them out of the spec, and make them. In the private mount namespace, with the image mounted; `base` is the host's
 /// id of the container's 0.
 pub(super) fn make(spec: &mut Spec, inside: &Inside, base: u32) -> Result<(), Failure> {
@@ -41,6 +45,11 @@ pub(super) fn make(spec: &mut Spec, inside: &Inside, base: u32) -> Result<(), Fa
             Ok(mount(Some(source), by_number.as_str(), Some(kind), flags, Some(options.as_str()))?)
         });
         made.map_err(|e| failed(format!("mount {target}"), e, ""))?;
+    }
+    if left.iter().any(|mount| mount.destination() == Path::new(QUEUES)) {
+        inside
+            .make_dirs(Path::new(QUEUES), base)
+            .map_err(|e| failed(format!("make the directory {QUEUES}"), e, ""))?;
     }
     spec.set_mounts(Some(left));
     Ok(())
