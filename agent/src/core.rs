@@ -169,8 +169,9 @@ impl Core {
         self.flush();
         let opening = self.opening.as_ref().and_then(|o| o.retry_at);
         let forget = self.bad_until.values().min().copied();
-        let earliest =
-            self.tasks.values().filter_map(|t| self.deadline(t)).chain(opening).chain(forget).min();
+        let teach = self.estimation.tells_at().filter(|_| self.session.is_some());
+        let others = opening.into_iter().chain(forget).chain(teach);
+        let earliest = self.tasks.values().filter_map(|t| self.deadline(t)).chain(others).min();
         if earliest.is_some() && earliest != self.wake_at {
             self.out.extend(earliest.map(|mono_ms| Action::WakeAt { mono_ms }));
             self.wake_at = earliest;

@@ -26,6 +26,7 @@ mod task;
 mod tasks;
 #[cfg(test)]
 mod tests;
+pub(crate) mod told;
 mod trace;
 
 pub use self::{

@@ -5,6 +5,7 @@ pub mod ask;
 pub mod examine;
 pub mod image;
 pub mod join;
+pub mod lesson;
 pub mod stream;
 pub mod usage;
 
@@ -400,6 +401,9 @@ pub struct Offer {
     /// What the task's owner should know of this start: a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remark: Option<String>,
+    /// What is known of the index's needs, or of its siblings'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lesson: Option<Box<lesson::JobLesson>>,
 }
 
 /// Agent → placer. `number` counts from 0 without a gap; 0 is the full report.
@@ -408,6 +412,9 @@ pub struct FromAgent {
     pub session: SessionId,
     pub number: u64,
     pub news: News,
+    /// What its runs have taught since they were told last, or for as long as anything is remembered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lessons: Vec<lesson::JobLesson>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

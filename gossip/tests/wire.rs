@@ -14,6 +14,7 @@ use gossip::{
     wire::{
         Call, Delta, Exchange, FromAgent, Hello, JobName, LogPlace, LogStream, News, NotAmended, Offer,
         Order, PROTOCOL, ReadVersion, RefusedOffer, Reply, Request, Secret, SessionId, ToAgent, Welcome,
+        lesson::{IndexLesson, JobLesson},
         stream::TerminalSize,
     },
 };
@@ -226,16 +227,52 @@ fn report() -> Report {
     }
 }
 
+fn lesson() -> JobLesson {
+    let index = IndexLesson { peak: [240_000, 500_000], level: [90_000, 410_000], age_s: 60, seen_s: 7_200 };
+    JobLesson {
+        job: job(),
+        peak: [250_000, 510_000],
+        level: [100_000, 400_000],
+        age_s: 5,
+        seen_s: 86_400,
+        ended: 2,
+        lived_s: 9_000,
+        indexes: BTreeMap::from([(3, index)]),
+    }
+}
+
 fn orders() -> Vec<ToAgent> {
     let (key, generation) = (KEY, GENERATION);
     let orders = vec![
-        Order::Offer(Box::new(Offer { key, generation, version: VERSION, spec: spec(), remark: None })),
+        Order::Offer(Box::new(Offer {
+            key,
+            generation,
+            version: VERSION,
+            spec: spec(),
+            remark: None,
+            lesson: None,
+        })),
         Order::Stop { key, generation, reason: "the job was stopped".into() },
         Order::Keep { key, generation },
         Order::Forget { key },
         Order::Restart { key, generation, at: 9 },
         Order::Beat,
-        Order::Amend(Box::new(Offer { key, generation, version: VERSION, spec: spec(), remark: None })),
+        Order::Amend(Box::new(Offer {
+            key,
+            generation,
+            version: VERSION,
+            spec: spec(),
+            remark: None,
+            lesson: None,
+        })),
+        Order::Offer(Box::new(Offer {
+            key,
+            generation,
+            version: VERSION,
+            spec: spec(),
+            remark: None,
+            lesson: Some(Box::new(lesson())),
+        })),
     ];
     orders.into_iter().map(|order| ToAgent { session: SESSION, order }).collect()
 }
@@ -280,8 +317,11 @@ fn news() -> Vec<FromAgent> {
         why,
         delta: Delta::default(),
     }));
-    let number = |(n, news)| FromAgent { session: SESSION, number: n as u64, news };
-    all.into_iter().enumerate().map(number).collect()
+    let number = |(n, news)| FromAgent { session: SESSION, number: n as u64, news, lessons: Vec::new() };
+    let mut all: Vec<FromAgent> = all.into_iter().enumerate().map(number).collect();
+    let news = News::Delta(Delta::default());
+    all.push(FromAgent { session: SESSION, number: all.len() as u64, news, lessons: vec![lesson()] });
+    all
 }
 
 fn hello() -> Hello {

@@ -16,7 +16,7 @@ use crate::event::{About, Action, Note};
 
 impl Core {
     pub(crate) fn on_offer(&mut self, offer: Offer) {
-        let Offer { key, generation, version, spec, remark } = offer;
+        let Offer { key, generation, version, spec, remark, lesson } = offer;
         let Some(session) = self.session.as_mut() else { return };
         if let Some(task) = self.tasks.get_mut(&key).filter(|t| t.record.generation == generation) {
             // It is here: accepted, or being written and answered then, maybe since an earlier session.
@@ -45,6 +45,7 @@ impl Core {
         }
         session.seen.insert(key, (generation, Answer::None));
         let session = session.id;
+        self.estimation.hear(lesson.as_deref());
         self.count();
         let allotted = self.admit(key, generation, &spec).and_then(|()| {
             let used = self.ports_used();

@@ -1,6 +1,9 @@
 //! What the node's tasks are believed to need (`crate::estimate`), and what follows from it: reservations, and the peak that
 //! the node predicts. Both are told as they change, not at every flicker: more need at once, less after a while.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use gossip::wire::lesson as wire;
 use placement::{
     ids::TaskKey,
     node::Predicted,
@@ -8,7 +11,10 @@ use placement::{
 };
 
 use super::Core;
-use crate::estimate::{self, Amounts, Estimator, Learned, Lessons, Present, Settings, State, Time};
+use crate::estimate::{
+    self, Amounts, Estimator, Learned, Lessons, Present, Settings, State, Time,
+    told::{self, Told},
+};
 
 /// Samples are taken so often; at once when a task uses more than it was believed to need.
 const EVERY_MS: u64 = 10_000;
@@ -18,6 +24,12 @@ const SLOWLY_MS: u64 = 60_000;
 const WORTH: u64 = 100;
 /// A fall of the predicted peak by this share of the capacity is told at once: others may use it.
 const MUCH: u64 = 20;
+/// Lessons of jobs of which nothing ran here for so long are no more of use.
+const FORGOTTEN_MS: u64 = 30 * 86_400_000;
+/// Lessons in one message take so many bytes at most: each about so many, and more for each index.
+const MESSAGE: usize = 64 << 10;
+const A_LESSON: usize = 200;
+const AN_INDEX: usize = 100;
 
 /// How a node estimates.
 #[derive(Debug, Clone)]
@@ -34,6 +46,8 @@ pub(crate) struct Estimation {
     own: Option<Own>,
     /// The books say something else than was told, though no task does.
     pub(crate) moved: bool,
+    /// To be told with the next news.
+    pub(crate) lessons: Vec<wire::JobLesson>,
 }
 
 #[derive(Debug)]
@@ -49,6 +63,12 @@ struct Own {
     predicted: Option<Predicted>,
     /// Monotonic, of the last change of what is predicted.
     predicted_ms: u64,
+    /// What the session was told of each job's lessons.
+    told: BTreeMap<Arc<str>, Told>,
+    /// Monotonic: no lessons before.
+    tells_ms: u64,
+    /// Tasks came or went since lessons were told.
+    stirred: bool,
 }
 
 /// What one task needs.
@@ -144,9 +164,66 @@ impl Estimation {
                 listed: 0,
                 predicted: None,
                 predicted_ms: 0,
+                told: BTreeMap::new(),
+                tells_ms: 0,
+                stirred: false,
             }
         });
-        Estimation { own, moved: false }
+        Estimation { own, ..Estimation::default() }
+    }
+
+    /// What the placer knows of a job of which a task is offered.
+    pub(crate) fn hear(&mut self, lesson: Option<&wire::JobLesson>) {
+        let (Some(own), Some(lesson)) = (self.own.as_mut(), lesson) else { return };
+        own.lessons.merge(&told::hear(lesson, own.time.now_ms()), own.settings.memory_ms());
+        if let Some((name, lesson)) = own.lessons.entry(&lesson.job.to_string()) {
+            own.told.insert(name, Told::of(lesson));
+        }
+    }
+
+    /// A new session: the placer may know nothing.
+    pub(crate) fn tell_all(&mut self, now_ms: u64) {
+        if let Some(own) = self.own.as_mut() {
+            own.told.clear();
+            own.tells_ms = now_ms;
+        }
+        self.lessons.clear();
+        self.gather(now_ms);
+    }
+
+    /// Looks each minute for lessons that the session has not heard, so far as a message has room for them.
+    pub(crate) fn gather(&mut self, now_ms: u64) {
+        let Some(own) = self.own.as_mut().filter(|own| now_ms >= own.tells_ms) else { return };
+        (own.tells_ms, own.stirred) = (now_ms + SLOWLY_MS, false);
+        own.estimator.teach(&mut own.lessons);
+        let at_ms = own.time.now_ms();
+        own.lessons.forget_before(at_ms.saturating_sub(FORGOTTEN_MS));
+        let mut room = MESSAGE;
+        for (name, lesson) in own.lessons.entries() {
+            let now = Told::of(lesson);
+            if own.told.get(name).is_some_and(|told| !told.differs(&now)) {
+                continue;
+            }
+            let Some(job) = told::job(name) else { continue };
+            let size = A_LESSON + AN_INDEX * lesson.indexes.len();
+            let Some(left) = room.checked_sub(size) else {
+                own.stirred = true;
+                break;
+            };
+            room = left;
+            self.lessons.push(told::tell(job, lesson, None, at_ms));
+            own.told.insert(name.clone(), now);
+        }
+    }
+
+    /// Whether there is something to say though no task changed.
+    pub(crate) fn is_news(&self) -> bool {
+        self.moved || !self.lessons.is_empty()
+    }
+
+    /// Monotonic: when lessons are looked for if nothing happens until then.
+    pub(crate) fn tells_at(&self) -> Option<u64> {
+        self.own.as_ref().filter(|own| own.stirred).map(|own| own.tells_ms)
     }
 }
 
@@ -194,6 +271,9 @@ impl Core {
             return;
         }
         self.list();
+        if let Some(own) = self.estimation.own.as_mut() {
+            own.stirred = true;
+        }
         self.conclude(true);
     }
 

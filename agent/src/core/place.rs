@@ -9,6 +9,7 @@
 pub mod company;
 mod gathered;
 mod jobs;
+mod lessons;
 pub mod reign;
 mod rows;
 mod session;
@@ -37,7 +38,7 @@ pub use jobs::JobRow;
 pub use rows::{NodeRow, TaskRow};
 pub use settled::Settled;
 
-use crate::event::Now;
+use crate::{estimate::Lessons, event::Now};
 
 /// All that can happen to the placer.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,6 +128,8 @@ struct Active {
     links: BTreeMap<NodeId, Link>,
     /// The last that was heard of each wanted or finished task, and where.
     last: BTreeMap<TaskKey, (NodeId, Report)>,
+    /// What nodes have learned of jobs' needs: soft, as all of the above.
+    lessons: Lessons,
     /// Proposed, and not seen applied.
     completing: BTreeMap<TaskKey, Completing>,
     /// Stops that were said in the open session (PROTOCOL 16: said again in the next).
@@ -238,6 +241,7 @@ impl Active {
             seq: 0,
             links: BTreeMap::new(),
             last: BTreeMap::new(),
+            lessons: Lessons::default(),
             completing: BTreeMap::new(),
             said_stops: BTreeSet::new(),
             wake: None,
@@ -295,6 +299,7 @@ impl Active {
         for node in self.view.nodes.values_mut() {
             node.refusals.retain(|key, _| counts(key));
         }
+        self.forget_lessons();
         self.ledger = ledger;
     }
 

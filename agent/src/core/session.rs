@@ -98,6 +98,7 @@ impl Core {
     /// The promise is on disk: welcome, then all there is.
     fn open(&mut self) {
         self.count();
+        self.estimation.tell_all(self.now.mono_ms);
         let Some(Opening { hello, fresh, .. }) = self.opening.take() else { return };
         let id = SessionId { placer: hello.fresh, agent: fresh };
         self.out.push(Action::Welcome(Welcome::Open { session: id, life: self.config.life }));
@@ -123,7 +124,8 @@ impl Core {
 
     pub(crate) fn send(&mut self, news: News) {
         let Some(session) = self.session.as_mut() else { return };
-        let message = FromAgent { session: session.id, number: session.number, news };
+        let lessons = std::mem::take(&mut self.estimation.lessons);
+        let message = FromAgent { session: session.id, number: session.number, news, lessons };
         session.number += 1;
         self.out.push(Action::Send(Box::new(message)));
     }
@@ -156,7 +158,8 @@ impl Core {
         }
         let tasks = &self.tasks;
         self.dirty.retain(|key| tasks.get(key).is_some_and(|task| task.accepting.is_none()));
-        let news = self.node_changed || self.estimation.moved;
+        self.estimation.gather(self.now.mono_ms);
+        let news = self.node_changed || self.estimation.is_news();
         if news || !self.gone.is_empty() || !self.dirty.is_empty() {
             let delta = self.delta();
             self.send(News::Delta(delta));

@@ -20,8 +20,6 @@ const CROWDS: usize = 1 + Band::ALL.len();
 const ALL: usize = 0;
 /// What a task's own peak may grow by, for each e-folding of the time ahead over the time seen.
 const OWN_GROWTH: f64 = 0.1;
-/// A job's old peaks fade over so many horizons.
-const MEMORY_HORIZONS: f64 = 8.0;
 
 /// A task that is on the node.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,7 +138,7 @@ impl Estimator {
             let share =
                 |resource: usize| if limit[resource] > 0.0 { usage[resource] / limit[resource] } else { 0.0 };
             let seen_s = (now_ms.saturating_sub(known.since_ms) / 1000) as u32;
-            let memory_ms = MEMORY_HORIZONS * settings.horizon_ms as f64;
+            let memory_ms = settings.memory_ms();
             lessons.watch(task, [share(CPU), share(MEMORY)], seen_s, now_ms, memory_ms);
         }
         for (crowd, used) in crowds.iter_mut().zip(used) {

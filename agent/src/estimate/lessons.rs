@@ -12,7 +12,7 @@ const MOST_INDEXES: usize = 64;
 const ENOUGH_LIVES: u32 = 2;
 /// How much of a job's mean use the newest sample is.
 const MEAN_OF: f32 = 0.01;
-/// What was watched for less says nothing.
+/// What an index's own run says after so long is worth more than what siblings say.
 const ENOUGH_S: u32 = 3600;
 
 /// Everything that was learned, by job.
@@ -57,17 +57,15 @@ pub struct Start {
 }
 
 impl Lessons {
-    /// What a task's earlier run teaches, else its siblings'.
+    /// What a task's earlier run teaches, if it was watched for long or for as long as any, else its siblings'. The less was
+    /// seen of either, the more doubt is left.
     pub fn start(&self, task: &TaskId) -> Option<Start> {
         let job = self.jobs.get(&task.job)?;
-        let own = job.indexes.get(&task.index.unwrap_or(0)).filter(|own| own.seen_s > ENOUGH_S);
-        let own = own.map(|own| (own.peak, own.level, own.seen_s));
-        let siblings = (job.seen_s > ENOUGH_S).then_some((job.peak, job.level, job.seen_s));
-        own.or(siblings).map(|(peak, level, seen_s)| Start {
-            peak: peak.map(f64::from),
-            level: level.map(f64::from),
-            seen_s,
-        })
+        let own = job.indexes.get(&task.index.unwrap_or(0));
+        let own = own.filter(|own| own.seen_s >= job.seen_s.min(ENOUGH_S));
+        let siblings = (job.peak, job.level, job.seen_s);
+        let (peak, level, seen_s) = own.map_or(siblings, |own| (own.peak, own.level, own.seen_s));
+        (seen_s > 0).then(|| Start { peak: peak.map(f64::from), level: level.map(f64::from), seen_s })
     }
 
     /// How long runs of the job last on the average; none if nobody can know.
@@ -108,12 +106,19 @@ impl Lessons {
         job.indexes.insert(index, lesson);
     }
 
-    /// Takes over what another node has learned. Told twice, it says the same.
-    pub fn merge(&mut self, other: &Lessons) {
+    /// Takes over what another node has learned, by the same time. Told twice, it says the same. Old peaks fade over
+    /// `memory_ms`.
+    pub fn merge(&mut self, other: &Lessons, memory_ms: f64) {
         for (name, theirs) in &other.jobs {
             let ours = self.jobs.entry(name.clone()).or_default();
+            let newer = theirs.heard_ms > ours.heard_ms || ours.seen_s == 0;
+            let fade = (-(ours.heard_ms.abs_diff(theirs.heard_ms) as f64) / memory_ms).exp() as f32;
             for (our, their) in ours.peak.iter_mut().zip(theirs.peak) {
-                *our = our.max(their);
+                let (old, new) = if newer { (*our, their) } else { (their, *our) };
+                *our = (old * fade).max(new);
+            }
+            if newer {
+                ours.level = theirs.level;
             }
             ours.heard_ms = ours.heard_ms.max(theirs.heard_ms);
             ours.seen_s = ours.seen_s.max(theirs.seen_s);
@@ -136,6 +141,28 @@ impl Lessons {
     /// Forgets jobs that nothing was heard of since.
     pub fn forget_before(&mut self, ms: u64) {
         self.jobs.retain(|_, job| job.heard_ms >= ms);
+    }
+
+    /// Forgets the jobs that are not among these.
+    pub fn keep(&mut self, mut is_among: impl FnMut(&str) -> bool) {
+        self.jobs.retain(|name, _| is_among(name));
+    }
+
+    pub fn job(&self, name: &str) -> Option<&JobLesson> {
+        self.jobs.get(name)
+    }
+
+    /// Of one job alone.
+    pub fn of(name: Arc<str>, lesson: JobLesson) -> Self {
+        Lessons { jobs: BTreeMap::from([(name, lesson)]) }
+    }
+
+    pub(crate) fn entry(&self, name: &str) -> Option<(Arc<str>, &JobLesson)> {
+        self.jobs.get_key_value(name).map(|(name, job)| (name.clone(), job))
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Arc<str>, &JobLesson)> {
+        self.jobs.iter()
     }
 
     pub fn jobs(&self) -> impl Iterator<Item = (&str, &JobLesson)> {

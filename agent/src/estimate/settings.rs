@@ -29,7 +29,15 @@ pub struct Settings {
     pub apart: Amounts,
 }
 
+/// A job's old peaks fade over so many horizons.
+const MEMORY_HORIZONS: f64 = 8.0;
+
 impl Settings {
+    /// Over which a job's old peaks fade.
+    pub fn memory_ms(&self) -> f64 {
+        MEMORY_HORIZONS * self.horizon_ms as f64
+    }
+
     /// A preset's numbers, for a horizon.
     pub fn of(preset: Preset, horizon_ms: u64) -> Self {
         let normal = Settings {

@@ -7,6 +7,7 @@ use placement::job::Band;
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+const MEMORY_MS: f64 = 8.0 * DAY as f64;
 
 /// A node that is measured now and then.
 struct Node {
@@ -93,7 +94,7 @@ fn a_returning_index_and_a_sibling_begin_where_others_have_settled() {
     // It is gone for a while, and returns beside a new sibling, on another node that has been told.
     node.present(&["web/1"]);
     let mut told = Lessons::default();
-    told.merge(&node.lessons);
+    told.merge(&node.lessons, MEMORY_MS);
     let mut other = Node::new(told);
     other.now_ms = node.now_ms + HOUR;
     for (task, at) in [("web/0", 0), ("web/7", 1)] {
@@ -195,7 +196,7 @@ fn what_is_known_outlives_the_agent_and_is_small() {
     let back: Lessons = serde_json::from_str(&serde_json::to_string(&node.lessons).unwrap()).unwrap();
     assert!(back == node.lessons);
     let mut twice = node.lessons.clone();
-    twice.merge(&node.lessons);
+    twice.merge(&node.lessons, MEMORY_MS);
     assert!(twice == node.lessons, "told twice, it says the same");
 
     node.estimator.teach(&mut node.lessons);

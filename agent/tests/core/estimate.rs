@@ -102,6 +102,7 @@ impl Node {
             version: Version { cell: 1, number: 1 },
             spec,
             remark: None,
+            lesson: None,
         };
         self.tell(Event::Order(ToAgent { session: self.session, order: Order::Offer(Box::new(offer)) }));
     }

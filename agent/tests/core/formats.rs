@@ -42,6 +42,7 @@ fn offered() -> Vec<Action> {
         version: Version { cell: 1, number: 1 },
         spec,
         remark: None,
+        lesson: None,
     };
     let order = Order::Offer(Box::new(offer));
     let mut actions =

@@ -4,5 +4,6 @@
 mod cell;
 #[path = "../core/random/dice.rs"]
 mod dice;
+mod lessons;
 mod models;
 mod script;

@@ -220,7 +220,12 @@ impl Script {
             "skip" => self.sessions.get_mut(&name)?.1 += 1,
             "stray" => {
                 let session = SessionId { placer: 77, agent: 77 };
-                let from = Box::new(FromAgent { session, number: 0, news: self.nodes[&name].full() });
+                let from = Box::new(FromAgent {
+                    session,
+                    number: 0,
+                    news: self.nodes[&name].full(),
+                    lessons: Vec::new(),
+                });
                 self.event(PlaceEvent::News { node: self.id(&name), from });
             }
             "dead" => self.event(PlaceEvent::MemberGone(self.id(&name))),
@@ -313,7 +318,7 @@ impl Script {
 
     fn say(&mut self, name: &str, news: News) -> Option<()> {
         let (session, number) = self.sessions.get_mut(name)?;
-        let from = FromAgent { session: *session, number: *number, news };
+        let from = FromAgent { session: *session, number: *number, news, lessons: Vec::new() };
         *number += 1;
         self.last.insert(name.to_string(), from.clone());
         self.event(PlaceEvent::News { node: self.id(name), from: Box::new(from) });

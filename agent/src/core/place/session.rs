@@ -8,7 +8,7 @@ use placement::{
     view::{NodeView, OpenAmend, Refusal, Standing},
 };
 
-use super::{Active, Effect, PlaceAction};
+use super::{Active, Effect, PlaceAction, lessons};
 use crate::event::Now;
 
 /// First wait after a refusal; doubles up to the longest.
@@ -83,6 +83,9 @@ impl Active {
         }
         link.next += 1;
         link.heard_ms = now.mono_ms;
+        for lesson in &from.lessons {
+            lessons::learn(&mut self.lessons, &self.intent, lesson, now);
+        }
 
         let effect = match from.news {
             News::Full { node: info, books, usage, tasks } => {

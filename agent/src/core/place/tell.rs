@@ -61,7 +61,7 @@ impl Active {
             self.note(node, |node| {
                 node.amended.insert(key, open);
             });
-            let offer = Offer { key, generation, version, spec, remark: None };
+            let offer = Offer { key, generation, version, spec, remark: None, lesson: None };
             self.send(node, Order::Amend(Box::new(offer)), actions);
         }
         for planned in said.offers {
@@ -82,7 +82,8 @@ impl Active {
                 link.offered_ms.get_or_insert(now.mono_ms);
             }
             let (version, remark) = (planned.version, planned.remark);
-            let offer = Offer { key: planned.key, generation, version, spec: planned.spec, remark };
+            let lesson = self.lesson(&planned.spec.job, planned.key.index, now).map(Box::new);
+            let offer = Offer { key: planned.key, generation, version, spec: planned.spec, remark, lesson };
             self.send(planned.node, Order::Offer(Box::new(offer)), actions);
         }
         if !said.complete.is_empty() {

@@ -88,7 +88,7 @@ impl World {
             let session = SessionId { placer: 0, agent: 0 };
             let (info, books) = (self.machines[&node].info.clone(), Books::default());
             let news = News::Full { node: info, books, usage: Resources::default(), tasks: Vec::new() };
-            let from = Box::new(FromAgent { session, number: 0, news });
+            let from = Box::new(FromAgent { session, number: 0, news, lessons: Vec::new() });
             self.tell(id, PlaceEvent::SessionOpened { node, session });
             self.tell(id, PlaceEvent::News { node, from });
             self.tell(id, PlaceEvent::SessionClosed { node, session });

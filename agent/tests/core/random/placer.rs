@@ -120,7 +120,7 @@ impl Placer {
                 let mut spec = task_spec(job);
                 spec.retries = (generation.seq % 2) as u32;
                 let version = Version { cell: 1, number: 1 };
-                Order::Offer(Box::new(Offer { key, generation, version, spec, remark: None }))
+                Order::Offer(Box::new(Offer { key, generation, version, spec, remark: None, lesson: None }))
             }
             45..60 => {
                 let (key, mut generation, _) = dice.pick(&here)?;
@@ -159,7 +159,7 @@ impl Placer {
                 }
                 let version = Version { cell: 1, number: copy.version.number + dice.below(3) as u64 };
                 let (key, generation) = (copy.key, copy.generation);
-                Order::Amend(Box::new(Offer { key, generation, version, spec, remark: None }))
+                Order::Amend(Box::new(Offer { key, generation, version, spec, remark: None, lesson: None }))
             }
             91..93 => {
                 // Stopped and created again under the same name.
