@@ -48,6 +48,7 @@ use crate::{
     core::{self, Core},
     dir::{DataDir, DirError},
     event::Event,
+    history,
     identity::{Held, Identity, IdentityError},
     images::{
         self, Images,
@@ -212,7 +213,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         claims: held.restored,
         estimate: measure::learned::read(config.estimate, held.learned, &mut warnings),
     };
-    let (core, first) = Core::restore(about, held.records, found, clock::now());
+    let (mut core, first) = Core::restore(about, held.records, found, clock::now());
+    core.resume(history::keep::read(held.history, &mut warnings));
     let (placer, placer_handle) = PlacerLoop::new(cell.clone(), node.clone(), journal.clone());
 
     let (cell_name, members) = (identity.cell_name.clone(), company::path(&dir));
@@ -236,6 +238,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     };
     let services = Arc::new(services);
     tokio::spawn(measure::learned::keep(node.clone(), store.clone()));
+    tokio::spawn(history::keep::keep(node.clone(), store.clone()));
     tokio::spawn(NodeLoop::new(core, store.clone(), runner, journal.clone()).run(first, from_all));
     tokio::spawn(placer.run());
     tokio::spawn(voters::run(cell.clone(), placer_handle, who.clone(), journal.clone()));
@@ -281,6 +284,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         None => "told to end; containers go on",
     };
     measure::learned::keep_now(&node, &store).await;
+    history::keep::keep_now(&node, &store).await;
     journal.node("agent_stopped", why.to_string());
     ledger.shutdown().await;
     if let Some(addr) = twin {

@@ -1,6 +1,7 @@
 //! Requests: who may ask, and where each is decided. A client asks any node, on its local socket or over the network; what
 //! only the placer or another node can answer is passed on, in one hop. What is asked is answered in `server/`.
 
+mod advise;
 mod cell;
 mod change;
 mod doctor;
@@ -54,6 +55,7 @@ use self::{pass::Unpassed, read::Read};
 use crate::{
     cell::Cell,
     daemon::{inbox::NodeHandle, placer::PlacerHandle},
+    history::advice::Wish,
     identity::Held,
     images::Images,
     journal::Journal,
@@ -362,6 +364,11 @@ async fn call(
         Call::VolumeRm { job, index, name, on } => {
             let of = VolumesOf { job: change::key(&stamp, &job), index, name };
             out.item(volume::remove(services, &stamp, of, on.as_deref()).await?).await
+        }
+        Call::Advise { job, risk, enough_ms } => {
+            let wish = Wish { risk: risk.clamp(0.0, 1.0), enough_ms };
+            let job = job.map(|job| change::key(&stamp, &job));
+            out.item(advise::advise(services, job, wish).await?).await
         }
         Call::Usage { by } => out.item(usage::usage(services, by).await?).await,
         Call::Top => out.item(usage::top(services).await?).await,

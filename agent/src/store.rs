@@ -26,6 +26,8 @@ use crate::{
 const TASKS: TableDefinition<&str, &[u8]> = TableDefinition::new("tasks");
 /// `promise`, `life`, `bad`, `learned`: a JSON value each.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+/// `OWNER/NAME` → what the node remembers of the job: a JSON value.
+const HISTORY: TableDefinition<&str, &[u8]> = TableDefinition::new("history");
 /// Sequence number → `EventRecord`; the last `EVENTS_KEPT`.
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 /// Owner → number of its range of user ids on this node.
@@ -74,11 +76,14 @@ pub struct Held {
     pub quarantined: Vec<(String, String)>,
     /// What was known of its tasks' needs, as it was written.
     pub learned: Option<Vec<u8>>,
+    /// What it remembers of jobs, as it was written.
+    pub history: Vec<(String, Vec<u8>)>,
 }
 
 enum Job {
     Changes(Ticket, Vec<Change>),
     Event(Box<EventRecord>),
+    History(BTreeMap<String, Vec<u8>>, tokio::sync::oneshot::Sender<Result<(), String>>),
     Learned(Box<Learned>, tokio::sync::oneshot::Sender<Result<(), String>>),
     Owner(String, tokio::sync::oneshot::Sender<Result<u32, String>>),
 }
@@ -127,6 +132,13 @@ impl Store {
         told.await.unwrap_or_else(|_| Err("the store has ended".to_string()))
     }
 
+    /// Keeps what is remembered of jobs, instead of what was before.
+    pub async fn history(&self, jobs: BTreeMap<String, Vec<u8>>) -> Result<(), String> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let _ = self.jobs.send(Job::History(jobs, tell));
+        told.await.unwrap_or_else(|_| Err("the store has ended".to_string()))
+    }
+
     /// The number of the owner's range of user ids here, given out once and kept.
     pub async fn owner(&self, owner: String) -> Result<u32, String> {
         if let Some(number) = self.known().get(&owner) {
@@ -159,6 +171,7 @@ fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
         events: Vec::new(),
         quarantined: Vec::new(),
         learned: None,
+        history: Vec::new(),
     };
     {
         let mut tasks = write.open_table(TASKS)?;
@@ -189,6 +202,10 @@ fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
         held.restored = last < known;
         held.life = last.max(known) + 1;
         meta.insert("life", held.life.to_string().as_bytes())?;
+        for row in write.open_table(HISTORY)?.iter()? {
+            let (job, bytes) = row?;
+            held.history.push((job.value().to_string(), bytes.value().to_vec()));
+        }
         for row in write.open_table(EVENTS)?.iter()?.rev().take(EVENTS_SHOWN) {
             held.events.extend(serde_json::from_slice::<EventRecord>(row?.1.value()).ok());
         }
@@ -236,7 +253,7 @@ impl Writer {
                         (self.stored)(ticket, result.as_ref().map(|_| ()).map_err(Clone::clone))
                     }
                     Job::Event(_) => {}
-                    Job::Learned(_, tell) => {
+                    Job::History(_, tell) | Job::Learned(_, tell) => {
                         let _ = tell.send(result.as_ref().map(|_| ()).map_err(Clone::clone));
                     }
                     Job::Owner(owner, tell) => {
@@ -301,6 +318,13 @@ impl Writer {
                         events.insert(event.seq, json(event)?.as_slice())?;
                         if events.len()? > EVENTS_KEPT {
                             events.pop_first()?;
+                        }
+                    }
+                    Job::History(jobs, _) => {
+                        let mut history = write.open_table(HISTORY)?;
+                        history.retain(|job, _| jobs.contains_key(job))?;
+                        for (job, bytes) in jobs {
+                            history.insert(job.as_str(), bytes.as_slice())?;
                         }
                     }
                     Job::Learned(learned, _) => {

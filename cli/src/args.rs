@@ -166,6 +166,7 @@ pub(crate) enum Verb {
     Doctor,
     Usage(usage::Usage),
     Top(usage::Top),
+    Advise(usage::Advise),
     Label(cell::Label),
     /// Move a node's tasks to other nodes, and give it no new ones
     ///

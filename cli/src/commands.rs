@@ -1,5 +1,6 @@
 //! A file for each verb, or for verbs that do the same to different things.
 
+mod advise;
 pub(crate) mod agent;
 mod cell;
 mod change;
@@ -118,6 +119,7 @@ async fn ask(verb: Verb, session: &Session, out: &mut Out) -> Result<(), Failure
         Verb::Node(args::cell::Node::Rm { name }) => node::remove(name, session, out).await,
         Verb::Doctor => doctor::doctor(session, out).await,
         Verb::Usage(args) => usage::usage(&args, session, out).await,
+        Verb::Advise(args) => advise::advise(args, session, out).await,
         Verb::Top(args) => top::top(&args, session, out).await,
         Verb::Cell(args) => cell::cell(args.verb, session, out).await,
         Verb::Grant(args) => grant::grant(args, session, out).await,
@@ -157,6 +159,10 @@ pub(crate) fn doing(verb: &Verb) -> String {
         Verb::Cell(args::cell::Cell { verb: None }) => "show the cell".into(),
         Verb::Cell(_) => "change the cell's settings".into(),
         Verb::Doctor => "examine the cell".into(),
+        Verb::Advise(args) => match &args.job {
+            Some(job) => format!("advise on {}", Shown(job)),
+            None => "advise on the jobs' limits".into(),
+        },
         Verb::Top(_) => "show what the cell does".into(),
         Verb::Usage(args) => format!("show usage by {}", args.by.0.as_str()),
         Verb::Grant(args::cell::Grant { user: Some(user), .. }) => format!("change the rights of {user}"),

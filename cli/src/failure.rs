@@ -65,6 +65,9 @@ pub(crate) enum Failure {
     /// It was found out, and shown.
     #[error("the cell is not well: {wrong} thing{} wrong", if *wrong == 1 { " is" } else { "s are" })]
     Unwell { wrong: usize },
+    /// Each was named when it was tried.
+    #[error("{wrong} job{} not changed", if *wrong == 1 { " was" } else { "s were" })]
+    NotAll { wrong: usize },
     #[error(transparent)]
     Copy(oci::copy::Error),
     #[error("{}", listening(*port, source))]
@@ -138,6 +141,7 @@ impl Failure {
             Failure::Ended(_) => "ended",
             Failure::Unsettled { .. } => "unsettled",
             Failure::Unwell { .. } => "unwell",
+            Failure::NotAll { .. } => "refused",
             Failure::Interrupted { .. } => "interrupted",
         }
     }
@@ -163,12 +167,16 @@ impl Failure {
                  TOKEN` takes it"
             )),
             Failure::Elsewhere(_) => Some("run it there, on the node's own socket: covey context use local".into()),
-            Failure::Context(_) | Failure::Token(_) | Failure::Key { .. } | Failure::Trace(_) => None,
+            Failure::Trace(TraceError::Write { .. }) => None,
+            Failure::Trace(_) => {
+                Some("a trace is a CSV file; `covey simulate overcommit --help` says what is in it".into())
+            }
+            Failure::Context(_) | Failure::Token(_) | Failure::Key { .. } => None,
             Failure::Lost { .. } => Some("see what its log says; once it runs again, repeat the command".into()),
             Failure::Garbled { .. } => Some("is the agent of another version? `covey nodes` shows it".into()),
             Failure::Unsettled { hint, .. } | Failure::Interrupted { hint, .. } => Some(hint.clone()),
             // Their texts say what to do.
-            Failure::Config(_) | Failure::Agent(_) | Failure::Unwell { .. } => None,
+            Failure::Config(_) | Failure::Agent(_) | Failure::Unwell { .. } | Failure::NotAll { .. } => None,
             Failure::Arguments(_) | Failure::Output(_) | Failure::System { .. } => None,
             Failure::Listen { .. } => Some("LOCAL 0 takes one that is free".into()),
             Failure::Copy(_) | Failure::Ended(_) => None,
@@ -185,7 +193,9 @@ impl Failure {
             },
             // Its lines are made here.
             Failure::Unsettled { message, .. } => format!("covey: {message}"),
-            Failure::Interrupted { .. } | Failure::Unwell { .. } => format!("covey: {self}"),
+            Failure::Interrupted { .. } | Failure::Unwell { .. } | Failure::NotAll { .. } => {
+                format!("covey: {self}")
+            }
             _ => format!("covey: cannot {doing}: {}", shown(&self.to_string())),
         };
         if let Some(hint) = self.hint() {

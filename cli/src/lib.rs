@@ -52,7 +52,7 @@ fn end(out: &mut Out, doing: &str, done: Result<(), Failure>, failed: u8) -> Exi
         Failure::Ended(code) => ExitCode::from(code),
         why => {
             // A verb that shows one document has shown it.
-            if out.json() && !matches!(why, Failure::Unwell { .. }) {
+            if out.json() && !matches!(why, Failure::Unwell { .. } | Failure::NotAll { .. }) {
                 let _ = out.document(&why.document());
             } else if !out.json() {
                 eprintln!("{}", why.explain(doing));

@@ -87,8 +87,13 @@ impl FromStr for VolumeName {
             Some((task, name)) if !name.starts_with(|c: char| c.is_ascii_digit()) => (task, Some(name)),
             _ => (text, None),
         };
-        let task = task.parse::<TaskName>();
-        let task = task.map_err(|why| format!("volumes have the form JOB/INDEX or JOB/INDEX/NAME; {why}"))?;
+        const FORM: &str = "volumes have the form JOB/INDEX or JOB/INDEX/NAME";
+        let task: TaskName = task.parse().map_err(|_| match task.parse::<Target>() {
+            Ok(Target { index: None, .. }) if name.is_none() => {
+                format!("that is a job; {FORM}, for instance {text}/0")
+            }
+            _ => format!("`{text}` names no volume: {FORM}"),
+        })?;
         match name {
             Some(name) if !is_label(name) => Err(format!(
                 "`{name}` is not the name of a volume: a small letter, then small letters, digits and -, at most 63"

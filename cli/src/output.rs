@@ -1,5 +1,6 @@
 //! What commands print: documents for programs, tables and sentences for people.
 
+mod advice;
 mod cell;
 mod context;
 mod copied;
@@ -28,6 +29,7 @@ use std::{
 use serde_json::Value;
 
 pub(crate) use self::{
+    advice::{advice, applied},
     cell::cell,
     context::contexts,
     copied::copied,

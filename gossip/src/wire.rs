@@ -69,6 +69,16 @@ pub enum Call {
     },
     /// The same by nodes, bands and tasks at once: an `Item` as `Usage`'s, with `nodes`, `bands` and `tasks` for `items`.
     Top,
+    /// Limits that would fit a job, or each: an `Item` `{as_of, stale, missing, risk, enough_s, items: [{job, owner, advice,
+    /// watched_s, confidence, kills, cpu, memory, saved, …}]}`; `advice` is one of `not_enough_history`, `keep`, `lower`, `raise`
+    /// and `change`.
+    Advise {
+        job: Option<JobName>,
+        /// From 0 to 1: the share of time in which a task may be held back, the probability of its being killed in a day.
+        risk: f64,
+        /// With less history nothing is advised.
+        enough_ms: u64,
+    },
     /// The last events, oldest first, those with `job`/`node` only; with `follow` an `Item` each, without end.
     Events {
         job: Option<JobName>,
@@ -84,6 +94,9 @@ pub enum Call {
         owner: Option<String>,
         create: bool,
         read: Option<ReadVersion>,
+        /// Image names stand for what they stood for in the version that is there.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep_images: bool,
     },
     /// `Stop`, `Restart` and `Scale`: answered by an `Item` `{name, owner, version, changed}`.
     Stop {

@@ -31,7 +31,13 @@ fn passed() -> Vec<Passed> {
         id: RequestId("0123456789abcdef0123456789abcdef".into()),
         call,
     };
-    let run = Call::Run { document: json!({"name": "web"}), owner: None, create: false, read: None };
+    let run = Call::Run {
+        document: json!({"name": "web"}),
+        owner: None,
+        create: false,
+        read: None,
+        keep_images: false,
+    };
     let logs = Call::Logs {
         job: JobName { owner: None, name: "web".into() },
         index: 2,

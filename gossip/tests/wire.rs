@@ -67,6 +67,7 @@ fn requests() -> Vec<Request> {
             owner: None,
             create: false,
             read: Some(ReadVersion { uid: KEY.uid, version: VERSION }),
+            keep_images: false,
         },
         Call::Stop { job: name(), index: None },
         Call::Restart { job: name(), index: Some(0) },

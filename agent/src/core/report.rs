@@ -15,7 +15,10 @@ use placement::{
 };
 
 use super::Core;
-use crate::event::{About, Action, Note, RunId};
+use crate::{
+    event::{About, Action, Note, RunId},
+    history::JobHistory,
+};
 
 impl Core {
     /// Every task here, in the order of their keys.
@@ -127,6 +130,16 @@ impl Core {
         let mut usage = Resources::default();
         self.tasks.values().for_each(|t| usage.add(&t.usage));
         usage
+    }
+
+    /// What its jobs used here.
+    pub fn history(&self) -> &BTreeMap<JobKey, JobHistory> {
+        self.history.jobs()
+    }
+
+    /// What an earlier agent has kept of it.
+    pub fn resume(&mut self, history: BTreeMap<JobKey, JobHistory>) {
+        self.history.resume(history);
     }
 
     /// What ended tasks here of late.

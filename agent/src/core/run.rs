@@ -126,7 +126,8 @@ impl Core {
         let number = run.number;
         let probing = run.checks.stop();
         let over = run.over.take();
-        let band = task.record.spec.band;
+        let spec = &task.record.spec;
+        let (band, job, limit) = (spec.band, spec.job.clone(), spec.limit.clone());
         run.stage = Stage::Ended { removing: false };
         task.usage = Default::default();
         task.need.ended();
@@ -140,7 +141,7 @@ impl Core {
             (_, Some(why)) if cause == Cause::Disk => format!("{}: {why}", how_it_ended(&exit)),
             _ => how_it_ended(&exit),
         };
-        self.history.ended(band, cause, now.wall_ms);
+        self.history.ended(run, &job, band, cause, &limit, now.wall_ms);
         self.note(key, "exited", how.clone());
         if ended.log_bytes_lost > 0 {
             let lost = ended.log_bytes_lost;

@@ -28,6 +28,7 @@ impl Core {
                 if moved(&task.reported_usage, &usage, &task.record.spec.limit) {
                     self.dirty.insert(id.key);
                 }
+                self.history.used(id, &task.record.spec.job, &usage, self.now.wall_ms);
                 task.need.look(&usage);
                 task.usage = usage;
                 self.hold_to_disk(id.key);

@@ -27,8 +27,9 @@ pub(super) async fn decide(
 ) -> Result<Value, Unpassed> {
     leads(services).await?;
     match call {
-        Call::Run { document, owner, create, read } => {
-            let wish = Wish { owner: owner.as_ref(), create: *create, read: *read };
+        Call::Run { document, owner, create, read, keep_images } => {
+            let wish =
+                Wish { owner: owner.as_ref(), create: *create, read: *read, keep_images: *keep_images };
             run(services, stamp, document, wish, images.cloned().unwrap_or_default()).await
         }
         Call::Stop { job, index } => {
@@ -81,7 +82,7 @@ pub(super) async fn images(
     services: &Services,
     call: &Call,
 ) -> Result<Option<BTreeMap<String, String>>, Refusal> {
-    let Call::Run { document, .. } = call else { return Ok(None) };
+    let Call::Run { document, keep_images: false, .. } = call else { return Ok(None) };
     resolve(services, &Job::from_document(document)?).await.map(Some)
 }
 
@@ -95,6 +96,7 @@ struct Wish<'a> {
     owner: Option<&'a String>,
     create: bool,
     read: Option<ReadVersion>,
+    keep_images: bool,
 }
 
 async fn run(
@@ -111,7 +113,13 @@ async fn run(
         Some(ReadVersion { uid, version }) if !wish.create => Expect::Version { uid, version },
         _ => Expect::Absent,
     };
-    let was = services.ledger.state().jobs.get(&key).filter(|r| !r.stopped).map(|r| (r.uid, r.version));
+    let ledger = services.ledger.state();
+    let there = ledger.jobs.get(&key).filter(|r| !r.stopped);
+    let images = match there {
+        Some(record) if wish.keep_images => record.images.clone(),
+        _ => images,
+    };
+    let was = there.map(|r| (r.uid, r.version));
     let by = &stamp.principal.0;
     let command = Command::Submit { job: key.clone(), document: document.clone(), images, expect };
     let (done, changed) = propose(services, stamp, command).await?;

@@ -33,7 +33,7 @@ const BEGIN: Duration = Duration::from_millis(200);
 /// The placer's own waiting: to have seen what its ledger has applied, and the nodes that are alive.
 const CATCH_UP: Duration = Duration::from_millis(100);
 /// For the nodes' own parts.
-const PARTS: Duration = Duration::from_millis(400);
+pub(super) const PARTS: Duration = Duration::from_millis(400);
 
 /// The answer to a client of this node. Who changed something and then looks sees the change.
 pub(super) async fn look(services: &Services, passed: &Passed, read: &Read) -> Result<Value, Refusal> {

@@ -14,8 +14,8 @@ use placement::{
 };
 
 use super::{
-    Out, Services, Stopped, admit, change, doctor, end_of_way, events, finish, follow, gone, invalid, log,
-    look, reach,
+    Out, Services, Stopped, admit, advise, change, doctor, end_of_way, events, finish, follow, gone, invalid,
+    log, look, reach,
     read::{self, Read},
     volume, watch,
 };
@@ -129,6 +129,7 @@ pub(crate) async fn told(question: &Question, services: &Services) -> Option<Tol
         }),
         Question::Runs { task, job } => Some(follow::runs(services, *task, job.clone()).await),
         Question::Volumes { of, remove } => Some(volume::told(services, of, *remove).await),
+        Question::History { job } => Some(advise::told(services, job.clone()).await),
         Question::Ping => Some(Told::Pong { wall_ms: clock::now().wall_ms }),
         Question::Examine => Some(Told::Examined(Box::new(doctor::examine(services).await))),
         _ => None,

@@ -137,16 +137,16 @@ async fn here(services: &Services, of: &VolumesOf, remove: bool) -> Result<Found
     let done = done.await.map_err(|_| invalid("the removal broke off".to_string()))?;
     drop(quiet);
     let node = services.cell.name(services.cell.me());
-    let (found, user, mounted) = done.map_err(|error| {
-        Refusal::new("failed", format!("{node} cannot remove {}: {error}", shown(of)), None)
-    })?;
+    let (found, user, mounted) =
+        done.map_err(|error| Refusal::new("failed", format!("on {node}: {error}"), None))?;
     if !found.names.is_empty() && (mounted || user.is_some()) {
         let how = user.map_or_else(
             || "its container has not gone yet".to_string(),
             |state| format!("it is {}", json!(state).as_str().unwrap_or_default()),
         );
         let task = format!("{}/{}", of.job, of.index);
-        let message = format!("{} cannot be removed from {node}: {task} uses it there ({how})", shown(of));
+        let them = if of.name.is_some() { "it" } else { "them" };
+        let message = format!("{task} uses {them} on {node} ({how})");
         let hint = format!("covey stop {task} ends the task; --on NODE removes what another node has of it");
         return Err(Refusal { code: "conflict".into(), message, hint: Some(hint) });
     }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::Args;
-use gossip::wire::usage::UsageBy;
+use gossip::wire::{JobName, usage::UsageBy};
 
 use crate::{output::Sort, times::Patience};
 
@@ -74,5 +74,54 @@ fn interval(text: &str) -> Result<Patience, String> {
         Ok(interval)
     } else {
         Err("an interval is from 200ms to 1h".into())
+    }
+}
+
+/// Say which limits would fit a job, and what risk they carry
+///
+/// Nodes remember how much CPU and memory the tasks of each job used; what is older counts less, a day old half. HELD BACK
+/// is the share of time in which a task wants more CPU than it may use, KILLED/DAY the probability that it reaches its memory
+/// limit within a day: at the limit as it is, and at the one that fits. What a task could not get nobody has seen: one that
+/// is often at its limit is advised to try more.
+///
+/// --apply changes the jobs, in place: nothing is restarted. A later `covey run` of a file sets what the file says.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  covey advise\n  covey advise web --risk low\n  covey advise web --apply\n  covey advise --history 10m --json"
+)]
+pub(crate) struct Advise {
+    /// NAME or OWNER/NAME; default: every job
+    #[arg(value_name = "JOB", value_parser = crate::names::job)]
+    pub(crate) job: Option<JobName>,
+    /// How much risk: low (0.1 %), normal (1 %), high (5 %), or a percentage such as 2%
+    #[arg(long, value_name = "RISK", default_value = "normal")]
+    pub(crate) risk: Risk,
+    /// Advise nothing for jobs that were watched for less
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub(crate) history: Patience,
+    /// Change the jobs accordingly
+    #[arg(long)]
+    pub(crate) apply: bool,
+}
+
+/// From 0 to 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Risk(pub(crate) f64);
+
+impl FromStr for Risk {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Risk, Self::Err> {
+        let percent = match text {
+            "low" => 0.1,
+            "normal" => 1.0,
+            "high" => 5.0,
+            other => other.strip_suffix('%').and_then(|n| n.trim().parse().ok()).unwrap_or(f64::NAN),
+        };
+        let sane = (0.001..=50.0).contains(&percent);
+        if sane {
+            Ok(Risk(percent / 100.0))
+        } else {
+            Err("a risk is low, normal, high, or from 0.001% to 50%")
+        }
     }
 }

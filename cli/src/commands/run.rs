@@ -19,7 +19,8 @@ pub(super) async fn run(args: args::Run, session: &Session, out: &mut Out) -> Re
     let name = JobName { owner: None, name: file.job.name.clone() };
     // What is read here is what the change is compared with: whoever changes the job in between is not overwritten.
     let read = if args.create { None } else { read_version(&name, session).await? };
-    let call = Call::Run { document: file.document, owner: None, create: args.create, read };
+    let call =
+        Call::Run { document: file.document, owner: None, create: args.create, read, keep_images: false };
     let done = session.ask(call).await?;
     if !args.wait {
         return out.either(&done, |done| what_happened(&name.name, done));

@@ -111,6 +111,46 @@ fn usage_by_job() -> Value {
     document
 }
 
+fn advised() -> Value {
+    let item = |job: &str, word: &str, cpu: Value, memory: Value, saved: [i64; 2]| {
+        json!({"job": job, "owner": "root", "band": "batch", "version": 3, "count": 4, "advice": word, "watched_s": 93_600,
+               "confidence": 0.5, "kills": 0.0, "cpu": cpu, "memory": memory,
+               "saved": {"cpu_milli": saved[0], "memory_bytes": saved[1] << 20}})
+    };
+    let of = |limit: u64, advised: u64, now: f64, then: Value| {
+        let set = if limit == advised { Value::Null } else { json!("x") };
+        json!({"limit": limit, "advised": advised, "used": 1, "risk_now": now, "risk": then, "set": set})
+    };
+    let mib =
+        |limit: u64, advised: u64, now: f64, then: f64| of(limit << 20, advised << 20, now, json!(then));
+    let mut killed =
+        item("etl", "change", of(2000, 250, 0.0, json!(0.009)), mib(64, 96, 0.93, 0.004), [7000, -128]);
+    killed["kills"] = json!(1.4);
+    let mut young =
+        item("new", "not_enough_history", of(100, 100, 0.0, json!(0.0)), mib(64, 64, 0.0, 0.0), [0, 0]);
+    young["watched_s"] = json!(720);
+    let mut list = list(json!([
+        item("web", "lower", of(1000, 120, 0.0, json!(0.0071)), mib(512, 70, 0.0, 0.0004), [3520, 1768]),
+        killed,
+        item("hot", "raise", of(200, 400, 0.62, Value::Null), mib(64, 64, 0.002, 0.002), [-800, 0]),
+        item("fit", "keep", of(100, 100, 0.003, json!(0.003)), mib(64, 64, 0.0, 0.0), [0, 0]),
+        young
+    ]));
+    list["enough_s"] = json!(3600);
+    list
+}
+
+fn applied_lines() -> String {
+    let mut list = advised();
+    let mut line = |n: usize, done: Value| {
+        list["items"][n]["applied"] = done;
+        applied(&list["items"][n]) + "\n"
+    };
+    line(0, json!({"was": 3, "version": 4, "tasks": 4, "same_pid": 4}))
+        + &line(1, json!({"was": 3, "version": 4, "tasks": 4, "same_pid": 3}))
+        + &line(2, json!({"error": {"code": "denied", "message": "hot is ann's"}}))
+}
+
 fn top_in(columns: usize, rows: usize) -> String {
     let task = |index: u32, node: &str, share| {
         let of = json!({"owner": "ann", "job": "etl", "index": index, "node": node, "band": "free", "state": "running"});
@@ -181,6 +221,8 @@ fn what_people_see() {
         ("task", task(&web_task(0, "running"), noon())),
         ("task that failed", task(&tasks_of_all_kinds()[2], noon())),
         ("nodes", nodes(&list(json!([node, gone])))),
+        ("advice", advice(&advised())),
+        ("advice, applied", applied_lines()),
         ("top, wide", top_in(160, 24)),
         ("top, narrow", top_in(60, 24)),
         ("top, low", top_in(100, 10)),

@@ -52,6 +52,8 @@ pub(crate) fn ended(exit: &Value) -> Option<String> {
     let how = match (exit["code"].as_i64(), exit["signal"].as_i64()) {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => format!("killed by {}", signal_name(signal)),
+        // It never ran.
+        (None, None) if exit["cause"] == "exited" => return None,
         (None, None) => "ended".to_owned(),
     };
     let cause = match exit.as_object()?.get("cause")?.as_str()? {

@@ -35,7 +35,9 @@ fn a_new_job_is_created() {
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (Some(0), "created web v1\n", ""));
     let requests = fake.requests();
     assert_eq!(requests[0].call, Call::Job { job: JobName { owner: None, name: "web".into() } });
-    let Call::Run { document, owner: None, create: false, read: None } = &requests[1].call else {
+    let Call::Run { document, owner: None, create: false, read: None, keep_images: false } =
+        &requests[1].call
+    else {
         panic!("{:?}", requests[1])
     };
     let wanted = json!({"name": "web", "count": 3, "task": {"image": "hello:1", "memory": "64MiB"}});

@@ -13,7 +13,7 @@ fn each_verb_asks_its_question_and_prints_the_answer_as_it_came() {
         move |_, _| vec![item(answer.clone()), end()]
     });
     let job = || JobName { owner: None, name: "web".into() };
-    let verbs: [(&[&str], Call); 12] = [
+    let verbs: [(&[&str], Call); 13] = [
         (&["jobs"], Call::Jobs),
         (&["job", "web"], Call::Job { job: job() }),
         (&["tasks"], Call::Tasks { job: None }),
@@ -24,6 +24,10 @@ fn each_verb_asks_its_question_and_prints_the_answer_as_it_came() {
         (&["nodes"], Call::Nodes),
         (&["image", "ls"], Call::ImageLs),
         (&["top", "-n", "1"], Call::Top),
+        (
+            &["advise", "web", "--risk", "2%"],
+            Call::Advise { job: Some(job()), risk: 0.02, enough_ms: 3_600_000 },
+        ),
         (&["usage"], Call::Usage { by: UsageBy::Band }),
         (&["usage", "--by", "job"], Call::Usage { by: UsageBy::Job }),
     ];
@@ -68,6 +72,8 @@ fn an_agent_of_another_kind_is_no_crash() {
         &["why", "a"],
         &["task", "a/0"],
         &["usage"],
+        &["advise"],
+        &["advise", "--apply"],
         &["top", "-n", "1"],
     ] {
         assert_eq!(fake.covey(verb).code, Some(0), "{verb:?}");
@@ -77,7 +83,7 @@ fn an_agent_of_another_kind_is_no_crash() {
 #[test]
 fn wrong_arguments_end_with_2_and_the_form() {
     let fake = Fake::new(|_, _| panic!("asked"));
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["task", "web"], "JOB/INDEX, for instance web/0"),
         (&["job", "web/0"], "a job has the form NAME or OWNER/NAME"),
         (&["logs", "Web/0"], "is not a name"),
@@ -87,6 +93,8 @@ fn wrong_arguments_end_with_2_and_the_form() {
         (&["run", "f", "--wait", "--timeout", "soon"], "500ms, 30s, 2m"),
         (&["events", "--since", "tomorrow"], "an age"),
         (&["usage", "--by", "color"], "by band, owner, job, node or task"),
+        (&["advise", "--risk", "some"], "low, normal, high"),
+        (&["top", "--interval", "1ms"], "from 200ms"),
         (&["dance", "n1"], "unrecognized subcommand"),
     ];
     for (args, wanted) in cases {

@@ -117,7 +117,7 @@ fn a_job_that_fails_says_why_with_the_end_of_its_log() {
     let wanted = "\
 covey: web did not settle: 1 of 2 running, 1 failed
   web/1 has failed for good
-  web/1: failed: it failed 5 times in a row; last it exited with code 3; restarted once
+  web/1: failed: it failed 5 times in a row; the run before exited with code 3; restarted once
   the last lines of web/1's log:
     2
     3

@@ -87,6 +87,11 @@ pub enum Question {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         remove: bool,
     },
+    /// What the node remembers of its jobs, or of one. Answered by `History`.
+    History {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<JobKey>,
+    },
     Image(ImageQuestion),
 }
 
@@ -138,6 +143,10 @@ pub enum Told {
     Volumes {
         names: Vec<String>,
         bytes: u64,
+    },
+    /// By `OWNER/NAME`: how much a task used, as the agent keeps it.
+    History {
+        jobs: BTreeMap<String, Value>,
     },
     Image(ImageTold),
     /// The node cannot or will not answer.

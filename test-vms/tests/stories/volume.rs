@@ -63,7 +63,7 @@ fn a_task_stays_with_its_volume() {
 
     // What a task uses stays, whoever asks through whichever node; what is old may go.
     let refused = cell.refused(&home, &["volume", "rm", "db/0"]);
-    let used = format!("cannot be removed from {}: root/db/0 uses it there (it is running)", last.node);
+    let used = format!("root/db/0 uses them on {} (it is running)", last.node);
     assert!(refused.contains(&used) && refused.contains("covey stop root/db/0"), "{refused}");
     let removed = cell.json(&placer, &["volume", "rm", "db/0/data", "--on", &home]).unwrap();
     assert_eq!((&removed["changed"], &removed["items"][0]["node"]), (&true.into(), &home.as_str().into()));

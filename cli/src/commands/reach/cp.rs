@@ -84,7 +84,11 @@ async fn download(
     path: String,
     to: Option<PathBuf>,
 ) -> Result<Value, Failure> {
-    let (_, (from, to_node)) = session.open(Call::CopyOut { job, index, path }).await?;
+    let task = TaskName { job: job.clone(), index };
+    let (first, (from, to_node)) = session.open(Call::CopyOut { job, index, path }).await?;
+    if first["over"] == true {
+        eprintln!("covey: {task} does not run: these are the files that its last run has left");
+    }
     let (pieces, comes) = mpsc::channel::<io::Result<Vec<u8>>>(4);
     let (done, unpacked) = oneshot::channel();
     let bar = bar();

@@ -142,7 +142,7 @@ fn ailing(goal: &Goal, task: &Value) -> Ailing {
         text.push_str(&format!(": {}", shown(reason)));
     }
     if let Some(how) = ended(&task["exit"]).filter(|how| !text.contains(how)) {
-        text.push_str(&format!("; last it {how}"));
+        text.push_str(&format!("; the run before {how}"));
     }
     if let Some(restarts @ 1..) = task["restarts"].as_u64() {
         text.push_str(&format!("; restarted {restarts} times").replace(" 1 times", " once"));
