@@ -87,6 +87,7 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> Res
         "/env" => Ok(environment()),
         "/vars" => Ok(text(vars(&state))),
         "/burn" => burn(&state, query),
+        "/wave" => wave(query),
         "/work" => work(query),
         "/write" => unkindly(query, "mib", unkind::write),
         "/send" => unkindly(query, "port", unkind::send),
@@ -197,6 +198,34 @@ fn burn(state: &State, query: Query) -> Result<Answer, String> {
     }
     state.burns.fetch_add(1, Ordering::Relaxed);
     Ok(text(format!("burning {cpu} cpu for {seconds} s\n")))
+}
+
+/// Burns in the background between `low` and `high` of a CPU, there and back in `period` seconds, as the load of a day does.
+fn wave(query: Query) -> Result<Answer, String> {
+    const SLICE: Duration = Duration::from_millis(10);
+    let (low, high): (f64, f64) = (query.number("low", Some(0.0))?, query.number("high", Some(1.0))?);
+    let (period, seconds): (f64, f64) = (query.number("period", Some(60.0))?, query.number("seconds", None)?);
+    if !(0.0..=1.0).contains(&low)
+        || !(low..=1.0).contains(&high)
+        || period <= 0.0
+        || !(0.0..=86_400.0).contains(&seconds)
+    {
+        return Err("low and high are from 0 to 1, period above 0, seconds from 0 to 86400".to_owned());
+    }
+    let run = move || {
+        let begun = Instant::now();
+        while begun.elapsed().as_secs_f64() < seconds {
+            let slice = Instant::now();
+            let turn = begun.elapsed().as_secs_f64() / period * std::f64::consts::TAU;
+            let share = low + (high - low) * (1.0 - turn.cos()) / 2.0;
+            while slice.elapsed() < SLICE.mul_f64(share) {
+                std::hint::spin_loop();
+            }
+            std::thread::sleep(SLICE.mul_f64(1.0 - share));
+        }
+    };
+    std::thread::Builder::new().spawn(run).map_err(|why| format!("cannot start a thread: {why}"))?;
+    Ok(text(format!("between {low} and {high} cpu for {seconds} s\n")))
 }
 
 /// An answer that takes so much CPU time, before any other is begun.

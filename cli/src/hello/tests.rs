@@ -103,6 +103,8 @@ async fn burns_and_logs_as_asked() {
     let server = server().await;
     assert_eq!(get(server.at, "/burn?cpu=0.5&seconds=0.02").await.0, 200);
     assert_eq!(get(server.at, "/burn?cpu=minus").await.0, 400);
+    assert_eq!(get(server.at, "/wave?high=0.5&period=1&seconds=0.02").await.0, 200);
+    assert_eq!(get(server.at, "/wave?high=0.5&period=0&seconds=1").await.0, 400);
     assert_eq!(get(server.at, "/work?us=100").await, (200, "worked 100 us\n".to_owned()));
     assert_eq!(get(server.at, "/burn?cpu=NaN").await.0, 400);
     assert_eq!(get(server.at, "/log?bytes=250").await, (200, "250 bytes written\n".to_owned()));

@@ -17,7 +17,7 @@ use crate::dice::Dice;
 /// How long the last answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one waits for a connection: on this machine it takes no time, and meanwhile nobody else asks.
-const CONNECTS: Duration = Duration::from_millis(200);
+const CONNECTS: Duration = Duration::from_secs(1);
 
 /// What a service is asked for.
 #[derive(Clone, Debug)]

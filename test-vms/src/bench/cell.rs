@@ -3,6 +3,7 @@
 pub(crate) mod crash;
 pub(crate) mod kills;
 pub(crate) mod placer;
+pub(crate) mod reclaimed;
 pub(crate) mod submit;
 pub(crate) mod up;
 
@@ -52,9 +53,20 @@ impl Drop for Cell {
 impl Cell {
     /// Five hosts, and a cell of them whose voters are settled.
     pub(crate) fn up() -> Result<(Self, Times)> {
-        let plan = Plan::new(&format!("bench-{}", std::process::id()), HOSTS, binary::covey()?);
-        let files = tempfile::tempdir()
-            .map_err(|why| Error::Missing(format!("cannot make a temporary directory: {why}")))?;
+        Self::of(plan()?, scratch()?)
+    }
+
+    /// The same with so many bytes of memory for each host, and a configuration file for all agents.
+    pub(crate) fn up_with(memory: u64, config: &str) -> Result<Self> {
+        let (mut plan, files) = (plan()?, scratch()?);
+        let path = files.path().join("agent.toml");
+        fs::write(&path, config).map_err(Error::file("write", &path))?;
+        plan.limits.memory_bytes = memory;
+        plan.config = Some(path);
+        Ok(Self::of(plan, files)?.0)
+    }
+
+    fn of(plan: Plan, files: TempDir) -> Result<(Self, Times)> {
         let begun = Instant::now();
         let lab = Lab::raise(&plan)?;
         let hosts = begun.elapsed();
@@ -122,6 +134,15 @@ impl Cell {
             if live.is_empty() { Ok(()) } else { Err(format!("{live:?}")) }
         })
     }
+}
+
+fn plan() -> Result<Plan> {
+    Ok(Plan::new(&format!("bench-{}", std::process::id()), HOSTS, binary::covey()?))
+}
+
+fn scratch() -> Result<TempDir> {
+    let made = tempfile::tempdir();
+    Ok(made.map_err(|why| Error::Missing(format!("cannot make a temporary directory: {why}")))?)
 }
 
 /// Docker Swarm on as many hosts, where it can be had.

@@ -11,7 +11,7 @@ use test_vms::{Error, Result};
 use crate::arrivals::Asked;
 use crate::figures::{Series, millis, show_at_most, show_holds};
 use crate::pairs::{Pairs, Window};
-use crate::service::{address, job, restarts, running};
+use crate::service::{address, job, overcommitted, restarts, running};
 use crate::{band, cores};
 
 const MIB: u64 = 1 << 20;
@@ -46,7 +46,7 @@ pub(crate) fn run(count: usize) -> Result<bool> {
     let (mut taken, mut restarted) = (u64::MAX, 0);
     for _ in 0..count {
         memory.begin();
-        let node = Node::start_as(overcommitted())?;
+        let node = Node::start_as(Plan { memory: Some(NODE * MIB), ..overcommitted() })?;
         let service = service(&node)?;
         for window in [Window::Alone, Window::Again] {
             let jump = jump(&node, &service)?;
@@ -55,7 +55,7 @@ pub(crate) fn run(count: usize) -> Result<bool> {
             service.wants("/reveal")?;
         }
         drop(node);
-        let node = Node::start_as(overcommitted())?;
+        let node = Node::start_as(Plan { memory: Some(NODE * MIB), ..overcommitted() })?;
         let service = self::service(&node)?;
         taken = taken.min(fill(&node)?);
         let jump = jump(&node, &service)?;
@@ -73,12 +73,6 @@ pub(crate) fn run(count: usize) -> Result<bool> {
             &format!("{taken} MiB of limits beside it"),
         )
         & show_holds("it was never restarted", restarted == 0, ""))
-}
-
-/// Tasks are believed soon.
-fn overcommitted() -> Plan {
-    let config = "capacity = { cpu = 1 }\nestimate = { preset = \"aggressive\", hold = \"10s\", horizon = \"600s\" }\n";
-    Plan { memory: Some(NODE * MIB), config: config.to_owned() }
 }
 
 impl Asked {

@@ -36,7 +36,7 @@ use test_vms::lab::Result;
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 23] = [
+const BENCHES: [Bench; 24] = [
     ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
     ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
     ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
@@ -70,6 +70,12 @@ const BENCHES: [Bench; 23] = [
     ("cell-crash", "a host of five loses power, to its tasks running elsewhere", 5, cell::crash::run),
     ("cell-placer", "the placer loses power, to the next submission accepted", 5, cell::placer::run),
     ("placer-kills", "kills of the placer while clients on all nodes submit", 200, cell::kills::run),
+    (
+        "reclaimed",
+        "work in room that limits would leave empty, five hosts, so many minutes",
+        4,
+        cell::reclaimed::run,
+    ),
     ("death-50", "a death among 50 members, to all others knowing", 10, members::death),
     ("swim", "what membership costs each node", 1, members::steady),
 ];
@@ -94,6 +100,17 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => {
                 eprintln!("cannot write: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if let [flag, at, seconds] = &args[..]
+        && flag == cell::reclaimed::FLAG
+    {
+        return match cell::reclaimed::ask_for(at, seconds) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("{why}");
                 ExitCode::FAILURE
             }
         };
