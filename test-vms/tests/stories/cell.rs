@@ -51,12 +51,22 @@ impl Cell {
         }
     }
 
+    /// The same with so much memory for each host, in bytes.
+    pub(crate) fn of_small(story: &str, hosts: u32, memory: u64) -> Self {
+        let small = |name: &str, hosts, binary| {
+            let mut plan = Plan::new(name, hosts, binary);
+            plan.limits.memory_bytes = memory;
+            plan
+        };
+        Self::on(small, story, hosts, PATIENCE)
+    }
+
     /// The same on virtual machines.
     pub(crate) fn of_vms(story: &str, hosts: u32) -> Self {
         Self::on(Plan::of_vms, story, hosts, EMULATED)
     }
 
-    fn on(kind: fn(&str, u32, PathBuf) -> Plan, story: &str, hosts: u32, patience: Duration) -> Self {
+    fn on(kind: impl Fn(&str, u32, PathBuf) -> Plan, story: &str, hosts: u32, patience: Duration) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{story}-{}", std::process::id());
         let mut plan = kind(&name, hosts, test_vms::binary::covey().unwrap());

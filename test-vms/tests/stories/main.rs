@@ -16,6 +16,7 @@ mod private_network;
 mod reach;
 mod run;
 mod split;
+mod unkind;
 mod virtual_machines;
 mod volume;
 mod voters_crashed;
