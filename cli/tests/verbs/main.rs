@@ -8,4 +8,5 @@ mod fake;
 mod follow;
 mod run;
 mod show;
+mod simulate;
 mod wait;
