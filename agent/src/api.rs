@@ -127,6 +127,7 @@ pub(crate) fn task(row: &TaskRow) -> Value {
         "limit": row.limit,
         "reservation": copy.map_or_else(Resources::default, |c| c.reservation.clone()),
         "usage": copy.map_or_else(Resources::default, |c| c.usage.clone()),
+        "strain": copy.and_then(|c| c.strain),
     })
 }
 

@@ -143,6 +143,7 @@ impl Core {
             Event::Stored { ticket, result } => self.on_stored(ticket, result),
             Event::Run { run, what } => self.on_run(run, what),
             Event::Measured(usage) => self.on_measured(usage),
+            Event::Strained(strain) => self.on_strained(strain),
             Event::Images(images) => {
                 self.node_changed |= self.config.node.images != images;
                 self.config.node.images = images;

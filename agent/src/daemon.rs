@@ -162,6 +162,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let listener = server::listen(&config.socket).await?;
     let (tree, problems) = Tree::open(&identity.node.to_string());
     warnings.extend(problems.iter().map(|w| format!("{}: {} ({})", w.problem, w.effect, w.hint)));
+    warnings.extend(measure::warnings());
     let content = content(&config, &dir).await?;
     let (to_node, from_all) = unbounded_channel();
     let node = NodeHandle::new(to_node);
@@ -257,7 +258,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(anonymous::let_go(ground.anonymous.clone(), ground.bundles.clone(), node.clone()));
     tokio::spawn(memory::keep());
     tokio::spawn(measure::guard::run(ground.clone(), node.clone()));
-    tokio::spawn(measure::run(ground.clone(), node.clone()));
+    tokio::spawn(measure::run(ground.clone(), node.clone(), journal.clone()));
     tokio::spawn(ground.clone().keep_server());
     tokio::spawn(streams::serve(arrived, services.clone()));
     let serving = tokio::spawn(server::serve(listener, services));

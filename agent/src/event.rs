@@ -14,7 +14,7 @@ use placement::{
     job::{Band, Check, Health, container::Container},
     node::{Bad, Held},
     resources::Resources,
-    task::{Cause, TaskSpec},
+    task::{Cause, Strain, TaskSpec},
 };
 
 use crate::core::record::Record;
@@ -87,8 +87,10 @@ pub enum Event {
         run: RunId,
         what: RunEvent,
     },
-    /// What the tasks use now.
+    /// What the tasks use now. CPU or memory that is not named cannot be measured.
     Measured(BTreeMap<RunId, Resources>),
+    /// How some of them fare.
+    Strained(BTreeMap<RunId, Strain>),
     /// The images that the node has whole, by their digests.
     Images(BTreeSet<String>),
     /// The volumes that the node has, as in `NodeInfo`.

@@ -5,24 +5,35 @@
 //! any CPU, and only of one that has, the rest is looked at.
 
 mod disk;
+mod figure;
 pub(crate) mod guard;
 pub(crate) mod learned;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use oci::{bundle::Bundle, cgroup::Placement};
 use placement::{
     job::Band,
-    resources::{DISK, Resources},
+    resources::{CPU, DISK, MEMORY, Resources},
+    task::Strain,
 };
 use tokio::{task::spawn_blocking, time::sleep};
 
-use self::disk::Disks;
+use self::{
+    disk::Disks,
+    figure::{Counted, Machine, Trouble},
+};
 use crate::{
     clock,
     core::Core,
     daemon::inbox::NodeHandle,
     event::{Event, RunId},
+    journal::Journal,
     logs::marks::Marks,
     runner::{Ground, prepare::band},
 };
@@ -35,6 +46,11 @@ const DISK_EVERY: Duration = Duration::from_millis(500);
 const EACH: Duration = Duration::from_millis(8);
 /// The kernel may take memory from a run that does nothing.
 const MEMORY_MS: u64 = 30_000;
+/// How those fare that have done something is looked at so often.
+const STRAIN_MS: u64 = 10_000;
+const NO_PRESSURE: &str = "this kernel does not tell who waits for CPU, memory or IO (PSI): that is not shown, and want of \
+                           memory is noticed later. It can with CONFIG_PSI and, where that is off at first, with psi=1 on its \
+                           command line";
 
 /// The last look at a run.
 struct Seen {
@@ -42,8 +58,10 @@ struct Seen {
     cpu_us: Option<u64>,
     /// When that was: monotonic, as all times here.
     at_ms: u64,
-    memory: u64,
+    memory: Option<u64>,
     memory_at_ms: u64,
+    /// When it was looked at how it fares, and what stood there.
+    counted: Option<Counted>,
 }
 
 /// What is known from the looks before.
@@ -51,12 +69,29 @@ struct Known {
     runs: BTreeMap<RunId, Seen>,
     disks: Disks,
     marks: Marks,
+    machine: Machine,
+    /// What was said already.
+    told: BTreeSet<Trouble>,
+}
+
+/// What one round of looks has found.
+#[derive(Default)]
+struct Round {
+    usage: BTreeMap<RunId, Resources>,
+    strain: BTreeMap<RunId, Strain>,
+    troubles: Vec<Trouble>,
+}
+
+/// What this node cannot measure.
+pub(crate) fn warnings() -> Option<String> {
+    (!Path::new("/proc/pressure/cpu").exists()).then(|| NO_PRESSURE.to_string())
 }
 
 /// Measures until the node's loop ends.
-pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle) {
+pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle, journal: Journal) {
     let disks = Disks::new(&ground.bundles, ground.anonymous.clone());
-    let mut known = Known { runs: BTreeMap::new(), disks, marks: Marks::default() };
+    let (machine, told) = (Machine::this(), BTreeSet::new());
+    let mut known = Known { runs: BTreeMap::new(), disks, marks: Marks::default(), machine, told };
     let mut pause = EVERY;
     loop {
         sleep(pause).await;
@@ -65,39 +100,55 @@ pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle) {
         pause = (if limited { DISK_EVERY } else { EVERY }).max(EACH * running.len() as u32);
         let ground = ground.clone();
         let measured = spawn_blocking(move || {
-            let usage = known.measure(&ground, &running);
-            (usage, known)
+            let round = known.measure(&ground, &running);
+            (round, known)
         });
-        let Ok((usage, now)) = measured.await else { return };
+        let Ok((round, now)) = measured.await else { return };
         known = now;
-        if !usage.is_empty() {
-            node.tell(Event::Measured(usage));
+        for trouble in round.troubles {
+            tracing::warn!("{trouble}");
+            journal.node("warning", trouble.to_string());
+        }
+        if !round.strain.is_empty() {
+            node.tell(Event::Strained(round.strain));
+        }
+        if !round.usage.is_empty() {
+            node.tell(Event::Measured(round.usage));
         }
     }
 }
 
 impl Known {
-    fn measure(
-        &mut self,
-        ground: &Ground,
-        running: &[(RunId, Band, Option<u64>)],
-    ) -> BTreeMap<RunId, Resources> {
-        let mut usage = BTreeMap::new();
+    fn measure(&mut self, ground: &Ground, running: &[(RunId, Band, Option<u64>)]) -> Round {
+        let mut round = Round::default();
         let mut before = std::mem::take(&mut self.runs);
         self.disks.begin(running.iter().map(|(run, ..)| *run));
         self.marks.begin(running.iter().map(|(run, ..)| *run));
         for &(run, on, disk) in running {
             let cgroup = ground.tree.placement(band(on), &run.to_string());
             let last = before.remove(&run);
-            let now = Seen::look(&cgroup, last.as_ref(), clock::now().mono_ms);
-            let mut used = Resources::new(now.cpu_milli_since(last.as_ref()), now.memory);
+            let mut now = Seen::look(&cgroup, last.as_ref(), clock::now().mono_ms);
+            let figures = self.machine.figures(last.as_ref().map(Seen::cpu), now.cpu(), now.memory);
+            if figures.iter().any(Result::is_err) && !cgroup.is_there() {
+                // It has ended meanwhile.
+                continue;
+            }
+            let mut used = Resources::default();
+            for (name, figure) in [CPU, MEMORY].into_iter().zip(figures) {
+                match figure {
+                    Ok(amount) => used.set(name, amount),
+                    Err(trouble) if self.told.insert(trouble) => round.troubles.push(trouble),
+                    Err(_) => {}
+                }
+            }
             used.set(DISK, self.disks.used(run, disk, now.cpu_us, now.at_ms));
-            usage.insert(run, used);
+            round.usage.insert(run, used);
+            round.strain.extend(now.strain(&cgroup, last.as_ref()).map(|strain| (run, strain)));
             let bundle = Bundle::at(ground.bundles.join(run.to_string()));
             self.marks.look(run, &bundle.log(), now.cpu_us, clock::now());
             self.runs.insert(run, now);
         }
-        usage
+        round
     }
 }
 
@@ -110,15 +161,26 @@ impl Seen {
             Some(last) => (last.memory, last.memory_at_ms),
             None => (cgroup.memory(), at_ms),
         };
-        Seen { cpu_us, at_ms, memory, memory_at_ms }
+        Seen { cpu_us, at_ms, memory, memory_at_ms, counted: None }
     }
 
-    /// Thousandths of a CPU, since the last look.
-    fn cpu_milli_since(&self, last: Option<&Seen>) -> u64 {
-        let Some((last, (now, then))) = last.and_then(|last| Some((last, self.cpu_us.zip(last.cpu_us)?)))
-        else {
-            return 0;
+    fn cpu(&self) -> (Option<u64>, u64) {
+        (self.cpu_us, self.at_ms)
+    }
+
+    /// How the run fares, now and then, and again when it has gone quiet.
+    fn strain(&mut self, cgroup: &Placement, last: Option<&Seen>) -> Option<Strain> {
+        let before = last.and_then(|last| last.counted);
+        let due = |before: &Counted| {
+            self.at_ms >= before.at_ms + STRAIN_MS && (before.cpu_us != self.cpu_us || before.busy)
         };
-        now.saturating_sub(then) / self.at_ms.saturating_sub(last.at_ms).max(1)
+        self.counted = before;
+        if before.as_ref().is_some_and(|before| !due(before)) {
+            return None;
+        }
+        let busy = before.is_none_or(|before| before.cpu_us != self.cpu_us);
+        let now = Counted { at_ms: self.at_ms, cpu_us: self.cpu_us, busy, counters: cgroup.counters() };
+        self.counted = Some(now);
+        Some(now.since(&before?))
     }
 }

@@ -156,6 +156,7 @@ mod tests {
             limit,
             reservation,
             usage,
+            strain: None,
         }
     }
 

@@ -225,6 +225,7 @@ fn report() -> Report {
         limit: Resources::new(250, 64 << 20),
         reservation: Resources::new(250, 64 << 20),
         usage: Resources::default(),
+        strain: None,
     }
 }
 

@@ -24,6 +24,19 @@ pub struct Stats {
     pub oom_kills: u64,
 }
 
+/// What a run has gone through so far; `None` is what the host does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Held back by its CPU limit, in microseconds.
+    pub throttled_us: Option<u64>,
+    /// As in [`Stats::memory_peak`].
+    pub memory_peak: Option<u64>,
+    /// Read and written, past the page cache. On v1 only where block IO is limited.
+    pub io_bytes: Option<u64>,
+    /// Some process has waited for CPU, for memory, for IO: in microseconds.
+    pub waited_us: [Option<u64>; 3],
+}
+
 impl Placement {
     /// CPU time used so far, in microseconds: one file, for whoever looks all the time. `None` where the host does not
     /// tell, and once the run's cgroups are gone.
@@ -36,17 +49,47 @@ impl Placement {
         }
     }
 
-    /// As in [`Stats::memory_working_set`]: two files, one of which the kernel has to put together.
-    pub fn memory(&self) -> u64 {
+    /// As in [`Stats::memory_working_set`]: two files, one of which the kernel has to put together. What is hidden in
+    /// memory's file systems counts; where only the second file is of no use, so do the pages of files. `None` as above.
+    pub fn memory(&self) -> Option<u64> {
         let (tree, usage, inactive) = match (self.trees.get("memory"), self.trees.get(crate::cgroup::UNIFIED))
         {
             (Some(tree), _) => (tree, "memory.usage_in_bytes", "total_inactive_file"),
-            (None, Some(tree)) => (tree, "memory.current", "inactive_file"),
-            (None, None) => return 0,
+            (None, tree) => (tree?, "memory.current", "inactive_file"),
         };
         let dir = self.in_tree(tree);
-        let used = number(&dir.join(usage)).unwrap_or(0);
-        used.saturating_sub(keyed(&dir.join("memory.stat"), inactive).unwrap_or(0))
+        let used = number(&dir.join(usage))?;
+        let inactive = keyed(&dir.join("memory.stat"), inactive).unwrap_or(0);
+        // The two are read one after the other; but more cache than memory is no figure.
+        Some(if inactive > used.saturating_mul(2) { used } else { used.saturating_sub(inactive) })
+    }
+
+    /// Whether any of the run's cgroups is there.
+    pub fn is_there(&self) -> bool {
+        self.dirs().iter().any(|dir| dir.exists())
+    }
+
+    /// Figures beside CPU and memory: up to six files.
+    pub fn counters(&self) -> Counters {
+        let v1 = |controller: &str| self.trees.get(controller).map(|tree| self.in_tree(tree));
+        let v2 = self.trees.get(crate::cgroup::UNIFIED).map(|tree| self.in_tree(tree));
+        let throttled_us = match (v1("cpu"), &v2) {
+            (Some(dir), _) => keyed(&dir.join("cpu.stat"), "throttled_time").map(|ns| ns / 1000),
+            (None, Some(dir)) => keyed(&dir.join("cpu.stat"), "throttled_usec"),
+            (None, None) => None,
+        };
+        let memory_peak = match (v1("memory"), &v2) {
+            (Some(dir), _) => number(&dir.join("memory.max_usage_in_bytes")),
+            (None, Some(dir)) => number(&dir.join("memory.peak")),
+            (None, None) => None,
+        };
+        let io_bytes = match (v1("blkio"), &v2) {
+            (Some(dir), _) => totals(&dir.join("blkio.throttle.io_service_bytes"), "Total"),
+            (None, Some(dir)) => transferred(&dir.join("io.stat")),
+            (None, None) => None,
+        };
+        let waited_us = ["cpu", "memory", "io"].map(|what| self.stalled(what));
+        Counters { throttled_us, memory_peak, io_bytes, waited_us }
     }
 
     /// For how long some process of the run has waited for CPU, memory or IO so far, in microseconds; `None` where the
@@ -100,6 +143,21 @@ impl Placement {
 
 /// v1 says "no limit" with the largest page-aligned number.
 const UNLIMITED: u64 = 1 << 62;
+
+/// Sum of the numbers at the ends of lines such as `8:0 Total 4096`: one for each device.
+fn totals(path: &Path, what: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let of = |line: &str| line.split_once(' ')?.1.strip_prefix(what)?.trim().parse::<u64>().ok();
+    Some(text.lines().filter_map(of).sum())
+}
+
+/// Sum over all devices of what was read and written.
+fn transferred(path: &Path) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let of =
+        |field: &str| field.strip_prefix("rbytes=").or(field.strip_prefix("wbytes="))?.parse::<u64>().ok();
+    Some(text.split_whitespace().filter_map(of).sum())
+}
 
 fn lines(path: &Path) -> u64 {
     fs::read_to_string(path).map_or(0, |text| text.lines().count() as u64)

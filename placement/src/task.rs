@@ -196,4 +196,29 @@ pub struct Report {
     pub limit: Resources,
     pub reservation: Resources,
     pub usage: Resources,
+    /// None: it has not been looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strain: Option<Strain>,
+}
+
+/// How a task fares, by its node's last look. What the node's kernel does not tell is absent. Shares of time are in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Strain {
+    /// The most that this run has used, pages of files included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
+    /// Read and written on block devices, per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_bytes_per_second: Option<u64>,
+    /// Held back by its CPU limit; more than one processor can be at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_permille: Option<u64>,
+    /// Some process of it waited for CPU, for memory, for IO.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for_cpu_permille: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for_memory_permille: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for_io_permille: Option<u64>,
 }

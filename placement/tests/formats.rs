@@ -208,6 +208,7 @@ fn what_a_node_is_given_and_reports() {
         limit: Resources::new(100, 128 << 20),
         reservation: Resources::new(100, 128 << 20),
         usage: Resources::default(),
+        strain: None,
     };
     let written = frozen("report", &report);
     with_later_fields(&written, &["", "/job", "/version"], &report);

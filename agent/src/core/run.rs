@@ -131,6 +131,7 @@ impl Core {
         run.stage = Stage::Ended { removing: false };
         task.usage = Default::default();
         task.need.ended();
+        task.strain = None;
         task.record.exit = Some(exit.clone());
         let (batch, goal, run) = (task.is_batch(), task.goal, task.run_id(number));
         if probing {

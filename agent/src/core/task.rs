@@ -7,7 +7,7 @@ use placement::{
     ids::Version,
     job::Kind,
     resources::Resources,
-    task::{Cause, Report, State},
+    task::{Cause, Report, State, Strain},
 };
 
 use super::{estimate::Need, health::Checks, record::Record};
@@ -83,6 +83,8 @@ pub(crate) struct Task {
     /// By which it is known over its generations, and on other nodes: OWNER/NAME and the index.
     pub(crate) id: TaskId,
     pub(crate) need: Need,
+    /// Of the present run, by the last look.
+    pub(crate) strain: Option<Strain>,
 }
 
 /// A container, from its start until its bundle is removed.
@@ -147,6 +149,7 @@ impl Task {
             trouble: None,
             id: TaskId { job: record.spec.job.to_string().into(), index: Some(record.key.index) },
             need: Need::default(),
+            strain: None,
             record,
             goal: Goal::Run,
             run: None,
@@ -268,6 +271,7 @@ impl Task {
                 false => Resources::default(),
             },
             usage: self.usage.clone(),
+            strain: self.strain,
         }
     }
 }

@@ -6,7 +6,7 @@ use placement::{
     ids::TaskKey,
     obstacle::amount,
     resources::{DISK, Resources},
-    task::Cause,
+    task::{Cause, Strain},
 };
 
 use super::{Core, task::Goal};
@@ -35,6 +35,16 @@ impl Core {
             }
         }
         self.estimate();
+    }
+
+    /// Of no interest to placement: it goes along with the next report.
+    pub(crate) fn on_strained(&mut self, strains: BTreeMap<RunId, Strain>) {
+        for (id, strain) in strains {
+            let task = self.tasks.get_mut(&id.key).filter(|t| t.record.generation == id.generation);
+            if let Some(task) = task.filter(|t| t.run.as_ref().is_some_and(|r| r.number == id.run)) {
+                task.strain = Some(strain);
+            }
+        }
     }
 
     /// Where the file system holds nobody to a limit, the task ends when it is found over it.

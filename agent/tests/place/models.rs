@@ -97,6 +97,7 @@ impl NodeModel {
             limit: spec.limit.clone(),
             reservation: spec.limit.clone(),
             usage: Resources::default(),
+            strain: None,
         };
         self.tasks.insert(key, report);
         Some(offer)

@@ -125,4 +125,34 @@ fn limits_in_the_words_of_v2() {
         oom_kills: 1,
     };
     assert_eq!(placement.stats(), expected);
+
+    // Beside what is looked at all the time; what is not there is not made up.
+    assert_eq!((placement.cpu_us(), placement.memory(), placement.is_there()), (Some(77), Some(3000), true));
+    fs::write(
+        run.join("io.stat"),
+        "8:0 rbytes=10 wbytes=20 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=5 wbytes=0\n",
+    )
+    .unwrap();
+    let pressure = "some avg10=0.00 avg60=0.00 avg300=0.00 total=42\nfull avg10=0.00 total=7\n";
+    fs::write(run.join("cpu.pressure"), pressure).unwrap();
+    fs::write(run.join("memory.pressure"), "").unwrap();
+    let expected = crate::stats::Counters {
+        throttled_us: Some(5),
+        memory_peak: None,
+        io_bytes: Some(35),
+        waited_us: [Some(42), None, None],
+    };
+    assert_eq!(placement.counters(), expected);
+    // Files that are empty, or of another form: no figure, rather than none used.
+    for text in ["", "many\n", "-5\n", "99999999999999999999999\n"] {
+        fs::write(run.join("memory.current"), text).unwrap();
+        fs::write(run.join("cpu.stat"), format!("usage_usec {text}")).unwrap();
+        assert_eq!((placement.cpu_us(), placement.memory()), (None, None), "{text:?}");
+        assert_eq!(placement.counters().throttled_us, None);
+    }
+    fs::write(run.join("memory.current"), "5000\n").unwrap();
+    for text in ["", "inactive_file much\n", "inactive_file 900000\n"] {
+        fs::write(run.join("memory.stat"), text).unwrap();
+        assert_eq!(placement.memory(), Some(5000), "all of it counts: {text:?}");
+    }
 }

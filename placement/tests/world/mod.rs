@@ -76,6 +76,7 @@ pub(crate) fn report(world: &World, key: TaskKey, job: &JobKey, generation: u64,
         limit: spec.map_or(Resources::new(100, G / 8), |s| s.limit),
         reservation: Resources::default(),
         usage: Resources::default(),
+        strain: None,
     }
 }
 

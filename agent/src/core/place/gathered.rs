@@ -117,6 +117,7 @@ mod tests {
             limit: limit.clone(),
             reservation: limit.clone(),
             usage: Resources::default(),
+            strain: None,
         };
         let mut books = Books::default();
         copies.iter().for_each(|_| books.add(Band::Batch, &limit, &limit));

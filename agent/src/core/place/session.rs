@@ -233,7 +233,7 @@ fn holds(report: &Report, stop: Generation) -> bool {
 fn differs(before: &Report, after: &Report) -> bool {
     let bare = |r: &Report| {
         let mut r = r.clone();
-        (r.usage, r.reservation) = Default::default();
+        (r.usage, r.reservation, r.strain) = Default::default();
         r
     };
     bare(before) != bare(after)
