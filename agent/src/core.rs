@@ -11,6 +11,7 @@ mod bad;
 mod drive;
 mod env;
 mod estimate;
+mod evict;
 mod health;
 pub mod place;
 mod ports;
@@ -87,6 +88,8 @@ pub struct Core {
     dirty: BTreeSet<TaskKey>,
     gone: BTreeSet<TaskKey>,
     node_changed: bool,
+    /// Memory that could be had, as last told.
+    free: Option<u64>,
     /// Monotonic: when each of the node's `bad` is forgotten.
     bad_until: BTreeMap<TaskKey, u64>,
     estimation: Estimation,
@@ -112,6 +115,7 @@ impl Core {
             dirty: BTreeSet::new(),
             gone: BTreeSet::new(),
             node_changed: false,
+            free: None,
             bad_until: BTreeMap::new(),
             estimation: Estimation::new(config.estimate.take()),
             history: History::default(),
@@ -156,6 +160,8 @@ impl Core {
                 self.node_changed |= self.config.node.capacity != capacity;
                 self.config.node.capacity = capacity;
             }
+            Event::Evict { run, hard, used, why } => self.on_evict(run, hard, used, why),
+            Event::Free { memory } => self.on_free(memory),
             Event::Woke => {
                 self.wake_at = None;
                 self.write_promise_again();

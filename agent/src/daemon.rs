@@ -32,7 +32,7 @@ use placement::{
     ids::{Activation, NodeId},
     ledger::{Command, Entry},
     node::NodeInfo,
-    resources::{CPU, DISK, MEMORY, Resources},
+    resources::Resources,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -48,7 +48,7 @@ use crate::{
     core::{self, Core},
     dir::{DataDir, DirError},
     event::Event,
-    history,
+    guard, history,
     identity::{Held, Identity, IdentityError},
     images::{
         self, Images,
@@ -257,6 +257,9 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(volumes::keep(volumes, ground.bundles.clone(), cell.clone(), journal.clone()));
     tokio::spawn(anonymous::let_go(ground.anonymous.clone(), ground.bundles.clone(), node.clone()));
     tokio::spawn(memory::keep());
+    let bounds = guard::Bounds { data: config.data.clone(), most: config.capacity.clone() };
+    guard::start(ground.clone(), node.clone(), journal.clone(), bounds);
+    tokio::spawn(guard::signals::run(ground.clone(), node.clone(), journal.clone()));
     tokio::spawn(measure::guard::run(ground.clone(), node.clone()));
     tokio::spawn(measure::run(ground.clone(), node.clone(), journal.clone()));
     tokio::spawn(ground.clone().keep_server());
@@ -412,15 +415,7 @@ fn first_port(node: NodeId) -> u16 {
 
 fn info(config: &Config, identity: &Identity, tree: &Tree, addr: SocketAddr) -> NodeInfo {
     let detected = tree.capacity();
-    let mut capacity = Resources::new(detected.cpu_milli, detected.memory_bytes);
-    capacity.0.extend(oci::disk::size(&config.data).map(|size| (DISK.to_string(), size)));
-    for (name, amount) in &config.capacity.0 {
-        let least = match name.as_str() {
-            CPU | MEMORY | DISK => capacity.get(name).min(*amount),
-            _ => *amount,
-        };
-        capacity.set(name, least);
-    }
+    let capacity = guard::capacity::of(tree, &config.data, &config.capacity);
     let mut labels = labels::detect(&Resources::new(detected.cpu_milli, detected.memory_bytes));
     labels.extend(config.labels.clone());
     NodeInfo {

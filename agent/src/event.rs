@@ -97,6 +97,18 @@ pub enum Event {
     Volumes(BTreeMap<String, BTreeMap<u32, Held>>),
     /// The node's capacity changed.
     Capacity(Resources),
+    /// A run below production has to go, for production's sake: `why` says what is short. `hard`: there is no time for its
+    /// grace; it may follow one that was not. `used`: the memory that it had, in bytes.
+    Evict {
+        run: RunId,
+        hard: bool,
+        used: u64,
+        why: String,
+    },
+    /// Memory that could be had without anybody's giving way, in bytes; told when it has moved.
+    Free {
+        memory: u64,
+    },
     /// The time last asked for by `WakeAt` has come.
     Woke,
 }

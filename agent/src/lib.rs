@@ -11,6 +11,7 @@ pub mod dir;
 mod doctor;
 pub mod estimate;
 pub mod event;
+mod guard;
 pub mod history;
 pub mod identity;
 pub mod images;

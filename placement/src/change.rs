@@ -7,7 +7,9 @@ use alloc::{
     vec::Vec,
 };
 
-use crate::{obstacle::amount, resources::Resources, task::TaskSpec};
+use crate::{
+    job::container::Class, job::signal::Signal, obstacle::amount, resources::Resources, task::TaskSpec,
+};
 
 /// From one spec of an index to another; the later the graver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +40,8 @@ pub fn between(old: &TaskSpec, new: &TaskSpec) -> Change {
     (bare.grace_ms, bare.retries) = (old.grace_ms, old.retries);
     bare.estimate = old.estimate;
     (bare.container.pids, bare.container.io) = (old.container.pids, old.container.io);
+    bare.container.class = old.container.class;
+    bare.container.signal.clone_from(&old.container.signal);
     if bare == *old { Change::Live } else { Change::Restart }
 }
 
@@ -63,6 +67,16 @@ pub fn in_words(old: &TaskSpec, new: &TaskSpec) -> String {
     number("io.iops", or_none(was.io.iops), or_none(now.io.iops));
     number("io.bandwidth", or_none(was.io.bandwidth), or_none(now.io.bandwidth));
     number("estimate", old.estimate.to_string(), new.estimate.to_string());
+    let class = |class: Option<Class>| match class {
+        Some(Class::Latency) => "latency".to_string(),
+        Some(Class::Batch) => "batch".to_string(),
+        None => "the band's".to_string(),
+    };
+    number("class", class(was.class), class(now.class));
+    let signal = |signal: &Option<Signal>| {
+        signal.as_ref().map_or("none".to_string(), |s| format!("{} above {}", s.of, s.above))
+    };
+    number("signal", signal(&was.signal), signal(&now.signal));
     number("priority", old.priority.to_string(), new.priority.to_string());
     number("grace", format!("{}ms", old.grace_ms), format!("{}ms", new.grace_ms));
     number("retries", old.retries.to_string(), new.retries.to_string());

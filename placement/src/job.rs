@@ -8,6 +8,7 @@ mod field;
 mod health;
 pub mod name;
 pub mod quantity;
+pub mod signal;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},

@@ -67,6 +67,9 @@ pub struct Bad {
     pub why: String,
     /// Wall time of the end of this memory, milliseconds since 1970: to show.
     pub until_ms: u64,
+    /// It did not fail: its room was taken back.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub reclaimed: bool,
 }
 
 impl Bad {

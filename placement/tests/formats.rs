@@ -248,6 +248,7 @@ fn names_and_amounts() {
         times: 3,
         why: "exited with code 1".into(),
         until_ms: 1_750_000_600_000,
+        reclaimed: false,
     };
     let node = NodeInfo {
         id: NodeId(0xA1),

@@ -27,6 +27,7 @@ impl Core {
             times: task.failures,
             why: why.to_string(),
             until_ms: now.wall_ms + FORGET_MS,
+            reclaimed: false,
         };
         let (times, until) = (bad.times, bad.until());
         let before = self.config.node.bad.iter().any(|b| b.key == key && b.generation == bad.generation);

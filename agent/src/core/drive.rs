@@ -68,9 +68,10 @@ impl Core {
         let Some(run) = task.run.as_mut() else { return };
         let probing = run.checks.stop();
         let number = run.number;
-        let at_once = task.goal == Goal::Again(Cause::Disk);
+        // It would go on writing, or there is no time.
+        let hurry = run.hurry;
+        let at_once = task.goal == Goal::Again(Cause::Disk) || hurry;
         let signal = match &mut run.told {
-            // It would go on writing.
             None if at_once => {
                 run.told = Some(Told { wall_ms: now.wall_ms, kill_at: None });
                 Some(Signal::Kill)
@@ -80,7 +81,7 @@ impl Core {
                 run.told = Some(Told { wall_ms: now.wall_ms, kill_at: Some(kill_at) });
                 Some(Signal::Term)
             }
-            Some(Told { kill_at, .. }) if kill_at.is_some_and(|at| at <= now.mono_ms) => {
+            Some(Told { kill_at, .. }) if kill_at.is_some_and(|at| hurry || at <= now.mono_ms) => {
                 *kill_at = None;
                 Some(Signal::Kill)
             }
@@ -133,9 +134,10 @@ impl Core {
     /// Starts a run if nothing stands against it; first writes its number down if that is not done yet.
     fn start_when_due(&mut self, key: TaskKey) {
         let Some(task) = self.tasks.get(&key) else { return };
-        if self.now.mono_ms < task.not_before {
+        if self.now.mono_ms < task.not_before || self.waits_for_room(key) {
             return;
         }
+        let Some(task) = self.tasks.get(&key) else { return };
         if !self.may_start(task) {
             return self.say(key, WAITS_FOR_KEEP);
         }

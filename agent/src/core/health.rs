@@ -2,7 +2,7 @@
 
 use placement::{
     ids::TaskKey,
-    job::{Check, container::Network},
+    job::Check,
     task::{Cause, State},
 };
 
@@ -79,11 +79,7 @@ impl Core {
         let id = crate::event::RunId { key, generation: record.generation, run: run.number };
         for check in checks {
             let Some(health) = record.spec.check(*check).cloned() else { continue };
-            let container = &record.spec.container;
-            let port = health.port().map(|name| match container.network {
-                Network::Private => container.inside.get(name).or_else(|| record.ports.get(name)).copied(),
-                Network::Host | Network::None => record.ports.get(name).copied(),
-            });
+            let port = health.port().map(|name| record.port_inside(name));
             // A port that it has not got: a document that says so is refused.
             if port == Some(None) {
                 continue;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use placement::{
     ids::{Generation, TaskKey, Version},
+    job::container::Network,
     task::{Exit, State, TaskSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,15 @@ pub struct Record {
     /// What a newer agent wrote and this one does not know.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
+}
+
+impl Record {
+    /// The number that one of its ports has where it runs.
+    pub(crate) fn port_inside(&self, name: &str) -> Option<u16> {
+        let container = &self.spec.container;
+        let inside = container.inside.get(name).filter(|_| container.network == Network::Private);
+        inside.or_else(|| self.ports.get(name)).copied()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -83,6 +83,9 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&key) else { return };
         task.run = None;
         let counts = task.is_batch() && !transient;
+        if task.goal == Goal::Again(Cause::Reclaimed) {
+            return self.after_eviction(key, "its start was called off: its room was taken back");
+        }
         self.note(key, "start_failed", why.clone());
         self.after_failure(key, counts, 0, &why);
     }
@@ -139,7 +142,9 @@ impl Core {
         }
         let how = match (ended.why, over) {
             (Some(why), _) if cause == Cause::Exited => why,
-            (_, Some(why)) if cause == Cause::Disk => format!("{}: {why}", how_it_ended(&exit)),
+            (_, Some(why)) if matches!(cause, Cause::Disk | Cause::Reclaimed) => {
+                format!("{}: {why}", how_it_ended(&exit))
+            }
             _ => how_it_ended(&exit),
         };
         self.history.ended(run, &job, band, cause, &limit, now.wall_ms);
@@ -168,6 +173,7 @@ impl Core {
                     task.not_before = now.mono_ms;
                 }
             }
+            Goal::Again(Cause::Reclaimed) if cause == Cause::Reclaimed => self.after_eviction(key, &how),
             // A lost shim (a power loss, most often) is no failure of the task, nor is what others took of the memory.
             Goal::Run | Goal::Again(_) => {
                 let own = !matches!(cause, Cause::ShimLost | Cause::OomHost);
@@ -241,6 +247,7 @@ fn how_it_ended(exit: &Exit) -> String {
         Cause::OomLimit => format!("{how}: it reached its memory limit"),
         Cause::OomHost => format!("{how}: the machine was out of memory"),
         Cause::ShimLost => "its shim was lost".to_string(),
-        Cause::Reclaimed | Cause::Preempted | Cause::Disk | Cause::NodeLost => how,
+        Cause::Reclaimed => format!("{how}: its room was taken back"),
+        Cause::Preempted | Cause::Disk | Cause::NodeLost => how,
     }
 }

@@ -75,6 +75,9 @@ pub(crate) struct Task {
     pub(crate) not_before: u64,
     /// Failures in a row, for the back-off.
     pub(crate) failures: u32,
+    /// How often its room was taken back, and the memory that it had then: it starts again where there is as much.
+    pub(crate) evictions: u32,
+    pub(crate) wants_free: u64,
     /// The write of `record.next`.
     pub(crate) amending: Option<Ticket>,
     pub(crate) usage: Resources,
@@ -98,6 +101,8 @@ pub(crate) struct Run {
     pub(crate) given: Option<Version>,
     /// What it took too much of, and how much: a sentence.
     pub(crate) over: Option<String>,
+    /// It has to end without its grace.
+    pub(crate) hurry: bool,
     /// Its start was called off.
     pub(crate) abandoned: bool,
     /// Its own, in a private network.
@@ -134,6 +139,7 @@ impl Run {
             told: None,
             given: None,
             over: None,
+            hurry: false,
             abandoned: false,
             address: None,
             checks: Checks::default(),
@@ -160,6 +166,8 @@ impl Task {
             armed: false,
             not_before: 0,
             failures: 0,
+            evictions: 0,
+            wants_free: 0,
             amending: None,
             usage: Resources::default(),
             reported_usage: Resources::default(),

@@ -13,7 +13,8 @@ impl Runner {
         let AmendRun { run, version, from, to } = amend;
         tokio::spawn(async move {
             let done = spawn_blocking(move || {
-                let limits = |spec: &TaskSpec| prepare::limits(&ground, &spec.limit, &spec.container);
+                let limits =
+                    |spec: &TaskSpec| prepare::limits(&ground, spec.band, &spec.limit, &spec.container);
                 let (mut from, mut to_limits) = (limits(&from), limits(&to));
                 // What had a limit of IO, or gets one, is told of the disk even if the other has none.
                 let disk = from.io.disk.or(to_limits.io.disk);

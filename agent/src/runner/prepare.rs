@@ -21,7 +21,7 @@ use placement::{
     ids::JobKey,
     job::{
         self,
-        container::{Container, ProcessKind},
+        container::{Class, Container, ProcessKind},
     },
     resources::{CPU, MEMORY, Resources},
 };
@@ -148,7 +148,7 @@ fn bundle(
         spec.set_annotations(Some([(STOP_SIGNAL.to_string(), signal)].into()));
     }
     let run = start.run.to_string();
-    let limits = limits(ground, &start.limit, container);
+    let limits = limits(ground, start.band, &start.limit, container);
     let config = BundleConfig {
         version: oci::bundle::VERSION,
         cgroup: {
@@ -216,7 +216,7 @@ fn signal_number(name: &str) -> Option<i32> {
 }
 
 /// What a container may use at most.
-pub(super) fn limits(ground: &Ground, limit: &Resources, container: &Container) -> Limits {
+pub(super) fn limits(ground: &Ground, band: job::Band, limit: &Resources, container: &Container) -> Limits {
     let some = |name| limit.0.get(name).copied().filter(|n| *n > 0);
     let io = container.io;
     let disk = if io.is_free() { None } else { Disk::of(&ground.bundles) };
@@ -225,7 +225,7 @@ pub(super) fn limits(ground: &Ground, limit: &Resources, container: &Container) 
         memory_bytes: some(MEMORY),
         pids: Some(container.pids.unwrap_or(PIDS)),
         io: Io { iops: io.iops, bandwidth: io.bandwidth, disk },
-        yields: false,
+        yields: band.is_prod() && container.class == Some(Class::Batch),
     }
 }
 

@@ -289,9 +289,16 @@ impl Stage {
             "woke" => Event::Woke,
             "capacity" => Event::Capacity(Resources::new(words[1].parse().unwrap(), 1 << 30)),
             "measured" => {
-                let usage = Resources::new(words[2].parse().unwrap(), 0);
+                let memory = words.get(3).map_or(0, |bytes| bytes.parse().unwrap());
+                let usage = Resources::new(words[2].parse().unwrap(), memory);
                 Event::Measured([(words[1].parse().unwrap(), usage)].into())
             }
+            // `evict RUN hard|soft WHY`
+            "evict" => {
+                let run = words[1].parse().unwrap();
+                Event::Evict { run, hard: words[2] == "hard", used: 0, why: rest(3) }
+            }
+            "free" => Event::Free { memory: words[1].parse().unwrap() },
             "phase" => run(RunEvent::Phase(rest(2))),
             "over" => run(RunEvent::PhaseOver {
                 kind: if words[2] == "fetched" { "fetched" } else { "unpacked" },
@@ -365,6 +372,7 @@ fn offered(words: &[&str]) -> TaskSpec {
             // Of the offer, not of the task.
             None if *word == "remark" => {}
             None if *word == "batch" => spec.kind = Kind::Batch,
+            None if *word == "production" => spec.band = Band::Production,
             None if *word == "health" => {
                 spec.health = health(Probe::Http { http: "/healthz".into(), port: "http".into() })
             }

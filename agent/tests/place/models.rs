@@ -125,6 +125,7 @@ impl NodeModel {
             times: 3,
             why: "exited with code 1".into(),
             until_ms: 45_240_000,
+            reclaimed: false,
         });
     }
 

@@ -47,7 +47,7 @@ impl Node {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let bundles = data.join("bundles").display().to_string();
         left.extend(mounts.lines().filter(|line| line.contains(&bundles)).map(String::from));
-        for band in ["monitoring", "production", "batch", "free"] {
+        for band in ["monitoring", "production", "spare/batch", "spare/free"] {
             for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
                 let dir = hierarchy.path().join(&tree).join(band);
                 let runs = fs::read_dir(dir).into_iter().flatten().flatten();

@@ -53,7 +53,6 @@ pub(super) fn weight(unified: bool, dir: &Path, weight: u64) -> Result<(), Error
 }
 
 fn cpu(home: &Home, milli: Option<u64>, yields: bool) -> Result<(), Error> {
-    let quota = milli.map(|milli| (milli * PERIOD_US / 1000).max(LEAST_QUOTA_US));
     let (unified, dir) = match home {
         Home::V1(dir) => (false, dir),
         Home::V2(dir) => (true, dir),
@@ -70,11 +69,17 @@ fn cpu(home: &Home, milli: Option<u64>, yields: bool) -> Result<(), Error> {
             weighed => weighed?,
         }
     }
-    if unified {
-        write(&dir.join("cpu.max"), &format!("{} {PERIOD_US}", or_max(quota)))
-    } else {
-        let quota = quota.map_or("-1".to_string(), |quota| quota.to_string());
-        write(&dir.join("cpu.cfs_quota_us"), &quota)
+    quota(home, milli)
+}
+
+pub(super) fn quota(home: &Home, milli: Option<u64>) -> Result<(), Error> {
+    let quota = milli.map(|milli| (milli * PERIOD_US / 1000).max(LEAST_QUOTA_US));
+    match home {
+        Home::V1(dir) => {
+            let quota = quota.map_or("-1".to_string(), |quota| quota.to_string());
+            write(&dir.join("cpu.cfs_quota_us"), &quota)
+        }
+        Home::V2(dir) => write(&dir.join("cpu.max"), &format!("{} {PERIOD_US}", or_max(quota))),
     }
 }
 

@@ -8,12 +8,18 @@ use std::io;
 use std::path::PathBuf;
 
 use super::apply::write;
-use super::{Band, Error, SPARE, Tree, UNIFIED};
+use super::{Band, Error, SPARE, Tree, UNIFIED, number};
+
+/// Moves of the ceiling.
+const STEP: u64 = 1 << 20;
+/// Pages of files above a new ceiling are dropped while it is put there: so many at once, which takes milliseconds.
+const MOST: u64 = 32 << 20;
 
 /// Holds batch and free down.
 #[derive(Debug)]
 pub struct Ceiling {
     file: &'static str,
+    usage: &'static str,
     /// Of both together, and of the free band alone.
     places: [(PathBuf, Option<u64>); 2],
 }
@@ -21,9 +27,11 @@ pub struct Ceiling {
 impl Tree {
     /// The ceiling of batch and free; `None` where there is no controller of memory.
     pub fn ceiling(&self) -> Result<Option<Ceiling>, Error> {
-        let (tree, file) = match (self.tree_of("memory"), self.tree_of(UNIFIED)) {
-            (Some(tree), _) => (tree, "memory.limit_in_bytes"),
-            (None, Some(tree)) if tree.join(SPARE).join("memory.high").exists() => (tree, "memory.high"),
+        let (tree, file, usage) = match (self.tree_of("memory"), self.tree_of(UNIFIED)) {
+            (Some(tree), _) => (tree, "memory.limit_in_bytes", "memory.usage_in_bytes"),
+            (None, Some(tree)) if tree.join(SPARE).join("memory.high").exists() => {
+                (tree, "memory.high", "memory.current")
+            }
             _ => return Ok(None),
         };
         let places = [tree.join(SPARE), Band::Free.dir(&tree)];
@@ -32,7 +40,7 @@ impl Tree {
                 write(&dir.join("memory.oom_control"), "1")?;
             }
         }
-        Ok(Some(Ceiling { file, places: places.map(|dir| (dir, None)) }))
+        Ok(Some(Ceiling { file, usage, places: places.map(|dir| (dir, None)) }))
     }
 }
 
@@ -41,26 +49,18 @@ impl Ceiling {
     /// nobody is asked to give memory back by it.
     pub fn put(&mut self, spare: u64, lowest: u64) -> Result<(), Error> {
         for ((dir, now), bytes) in self.places.iter_mut().zip([spare, lowest]) {
-            // The kernel counts in pages.
-            let bytes = bytes & !0xfff;
+            let mut bytes = bytes & !(STEP - 1);
             if *now == Some(bytes) {
                 continue;
+            }
+            if now.is_none_or(|now| bytes < now) {
+                bytes = bytes.max(number(&dir.join(self.usage)).unwrap_or(0).saturating_sub(MOST));
             }
             match write(&dir.join(self.file), &bytes.to_string()) {
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {}
                 done => done?,
             }
             *now = Some(bytes);
-        }
-        Ok(())
-    }
-
-    /// No ceilings: for an agent that is about to end.
-    pub fn lift(&mut self) -> Result<(), Error> {
-        let none = if self.file == "memory.high" { "max" } else { "-1" };
-        for (dir, now) in &mut self.places {
-            write(&dir.join(self.file), none)?;
-            *now = None;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::apply::write;
+use super::apply::{self, write};
 use super::block::BLKIO;
 use super::{Error, Home, Limits, Placement, number, pids_in};
 
@@ -26,6 +26,11 @@ impl Placement {
             }
             other => other,
         })
+    }
+
+    /// Let the run have less CPU than its limit for a while, or all of it again. Its weight stays.
+    pub fn throttle(&self, cpu_milli: u64) -> Result<(), Error> {
+        self.home("cpu").map_or(Ok(()), |home| apply::quota(&home, Some(cpu_milli)))
     }
 
     fn memory_in_use(&self) -> Option<u64> {

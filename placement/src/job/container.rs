@@ -3,6 +3,8 @@
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
+use super::signal::Signal;
+
 /// How a container differs from a plain one, in which every field is as in `Container::default()`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -23,6 +25,12 @@ pub struct Container {
     pub pids: Option<u64>,
     #[serde(skip_serializing_if = "Io::is_free")]
     pub io: Io,
+    /// None: by its band.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// Of production only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Signal>,
     /// Disk that each of stdout and stderr may take, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_bytes: Option<u64>,
@@ -39,6 +47,17 @@ impl Container {
     pub fn is_plain(&self) -> bool {
         *self == Container::default()
     }
+}
+
+/// Whether somebody waits for what a task does. Only within production it makes a difference: everything below it gives
+/// way in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// It has the CPU as soon as it wants it: production's default.
+    Latency,
+    /// It has what the others of its band leave.
+    Batch,
 }
 
 /// Whose network a task uses.

@@ -22,6 +22,7 @@ use super::{
     field::{DocumentError, Field, Keys, Table, nearest},
     name,
     quantity::{self, BadQuantity},
+    signal::Signal,
 };
 use crate::resources::{CPU, DISK, MEMORY, Resources};
 
@@ -57,6 +58,8 @@ const TASK_KEYS: &[&str] = &[
     "disk",
     "io",
     "pids",
+    "class",
+    "signal",
     "resources",
     "ports",
     "network",
@@ -139,6 +142,13 @@ impl Job {
         let task = table.need("task", "say what to run: [task] with image = \"hello:1\"")?;
         let task = template(&task.table(&TASK)?, None)?;
         let overrides = table.get("override").map_or(Ok(BTreeMap::new()), |f| overrides(&f, &task))?;
+        let in_override = overrides.values().any(|task| task.container.signal.is_some());
+        let with_signal = [("task", task.container.signal.is_some()), ("override", in_override)];
+        for (key, _) in with_signal.into_iter().filter(|(_, signal)| *signal && !band.is_prod()) {
+            let Some(f) = table.get(key) else { continue };
+            let hint = format!("this is {band}: it gives room back to production, and is given none");
+            return Err(f.error("has a `signal`, which is for production", Some(hint)));
+        }
         Ok(Job { name, kind, band, priority, count, require, prefer, spread, task, overrides })
     }
 }
@@ -431,14 +441,8 @@ fn probe(f: &Field<'_>, table: &Table<'_>) -> Result<Probe, DocumentError> {
     let port = |f: Field<'_>| f.text("a string").map(str::to_string);
     match (table.get("http"), table.get("tcp"), table.get("command")) {
         (Some(http), None, None) => {
-            let path = http.text("a string")?;
-            if !path.starts_with('/') || path.len() > 1024 || !path.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(
-                    http.error(format_args!("must be a path such as \"/healthz\", not `{path}`"), None)
-                );
-            }
-            let name = port(table.need("port", "name one of the task's ports")?)?;
-            Ok(Probe::Http { http: path.to_string(), port: name })
+            let name = || port(table.need("port", "name one of the task's ports")?);
+            Ok(Probe::Http { http: path(&http)?, port: name()? })
         }
         (None, Some(tcp), None) => Ok(Probe::Tcp { tcp: port(tcp)? }),
         (None, None, Some(words)) => Ok(Probe::Command { command: command(&words)? }),
@@ -453,6 +457,15 @@ fn probe(f: &Field<'_>, table: &Table<'_>) -> Result<Probe, DocumentError> {
     }
 }
 
+/// Of a request.
+fn path(f: &Field<'_>) -> Result<String, DocumentError> {
+    let path = f.text("a string")?;
+    if path.starts_with('/') && path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(path.to_string());
+    }
+    Err(f.error(format_args!("must be a path such as \"/healthz\", not `{path}`"), None))
+}
+
 /// What the keys of a finished template say about each other. The error points at a key of `table`: what comes from
 /// the base agrees with the base, so a disagreement is due to one that is there.
 fn agree(table: &Table<'_>, task: &Template) -> Result<(), DocumentError> {
@@ -464,6 +477,12 @@ fn agree(table: &Table<'_>, task: &Template) -> Result<(), DocumentError> {
             let message = format_args!("checks the port `{port}`, which is not among `ports`");
             return Err(f.error(message, meant(port, &ports)));
         }
+    }
+    if let Some(port) = task.container.signal.as_ref().and_then(Signal::port).filter(|p| !ports.contains(p))
+        && let Some(f) = table.get("signal").or_else(|| table.get("ports"))
+    {
+        let message = format_args!("asks the port `{port}`, which is not among `ports`");
+        return Err(f.error(message, meant(port, &ports)));
     }
     let network = task.container.network;
     if let Some(f) = table.get("ports").or_else(|| table.get("network")) {

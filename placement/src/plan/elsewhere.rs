@@ -33,6 +33,9 @@ pub(super) fn reason(copy: &Copy<'_>) -> String {
     match why(copy) {
         Some(bad) => {
             let (node, until) = (&copy.node.name, bad.until());
+            if bad.reclaimed {
+                return format!("its room was taken back on {node}: it goes on elsewhere");
+            }
             format!("it failed {} times in a row on {node}: it is tried elsewhere until {until}", bad.times)
         }
         None => String::new(),
@@ -41,5 +44,8 @@ pub(super) fn reason(copy: &Copy<'_>) -> String {
 
 /// Why a node that has room is not tried now.
 pub(super) fn no(bad: &Bad) -> No {
+    if bad.reclaimed {
+        return No::Refused(format!("its room was taken back there: {}", bad.why));
+    }
     No::Refused(format!("it failed {} times in a row there: {}", bad.times, bad.why))
 }

@@ -248,7 +248,16 @@ impl World {
         copy.reason = Some("exited with code 1; starting again in 2s".into());
         let (generation, version, restart_at) = (copy.generation, copy.version, copy.restart_at);
         let why = "exited with code 1".to_string();
-        let bad = Bad { key, generation, version, restart_at, times: 3, why, until_ms: 45_240_000 };
+        let bad = Bad {
+            key,
+            generation,
+            version,
+            restart_at,
+            times: 3,
+            why,
+            until_ms: 45_240_000,
+            reclaimed: false,
+        };
         self.node(node).info.as_mut().unwrap().bad.push(bad);
     }
 

@@ -7,11 +7,12 @@ use alloc::{
 
 use super::{
     super::{
-        container::{Container, Io, Network, Privileges, Process, ProcessKind, Source, Volume},
+        container::{Class, Container, Io, Network, Privileges, Process, ProcessKind, Source, Volume},
         field::{DocumentError, Field, Keys, Table},
         name, quantity,
+        signal::{Figure, Pressure, Signal},
     },
-    MAX_MEMORY, TASK_KEYS, amount, command, unique, within,
+    DAY_MS, MAX_MEMORY, TASK_KEYS, amount, command, duration, path, unique, within,
 };
 
 const MAX_VOLUMES: usize = 32;
@@ -62,6 +63,16 @@ pub(super) fn read(table: &Table<'_>, container: &mut Container) -> Result<(), D
         let bandwidth = io.get("bandwidth").map(|f| bytes(&f, MIN_BANDWIDTH, MAX_MEMORY)).transpose()?;
         container.io = Io { iops, bandwidth };
     }
+    if let Some(f) = table.get("class") {
+        container.class = match f.text("a string")? {
+            "latency" => Some(Class::Latency),
+            "batch" => Some(Class::Batch),
+            other => return Err(f.error(format_args!("must be latency or batch, not `{other}`"), None)),
+        };
+    }
+    if let Some(f) = table.get("signal") {
+        container.signal = Some(signal(&f)?);
+    }
     if let Some(f) = table.get("logs") {
         container.log_bytes = Some(bytes(&f, MIN_LOG, MAX_LOG)?);
     }
@@ -75,6 +86,45 @@ pub(super) fn read(table: &Table<'_>, container: &mut Container) -> Result<(), D
         container.privileges = privileges(&f)?;
     }
     Ok(())
+}
+
+const SIGNAL: Keys = keys(&["pressure", "http", "port", "metric", "above", "for"]);
+const MAX_ABOVE: u64 = 1 << 53;
+
+fn signal(f: &Field<'_>) -> Result<Signal, DocumentError> {
+    let table = f.table(&SIGNAL)?;
+    let of = match (table.get("pressure"), table.get("http")) {
+        (Some(f), None) => Figure::Pressure {
+            pressure: match f.text("a string")? {
+                "cpu" => Pressure::Cpu,
+                "memory" => Pressure::Memory,
+                "io" => Pressure::Io,
+                other => return Err(f.error(format_args!("must be cpu, memory or io, not `{other}`"), None)),
+            },
+        },
+        (None, Some(f)) => Figure::Metric {
+            http: path(&f)?,
+            port: table.need("port", "name one of the task's ports")?.text("a string")?.to_string(),
+            metric: metric(&table.need("metric", "name what it answers: metric = \"p99_ms\"")?)?,
+        },
+        _ => {
+            let hint = "pressure = \"cpu\", or http = \"/metrics\" with port and metric".to_string();
+            return Err(f.error("must have one of `pressure` and `http`", Some(hint)));
+        }
+    };
+    let most = if matches!(of, Figure::Pressure { .. }) { 99 } else { MAX_ABOVE };
+    let above = table.need("above", "say what is too much: above = 10")?.whole(0..=most)?;
+    let for_ms = table.get("for").map_or(Ok(3_000), |f| duration(&f, 1_000..=DAY_MS))?;
+    Ok(Signal { of, above, for_ms })
+}
+
+fn metric(f: &Field<'_>) -> Result<String, DocumentError> {
+    let text = f.text("a string")?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b':';
+    match (1..=200).contains(&text.len()) && text.bytes().all(fits) {
+        true => Ok(text.to_string()),
+        false => Err(f.error(format_args!("must be the name of a metric, not `{text}`"), None)),
+    }
 }
 
 fn bytes(f: &Field<'_>, least: u64, most: u64) -> Result<u64, DocumentError> {

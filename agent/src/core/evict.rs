@@ -1,0 +1,166 @@
+//! Room that is taken back from what may be interrupted. The guard says who; the task ends with the cause `reclaimed`, other
+//! nodes come first for it from then on, and it starts here again only where there is as much room as it had.
+
+use placement::{
+    ids::TaskKey,
+    job::Band,
+    node::Bad,
+    resources::{CPU, MEMORY},
+    task::Cause,
+};
+
+use super::{
+    Core,
+    drive::seconds,
+    task::{Goal, Stage},
+};
+use crate::{
+    event::RunId,
+    guard::{
+        decide::Tenant,
+        signals::{Limited, Watched},
+    },
+};
+
+/// Pauses before it may start here again double from the first to the last.
+const PAUSE_FIRST_MS: u64 = 5_000;
+const PAUSE_LAST_MS: u64 = 300_000;
+/// How long other nodes come first.
+const ELSEWHERE_MS: u64 = 60_000;
+/// Between two looks at whether there is room again.
+const LOOK_MS: u64 = 1_000;
+const WAITS_FOR_ROOM: &str =
+    "waits for room: its memory was taken back here, and other nodes have none for it either";
+
+impl Core {
+    pub(crate) fn on_evict(&mut self, id: RunId, hard: bool, used: u64, why: String) {
+        let Some(task) = self.tasks.get_mut(&id.key).filter(|t| t.record.generation == id.generation) else {
+            return;
+        };
+        // Whoever asks: never production.
+        if task.record.spec.band.is_prod() {
+            return;
+        }
+        let used = used.max(task.usage.get(MEMORY));
+        let Some(run) = task.run.as_mut().filter(|r| r.number == id.run) else { return };
+        if matches!(run.stage, Stage::Ended { .. }) {
+            return;
+        }
+        run.hurry |= hard;
+        if task.goal == Goal::Run {
+            run.over = Some(why.clone());
+            task.wants_free = used;
+            let how = if hard { "at once" } else { "within its grace" };
+            self.note(id.key, "reclaimed", format!("has to end {how}: {why}"));
+            self.end_and_again(id.key, Cause::Reclaimed, &format!("its room is taken back: {why}"));
+        } else {
+            self.drive(id.key);
+        }
+    }
+
+    pub(crate) fn on_free(&mut self, memory: u64) {
+        self.free = Some(memory);
+        let waiting = self.tasks.values_mut().filter(|t| t.record.reason.as_deref() == Some(WAITS_FOR_ROOM));
+        let waiting: Vec<TaskKey> = waiting
+            .map(|task| {
+                task.not_before = self.now.mono_ms;
+                task.record.key
+            })
+            .collect();
+        waiting.into_iter().for_each(|key| self.drive(key));
+    }
+
+    /// Another node is to take it; failing that, it waits here. Not a failure of its own.
+    pub(crate) fn after_eviction(&mut self, key: TaskKey, why: &str) {
+        let now = self.now;
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        task.goal = Goal::Run;
+        // As after a failure: a start that was called off was no run.
+        if task.run.is_some() {
+            task.record.run += 1;
+            task.record.restarts += 1;
+            task.unsaved = true;
+        }
+        let pause = (PAUSE_FIRST_MS << task.evictions.min(16)).min(PAUSE_LAST_MS);
+        task.evictions = task.evictions.saturating_add(1);
+        task.not_before = now.mono_ms + pause;
+        let record = &task.record;
+        let bad = Bad {
+            key,
+            generation: record.generation,
+            version: record.version,
+            restart_at: record.restart_at,
+            times: task.evictions,
+            why: why.to_string(),
+            until_ms: now.wall_ms + ELSEWHERE_MS,
+            reclaimed: true,
+        };
+        self.config.node.bad.retain(|b| b.key != key);
+        self.config.node.bad.push(bad);
+        self.bad_until.insert(key, now.mono_ms + ELSEWHERE_MS);
+        // Not written down: it is forgotten in a minute.
+        self.node_changed = true;
+        let text = format!("{why}; on another node if one has room, here not before {}", seconds(pause));
+        self.say(key, &text);
+        self.note(key, "restarting", text);
+    }
+
+    /// Whether it has to wait until there is as much room here as it had.
+    pub(crate) fn waits_for_room(&mut self, key: TaskKey) -> bool {
+        let (free, now) = (self.free, self.now.mono_ms);
+        let Some(task) = self.tasks.get_mut(&key) else { return false };
+        if free.is_none_or(|free| free > task.wants_free) {
+            task.wants_free = 0;
+            return false;
+        }
+        task.not_before = now + LOOK_MS;
+        self.say(key, WAITS_FOR_ROOM);
+        true
+    }
+
+    /// What runs here and may be interrupted; what it uses is for the guard to find out.
+    pub(crate) fn interruptible(&self) -> Vec<Tenant> {
+        let of = |task: &super::task::Task| {
+            let run = task.run.as_ref()?;
+            let since_ms = match run.stage {
+                Stage::Running { since, ran_ms, .. } => since.saturating_sub(ran_ms),
+                Stage::Starting => u64::MAX,
+                Stage::Ended { .. } => return None,
+            };
+            let band = task.record.spec.band;
+            let reserved = task.reservation().get(MEMORY);
+            (band < Band::Production).then(|| Tenant {
+                run: task.run_id(run.number),
+                band,
+                used: 0,
+                reserved,
+                since_ms,
+            })
+        };
+        self.tasks.values().filter_map(of).collect()
+    }
+
+    /// Those of them whose container is there, and their CPU limits.
+    pub(crate) fn limited(&self) -> Vec<Limited> {
+        let limit = |run: RunId| self.tasks.get(&run.key).map_or(0, |task| task.record.spec.limit.get(CPU));
+        let there = self.interruptible().into_iter().filter(|tenant| tenant.since_ms < u64::MAX);
+        there
+            .map(|tenant| (limit(tenant.run), tenant))
+            .map(|(cpu_milli, tenant)| (tenant, cpu_milli))
+            .collect()
+    }
+
+    /// Production that says of itself when it suffers, and can be asked.
+    pub(crate) fn signals(&self) -> Vec<Watched> {
+        let of = |task: &super::task::Task| {
+            let spec = &task.record.spec;
+            let signal =
+                spec.container.signal.clone().filter(|_| spec.band.is_prod() && task.goal == Goal::Run)?;
+            let (run, _) = self.running(task.record.key)?;
+            let port = signal.port().and_then(|name| task.record.port_inside(name));
+            let name = format!("{}/{}", spec.job, task.record.key.index);
+            Some(Watched { run, band: spec.band, name, signal, port })
+        };
+        self.tasks.values().filter_map(of).collect()
+    }
+}

@@ -1,0 +1,258 @@
+//! How much of the memory is kept free for production, and who gives way when it is not. Readings in, decisions out: no
+//! files, no clock.
+//!
+//! Some room (`headroom`) is always kept free, more of it while production grows. What may be interrupted has a ceiling that
+//! leaves this room alone. When production takes from the room, or somebody waits at the ceiling, tasks are ended: free
+//! before batch; within a band the furthest above its reservation first, then the youngest; no more than it takes; never
+//! production.
+
+use std::collections::BTreeMap;
+
+use oci::cgroup::Memory;
+use placement::{job::Band, obstacle::amount, resources::MEMORY};
+
+use crate::event::{Event, RunId};
+
+/// Kept free: this share of the capacity, at least so much, and never more than this share.
+const SHARE: u64 = 50;
+const LEAST: u64 = 64 << 20;
+const MOST_SHARE: u64 = 10;
+/// And what production would take in so long, at the pace at which it grows.
+const AHEAD_MS: u64 = 500;
+/// How long its fastest pace is remembered.
+const PACE_MS: u64 = 2_000;
+/// Somebody who waits at the ceiling for less may still find pages that nobody needs.
+const PATIENCE_MS: u64 = 60;
+/// So much of the time production may wait for memory before somebody gives way, and over how long that is judged.
+const STALL_PERCENT: u64 = 20;
+const STALL_MS: u64 = 500;
+/// When memory is exhausted sooner than this, there is no time to ask politely.
+const HURRY_MS: u64 = 2_000;
+/// What was killed is gone by then, or does not go.
+const GONE_MS: u64 = 1_000;
+/// Cgroups that nobody is in keep a little.
+const NOTHING: u64 = 1 << 20;
+/// Looks: while all is calm, while it is not, and while nothing runs that may be interrupted.
+const CALM_MS: u64 = 100;
+const CLOSE_MS: u64 = 25;
+const IDLE_MS: u64 = 500;
+
+/// What the node is like, beside the reading.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Memory that it may use, in bytes.
+    pub(crate) capacity: u64,
+    /// Sum of production's limits.
+    pub(crate) prod_limits: u64,
+}
+
+/// What follows from one look.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Step {
+    /// What batch and free may have together, and free alone.
+    pub(crate) ceiling: (u64, u64),
+    pub(crate) shortage: Option<Shortage>,
+    /// Until the next look.
+    pub(crate) pause_ms: u64,
+}
+
+/// Memory that somebody has to give back.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Shortage {
+    /// Bytes.
+    pub(crate) need: u64,
+    /// There is no time for a grace.
+    pub(crate) hurry: bool,
+    /// For people: what is short, and by how much.
+    pub(crate) why: String,
+}
+
+/// A task that may have to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tenant {
+    pub(crate) run: RunId,
+    pub(crate) band: Band,
+    /// Memory in use, and what it is believed to need.
+    pub(crate) used: u64,
+    pub(crate) reserved: u64,
+    /// When it was started: monotonic.
+    pub(crate) since_ms: u64,
+}
+
+impl Tenant {
+    /// More than it is believed to need.
+    fn above(&self) -> u64 {
+        self.used.saturating_sub(self.reserved)
+    }
+}
+
+/// A task that has to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Eviction {
+    pub(crate) run: RunId,
+    /// At once, without its grace.
+    pub(crate) hard: bool,
+    /// Memory that it had.
+    pub(crate) used: u64,
+    /// For people.
+    pub(crate) why: String,
+}
+
+impl Eviction {
+    pub(crate) fn event(self) -> Event {
+        Event::Evict { run: self.run, hard: self.hard, used: self.used, why: self.why }
+    }
+}
+
+#[derive(Debug)]
+struct Going {
+    bytes: u64,
+    since_ms: u64,
+    hard: bool,
+}
+
+/// What is remembered from look to look.
+#[derive(Debug, Default)]
+pub(crate) struct Decider {
+    before: Option<(u64, Memory)>,
+    /// Production's fastest growth of late, in bytes a second, and when that was.
+    pace: (u64, u64),
+    /// When who waits at the ceiling began to.
+    waiting_since: Option<u64>,
+    stall: (u64, u64),
+    stalls: bool,
+    going: BTreeMap<RunId, Going>,
+}
+
+impl Decider {
+    /// What is kept free.
+    pub(crate) fn headroom(&self, memory: &Memory, node: &Node) -> u64 {
+        let base = (node.capacity / SHARE).max(LEAST.min(node.capacity / MOST_SHARE));
+        // It can take no more than its limits allow.
+        let more = node.prod_limits.saturating_sub(memory.prod);
+        base + (self.pace.0.saturating_mul(AHEAD_MS) / 1000).min(more)
+    }
+
+    pub(crate) fn look(&mut self, at_ms: u64, memory: &Memory, node: &Node) -> Step {
+        let (was_ms, was) = self.before.replace((at_ms, *memory)).unwrap_or((at_ms, *memory));
+        let passed = at_ms.saturating_sub(was_ms).max(1);
+        let per_second = |bytes: u64| bytes.saturating_mul(1000) / passed;
+        let grows = per_second(memory.prod.saturating_sub(was.prod));
+        if grows >= self.pace.0 || at_ms > self.pace.1 + PACE_MS {
+            self.pace = (grows, at_ms);
+        }
+        let shrinks = per_second(was.free.saturating_sub(memory.free));
+        self.feel(at_ms, memory);
+
+        let headroom = self.headroom(memory, node);
+        let room = memory.free.saturating_sub(headroom);
+        let both = memory.spare.saturating_add(room);
+        // Free comes to its ceiling before it is in batch's way.
+        let between = (headroom / 4).min(16 << 20);
+        let batch = memory.spare.saturating_sub(memory.lowest);
+        let ceiling = (both, both.saturating_sub(batch + between).max(memory.lowest));
+
+        // Production that comes to its own limit waits too, and nobody else can help it.
+        let stalls = self.stalls && memory.free < 2 * headroom;
+        let waits = self.waiting_since.is_some_and(|since| at_ms >= since + PATIENCE_MS);
+        let low = memory.free < headroom / 4 * 3;
+        let shortage = (memory.spare >= NOTHING && (low || waits || stalls)).then(|| {
+            let wanted = if stalls { 2 * headroom } else { headroom / 4 * 5 };
+            let exhausted_ms = memory.free.saturating_mul(1000).checked_div(shrinks).unwrap_or(u64::MAX);
+            Shortage {
+                need: wanted.saturating_sub(memory.free).max(1),
+                hurry: waits || stalls || exhausted_ms < HURRY_MS || memory.free < headroom / 3,
+                why: format!(
+                    "{} of memory are free, of {} that are kept for production",
+                    amount(MEMORY, memory.free),
+                    amount(MEMORY, headroom)
+                ),
+            }
+        });
+        let close = shortage.is_some() || self.waiting_since.is_some() || memory.free < 2 * headroom;
+        let pause_ms = match memory.spare {
+            0..NOTHING => IDLE_MS,
+            _ if close => CLOSE_MS,
+            _ => CALM_MS,
+        };
+        Step { ceiling, shortage, pause_ms }
+    }
+
+    /// Who waits, and for how long.
+    fn feel(&mut self, at_ms: u64, memory: &Memory) {
+        self.waiting_since = memory.waiting.then(|| self.waiting_since.unwrap_or(at_ms));
+        let (from_ms, before) = self.stall;
+        if at_ms >= from_ms + STALL_MS {
+            let share = memory.stalled_us.saturating_sub(before) / 10 / (at_ms - from_ms);
+            // Of the first look nothing follows.
+            self.stalls = before > 0 && share >= STALL_PERCENT;
+            self.stall = (at_ms, memory.stalled_us.max(1));
+        }
+    }
+
+    /// Who has to go. Those who are going already are given the time that it takes.
+    pub(crate) fn choose(&mut self, at_ms: u64, shortage: &Shortage, tenants: &[Tenant]) -> Vec<Eviction> {
+        self.going.retain(|run, _| tenants.iter().any(|tenant| tenant.run == *run));
+        let mut need = shortage.need;
+        let mut out = Vec::new();
+        for (run, going) in &mut self.going {
+            let late = going.hard && at_ms >= going.since_ms + GONE_MS;
+            if shortage.hurry && !going.hard {
+                (going.hard, going.since_ms) = (true, at_ms);
+                let why = format!("{}: there is no time left for its grace", shortage.why);
+                out.push(Eviction { run: *run, hard: true, used: going.bytes, why });
+            }
+            if !late {
+                need = need.saturating_sub(going.bytes);
+            }
+        }
+        for band in [Band::Free, Band::Batch] {
+            if need == 0 {
+                break;
+            }
+            let here = tenants.iter().filter(|t| t.band == band && t.used > 0);
+            let mut order: Vec<&Tenant> = here.filter(|t| !self.going.contains_key(&t.run)).collect();
+            order.sort_by_key(|t| std::cmp::Reverse((t.above(), t.since_ms, t.run)));
+            let chosen = fewest(need, order);
+            for tenant in chosen {
+                need = need.saturating_sub(tenant.used);
+                let bytes = tenant.used;
+                self.going.insert(tenant.run, Going { bytes, since_ms: at_ms, hard: shortage.hurry });
+                let used = amount(MEMORY, tenant.used);
+                let over = match tenant.above() {
+                    0 => String::new(),
+                    above => format!(", {} more than reserved for it", amount(MEMORY, above)),
+                };
+                let why = format!("{}; it used {used}{over}, in band {band}", shortage.why);
+                out.push(Eviction { run: tenant.run, hard: shortage.hurry, used: bytes, why });
+            }
+        }
+        out
+    }
+}
+
+/// The first of them that have as much. Who keeps to his reservation is spared where the others make up for him.
+fn fewest(need: u64, order: Vec<&Tenant>) -> Vec<&Tenant> {
+    let mut sum = 0_u64;
+    let mut chosen = Vec::new();
+    for tenant in order {
+        if sum >= need {
+            break;
+        }
+        sum += tenant.used;
+        chosen.push(tenant);
+    }
+    let mut by_size: Vec<&Tenant> = chosen.iter().copied().filter(|tenant| tenant.above() == 0).collect();
+    by_size.sort_by_key(|tenant| tenant.used);
+    for tenant in by_size {
+        if sum - tenant.used >= need {
+            sum -= tenant.used;
+            chosen.retain(|other| other.run != tenant.run);
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;
