@@ -5,9 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::error::Error;
 use super::links;
@@ -32,10 +31,10 @@ const ALLOWED: [(&str, &str); 2] = [
 impl Namespace {
     /// Makes one.
     pub fn make() -> Result<Namespace, Error> {
-        // On a thread that ends: it has left the host's network, and never needs to find back.
-        let made = thread::scope(|scope| {
-            let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, enter)?;
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread broke off")))
+        let made = Home::remember().and_then(|home| {
+            let made = enter();
+            drop(home);
+            made
         });
         let mut made =
             made.map_err(Error::of("make a network namespace", "network namespaces", "none: CONFIG_NET_NS"))?;
@@ -52,6 +51,28 @@ impl Namespace {
         &self.fd
     }
 }
+
+/// The network namespace of a thread, to which it returns with this. A thread of its own for each namespace would take
+/// longer than all that is done in one.
+struct Home(File);
+
+impl Home {
+    fn remember() -> io::Result<Home> {
+        File::open(HERE).map(Home)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if setns(&self.0, CloneFlags::CLONE_NEWNET).is_err() {
+            // Whatever this thread did next would be done in a container's network. The next agent finds all that runs.
+            std::process::abort();
+        }
+    }
+}
+
+/// The calling thread's.
+const HERE: &str = "/proc/thread-self/ns/net";
 
 /// Namespaces that are ready: a start takes one, and another is made behind it. None is made before the first start that
 /// needs one.
@@ -89,7 +110,7 @@ fn enter() -> io::Result<Namespace> {
     }
     // Private networks are IPv4; `::1` is there already and stays.
     let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-    let fd = File::open("/proc/thread-self/ns/net")?.into();
+    let fd = File::open(HERE)?.into();
     let inside = Socket::open(netlink_sys::protocols::NETLINK_ROUTE)?;
     Ok(Namespace { fd, inside })
 }
