@@ -104,14 +104,11 @@ impl Node {
             tmpfs: Vec::new(),
             binds: Vec::new(),
         };
-        let mut spec = spec::build(&input, &self.host)?;
-        if let Some(linux) = spec.linux_mut() {
-            if network.is_none() {
-                let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).build()?;
-                let namespaces = linux.namespaces().clone().unwrap_or_default();
-                linux.set_namespaces(Some(namespaces.into_iter().chain([network]).collect()));
-            }
-            linux.set_seccomp(None);
+        let mut spec = spec::unfiltered(&input, &self.host)?;
+        if let (None, Some(linux)) = (network, spec.linux_mut()) {
+            let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).build()?;
+            let namespaces = linux.namespaces().clone().unwrap_or_default();
+            linux.set_namespaces(Some(namespaces.into_iter().chain([network]).collect()));
         }
         Ok(spec)
     }
