@@ -14,6 +14,7 @@ mod one_way;
 mod placer_crashed;
 mod private_network;
 mod reach;
+mod reclaimed;
 mod run;
 mod split;
 mod unkind;
