@@ -58,7 +58,10 @@ struct Home(File);
 
 impl Home {
     fn remember() -> io::Result<Home> {
-        File::open(HERE).map(Home)
+        let home = File::open(HERE)?;
+        // Whoever may not come back does not go.
+        setns(&home, CloneFlags::CLONE_NEWNET)?;
+        Ok(Home(home))
     }
 }
 
