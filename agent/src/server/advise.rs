@@ -54,6 +54,8 @@ pub(super) async fn advise(services: &Services, only: Option<JobKey>, wish: Wish
     {
         return Err(no_such_job(job));
     }
+    let placer = cell.placer();
+    let mut stale = placer != Some(cell.me());
     let mut missing: BTreeSet<String> = BTreeSet::new();
     let mut asked = JoinSet::new();
     for (node, member) in ledger.roster.iter().filter(|(node, _)| **node != cell.me()) {
@@ -63,13 +65,17 @@ pub(super) async fn advise(services: &Services, only: Option<JobKey>, wish: Wish
         }
         let (peers, node, name) = (cell.peers.clone(), *node, member.name.clone());
         let question = Question::History { job: only.clone() };
-        asked.spawn(async move { (name, peers.ask_within(node, &question, PARTS).await) });
+        let places = placer == Some(node);
+        asked.spawn(async move { (name, places, peers.ask_within(node, &question, PARTS).await) });
     }
     let mut jobs = own(services, only.clone()).await?;
     while let Some(answer) = asked.join_next().await {
         match answer {
-            Ok((_, Ok(Told::History { jobs: more }))) => merge(&mut jobs, more),
-            Ok((name, _)) => drop(missing.insert(name)),
+            Ok((_, places, Ok(Told::History { jobs: more }))) => {
+                stale &= !places;
+                merge(&mut jobs, more);
+            }
+            Ok((name, ..)) => drop(missing.insert(name)),
             Err(_) => {}
         }
     }
@@ -80,7 +86,7 @@ pub(super) async fn advise(services: &Services, only: Option<JobKey>, wish: Wish
         .filter_map(|(job, record)| item(job, record, jobs.get(job), wish, now.wall_ms))
         .collect();
     let missing: Vec<String> = missing.into_iter().collect();
-    let mut document = api::answer(now, cell.placer().is_none(), &missing, items);
+    let mut document = api::answer(now, stale, &missing, items);
     document["risk"] = json!(wish.risk);
     document["enough_s"] = json!(wish.enough_ms / 1000);
     Ok(document)

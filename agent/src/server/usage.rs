@@ -56,17 +56,20 @@ struct Seen {
 impl Seen {
     async fn look(services: &Services) -> Result<Seen, Refusal> {
         let parts = look::parts(services).await?;
-        let stale = services.cell.placer().is_none();
-        Ok(Seen::new(parts, &services.ledger.state(), stale))
+        Ok(Seen::new(parts, &services.ledger.state(), services.cell.placer()))
     }
 
-    fn new(parts: Vec<OwnPart>, ledger: &Ledger, stale: bool) -> Seen {
+    fn new(parts: Vec<OwnPart>, ledger: &Ledger, placer: Option<NodeId>) -> Seen {
         let heard: BTreeSet<NodeId> = parts.iter().map(|part| part.node.id).collect();
         let members = || ledger.roster.iter();
         let mut names: BTreeMap<NodeId, String> =
             members().map(|(id, member)| (*id, member.name.clone())).collect();
         names.extend(parts.iter().map(|part| (part.node.id, part.node.name.clone())));
-        let missing = members().filter(|(id, _)| !heard.contains(id)).map(|(_, m)| m.name.clone()).collect();
+        let mut missing: Vec<String> =
+            members().filter(|(id, _)| !heard.contains(id)).map(|(_, m)| m.name.clone()).collect();
+        missing.sort();
+        // One that is cut off still believes in a placer for a while.
+        let stale = !placer.is_some_and(|placer| heard.contains(&placer));
         let draining = members().filter(|(_, m)| m.draining).map(|(id, _)| *id).collect();
         Seen { parts, names, missing, draining, stale }
     }

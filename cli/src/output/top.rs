@@ -87,8 +87,11 @@ fn summary(document: &Value) -> String {
     };
     let time = field(document, "as_of");
     let clock = time.get(11..19).unwrap_or(&time);
-    let tasks = field(total, "tasks");
-    format!("{clock}  {tasks} tasks  CPU {}  memory {}", of("cpu_milli", cpu), of("memory_bytes", bytes))
+    let tasks = match field(total, "tasks").as_str() {
+        "1" => "1 task".to_owned(),
+        tasks => format!("{tasks} tasks"),
+    };
+    format!("{clock}  {tasks}  CPU {}  memory {}", of("cpu_milli", cpu), of("memory_bytes", bytes))
 }
 
 fn node_columns(nodes: &[&Value]) -> Vec<Column> {
