@@ -49,6 +49,8 @@ struct Window {
     from_ms: u64,
     seen_ms: u64,
     peak: u64,
+    /// When it was last told how long its CPU limit held it back.
+    strained_ms: u64,
 }
 
 impl History {
@@ -67,7 +69,7 @@ impl History {
             self.make_room();
             self.jobs.insert(job.clone(), JobHistory::default());
         }
-        let new = Window { from_ms: now_ms, seen_ms: now_ms, peak: memory };
+        let new = Window { from_ms: now_ms, seen_ms: now_ms, peak: memory, strained_ms: now_ms };
         let window = self.runs.entry(run).or_insert(new);
         let Some(history) = self.jobs.get_mut(job) else { return };
         let passed_ms = now_ms.saturating_sub(window.seen_ms).min(GAP_MS);
@@ -83,8 +85,17 @@ impl History {
             if window.peak > 0 {
                 history.memory.add(window.peak as f64, 1.0, now_ms);
             }
-            *window = Window { from_ms: now_ms, seen_ms: now_ms, peak: memory };
+            *window = Window { from_ms: now_ms, peak: memory, ..*window };
         }
+    }
+
+    /// Its CPU limit held a run back for this share of the time since that was told last, in thousandths.
+    pub fn throttled(&mut self, run: RunId, job: &JobKey, permille: u64, now_ms: u64) {
+        let (Some(window), Some(history)) = (self.runs.get_mut(&run), self.jobs.get_mut(job)) else { return };
+        let passed_ms = now_ms.saturating_sub(window.strained_ms).min(GAP_MS);
+        window.strained_ms = now_ms;
+        // With several processors it can be more than the time.
+        history.held_back(passed_ms as f64 / 1000.0 * permille.min(1000) as f64 / 1000.0, now_ms);
     }
 
     /// A run ended.
@@ -176,6 +187,19 @@ mod tests {
         // Five windows have ended, one of which had the peak.
         let peaks = web.memory.share_above(70.0 * MIB as f64);
         assert!((peaks - 0.2).abs() < 0.01, "{peaks}");
+    }
+
+    #[test]
+    fn the_time_in_which_the_limit_held_it_back_is_known() {
+        let mut history = History::default();
+        for s in (0..1000).step_by(2) {
+            history.used(run(0), &job("web"), &Resources::new(50, 60 * MIB), START + s * 1000);
+            if s % 10 == 0 {
+                history.throttled(run(0), &job("web"), 200, START + s * 1000);
+            }
+        }
+        let share = history.jobs()[&job("web")].held_back_share(START + 1_000_000);
+        assert!((share - 0.2).abs() < 0.01, "{share}");
     }
 
     #[test]

@@ -43,6 +43,8 @@ impl Core {
             let task = self.tasks.get_mut(&id.key).filter(|t| t.record.generation == id.generation);
             if let Some(task) = task.filter(|t| t.run.as_ref().is_some_and(|r| r.number == id.run)) {
                 task.strain = Some(strain);
+                let held_back = strain.throttled_permille.unwrap_or(0);
+                self.history.throttled(id, &task.record.spec.job, held_back, self.now.wall_ms);
             }
         }
     }

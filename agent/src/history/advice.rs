@@ -74,7 +74,7 @@ pub fn advise(history: &JobHistory, limit: &Resources, wish: Wish, now_ms: u64) 
     let days = watched_ms as f64 / HALF_LIFE_MS as f64;
     let margin = 1.0 + MARGIN + (DOUBT / days.max(1e-6)).min(MOST_DOUBT);
     let enough = watched_ms >= wish.enough_ms;
-    let cpu = cpu(history, limit.get(CPU), wish.risk, margin, enough);
+    let cpu = cpu(history, limit.get(CPU), wish.risk, margin, enough, now_ms);
     let memory = memory(history, limit.get(MEMORY), wish.risk, margin, enough, now_ms);
     let changes = cpu.advised != cpu.limit || memory.advised != memory.limit;
     let verdict = match (enough, changes) {
@@ -85,9 +85,10 @@ pub fn advise(history: &JobHistory, limit: &Resources, wish: Wish, now_ms: u64) 
     Advice { verdict, watched_ms, cpu, memory, kills: history.kills(now_ms) }
 }
 
-fn cpu(history: &JobHistory, limit: u64, risk: f64, margin: f64, enough: bool) -> Advised {
+fn cpu(history: &JobHistory, limit: u64, risk: f64, margin: f64, enough: bool, now_ms: u64) -> Advised {
     let held_back = |limit: u64| history.cpu.share_above(limit as f64);
-    let risk_now = history.cpu.share_above(limit as f64 * AT_LIMIT);
+    // The kernel knows of bursts that are shorter than what is measured.
+    let risk_now = history.cpu.share_above(limit as f64 * AT_LIMIT).max(history.held_back_share(now_ms));
     let used = smallest(history.cpu.most(), |amount| history.cpu.share_above(amount) <= risk);
     let mut advised = round_cpu(used * margin);
     if risk_now > risk {
@@ -273,6 +274,15 @@ mod tests {
                 && after.memory.risk.is_some_and(|risk| risk <= 0.01),
             "{after:?}"
         );
+    }
+
+    #[test]
+    fn who_is_held_back_in_short_bursts_gets_more_cpu() {
+        let mut history = watched(24, &[(50.0, 1.0)], &[60.0]);
+        history.held_back(0.3 * history.cpu.total(NOW), NOW);
+        let advice = advise(&history, &Resources::new(100, 72 << 20), WISH, NOW);
+        assert_eq!((advice.cpu.advised, advice.cpu.risk), (150, None), "{advice:?}");
+        assert!(advice.cpu.risk_now.is_some_and(|risk| (risk - 0.3).abs() < 1e-6), "{advice:?}");
     }
 
     #[test]

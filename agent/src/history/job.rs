@@ -16,6 +16,8 @@ pub struct JobHistory {
     seen_ms: u64,
     /// How often a task of it was killed at its memory limit: halves each day, as of `seen_ms`.
     kills: f64,
+    /// For so many seconds a task's CPU limit held it back: halves in the same way.
+    held_back_s: f64,
 }
 
 impl Default for JobHistory {
@@ -26,6 +28,7 @@ impl Default for JobHistory {
             watched_ms: 0,
             seen_ms: 0,
             kills: 0.0,
+            held_back_s: 0.0,
         }
     }
 }
@@ -64,21 +67,45 @@ impl<const MEMORY: bool> Measured<MEMORY> {
 impl JobHistory {
     pub(super) fn watched(&mut self, now_ms: u64, gap_ms: u64) {
         if self.seen_ms > 0 {
-            self.kills = self.kills(now_ms);
+            self.age(now_ms);
             self.watched_ms += now_ms.saturating_sub(self.seen_ms).min(gap_ms);
         }
         self.seen_ms = now_ms;
     }
 
     pub(super) fn killed(&mut self, now_ms: u64) {
-        self.kills = self.kills(now_ms) + 1.0;
+        self.age(now_ms);
+        self.kills += 1.0;
         self.seen_ms = now_ms;
+    }
+
+    pub(super) fn held_back(&mut self, seconds: f64, now_ms: u64) {
+        // Until then nobody watched it.
+        let left = if self.seen_ms == 0 { 1.0 } else { self.left(now_ms) };
+        // As of the last look, whose time is not over.
+        self.held_back_s += seconds / left.max(1e-6);
+    }
+
+    /// The share of the time that its tasks were watched, of late.
+    pub(super) fn held_back_share(&self, now_ms: u64) -> f64 {
+        let watched = self.cpu.total(now_ms);
+        if watched > 0.0 { (self.held_back_s * self.left(now_ms) / watched).min(1.0) } else { 0.0 }
+    }
+
+    fn age(&mut self, now_ms: u64) {
+        let left = self.left(now_ms);
+        self.kills *= left;
+        self.held_back_s *= left;
+    }
+
+    /// What is left of what was counted.
+    fn left(&self, now_ms: u64) -> f64 {
+        (-(now_ms.saturating_sub(self.seen_ms) as f64) / HALF_LIFE_MS as f64).exp2()
     }
 
     /// Of late.
     pub(super) fn kills(&self, now_ms: u64) -> f64 {
-        let age = now_ms.saturating_sub(self.seen_ms) as f64 / HALF_LIFE_MS as f64;
-        self.kills * (-age).exp2()
+        self.kills * self.left(now_ms)
     }
 
     pub fn watched_ms(&self) -> u64 {
@@ -92,7 +119,9 @@ impl JobHistory {
     /// With what another node has seen.
     pub fn merge(&mut self, other: &JobHistory) {
         let newest = self.seen_ms.max(other.seen_ms);
-        self.kills = self.kills(newest) + other.kills(newest);
+        self.age(newest);
+        self.kills += other.kills(newest);
+        self.held_back_s += other.held_back_s * other.left(newest);
         self.cpu.0.merge(&other.cpu.0);
         self.memory.0.merge(&other.memory.0);
         // Mostly at the same time.
