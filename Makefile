@@ -22,7 +22,7 @@ help:
 	  'make build                target/release/covey (the agent and the command line, one static binary) and covey-lab' \
 	  'make test                 installs what is missing and runs every test' \
 	  'make test-vm [STORY=]     stories of whole cells, told on virtual machines with a stock kernel; STORY names one' \
-  'make demo                 three nodes on this machine: jobs, a container, an agent and a machine killed, why (a minute)' \
+  'make demo                 three nodes on this machine: jobs, a container, an agent and a machine killed, why, overcommit (2 minutes)' \
 	  'make bench [NAME=] [COUNT=]   each figure beside its peer'"'"'s; NAME runs one: $(BENCHES)' \
 	  'make fuzz [SECONDS=60]    runs each fuzz target for a while (needs cargo-fuzz and a nightly toolchain)' \
 	  'make fmt, make lint       formats; checks format and lints' \

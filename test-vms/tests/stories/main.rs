@@ -16,6 +16,7 @@ mod private_network;
 mod reach;
 mod reclaimed;
 mod run;
+mod shrinks;
 mod split;
 mod unkind;
 mod virtual_machines;
