@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Between two looks at what seldom changes: limits above, production's limits.
-const SELDOM: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_secs(2);
 /// How long the node's loop may take to say who is here.
 const ANSWER: Duration = Duration::from_millis(200);
 /// Before ordinary threads: it runs for microseconds. So does membership: an overloaded node must not look dead.

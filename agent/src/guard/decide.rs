@@ -162,11 +162,16 @@ impl Decider {
             Shortage {
                 need: wanted.saturating_sub(memory.free).max(1),
                 hurry: waits || stalls || exhausted_ms < HURRY_MS || memory.free < headroom / 3,
-                why: format!(
-                    "{} of memory are free, of {} that are kept for production",
-                    amount(MEMORY, memory.free),
-                    amount(MEMORY, headroom)
-                ),
+                why: match low || stalls {
+                    true => {
+                        let (free, kept) = (amount(MEMORY, memory.free), amount(MEMORY, headroom));
+                        format!("{free} of memory are free, of {kept} that are kept for production")
+                    }
+                    false => {
+                        let left = amount(MEMORY, both);
+                        format!("batch and free want more memory than the {left} that are left to them")
+                    }
+                },
             }
         });
         let close = shortage.is_some() || self.waiting_since.is_some() || memory.free < 2 * headroom;

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::{Band, SPARE, Tree, UNIFIED, number};
 
@@ -37,7 +38,15 @@ pub struct Gauge {
     /// What tells that somebody waits at the ceiling of both, or of the free band alone.
     waiting: Vec<Waiting>,
     pressure: Option<File>,
+    /// When it was last looked how many pages of files could be dropped, and whether there was little left.
+    fresh: Option<Instant>,
+    tight: bool,
 }
+
+/// Of what could be dropped the kernel has to make up its mind: it is asked less often while there is enough.
+const SELDOM: Duration = Duration::from_millis(500);
+/// Less than this share of the capacity is little.
+const TIGHT: u64 = 6;
 
 /// The file names of a dialect.
 #[derive(Debug)]
@@ -74,19 +83,24 @@ struct Used {
     inactive: &'static str,
     usage: Option<File>,
     stat: Option<File>,
+    /// As last looked at.
+    dropped: u64,
 }
 
 impl Used {
     fn open(words: &Words, dir: &Path) -> Used {
         let open = |name: &str| File::open(dir.join(name)).ok();
-        Used { inactive: words.inactive, usage: open(words.usage), stat: open("memory.stat") }
+        Used { inactive: words.inactive, usage: open(words.usage), stat: open("memory.stat"), dropped: 0 }
     }
 
     /// `None` when the file is gone or says something else than a number.
-    fn get(&self) -> Option<u64> {
+    fn get(&mut self, fresh: bool) -> Option<u64> {
         let used = first_number(&read(self.usage.as_ref()?)?)?;
-        let inactive = self.stat.as_ref().and_then(read).and_then(|text| field(&text, self.inactive));
-        Some(used.saturating_sub(inactive.unwrap_or(0)))
+        if fresh {
+            let inactive = self.stat.as_ref().and_then(read).and_then(|text| field(&text, self.inactive));
+            self.dropped = inactive.unwrap_or(0);
+        }
+        Some(used.saturating_sub(self.dropped))
     }
 }
 
@@ -131,6 +145,8 @@ impl Tree {
             waiting: [&spare, &Band::Free.dir(&tree)].map(|dir| Waiting::open(words, dir)).into(),
             spare: of(&spare),
             pressure,
+            fresh: None,
+            tight: false,
         };
         gauge.look_up(self);
         Some(gauge)
@@ -153,17 +169,23 @@ impl Gauge {
             Some((limit, Used::open(self.words, dir)))
         });
         self.walls = limited.collect();
+        self.fresh = None;
     }
 
     /// One look. `capacity`: what the node may use at all. `None` when a file that all depends on cannot be read.
     pub fn look(&mut self, capacity: u64) -> Option<Memory> {
-        let machine = field(&read(self.machine.as_ref()?)?, "MemAvailable:")? * 1024;
-        let mut free = machine.min(capacity.saturating_sub(self.tree.get()?));
-        for (limit, used) in &self.walls {
-            free = free.min(limit.saturating_sub(used.get()?));
+        let fresh = self.tight || self.fresh.is_none_or(|at| at.elapsed() >= SELDOM);
+        if fresh {
+            self.fresh = Some(Instant::now());
         }
-        let prod = self.prod.iter().map(Used::get).sum::<Option<u64>>()?;
-        let (spare, lowest) = (self.spare.get()?, self.lowest.get()?);
+        let machine = field(&read(self.machine.as_ref()?)?, "MemAvailable:")? * 1024;
+        let mut free = machine.min(capacity.saturating_sub(self.tree.get(fresh)?));
+        for (limit, used) in &mut self.walls {
+            free = free.min(limit.saturating_sub(used.get(fresh)?));
+        }
+        let prod = self.prod.iter_mut().map(|used| used.get(fresh)).sum::<Option<u64>>()?;
+        let (spare, lowest) = (self.spare.get(fresh)?, self.lowest.get(fresh)?);
+        self.tight = free < capacity / TIGHT;
         let waiting = self.waiting.iter_mut().map(|w| w.look(self.words.unified)).fold(false, |a, b| a | b);
         let stalled_us = self.pressure.as_ref().and_then(read).and_then(|text| stalled(&text)).unwrap_or(0);
         Some(Memory { free, prod, spare, lowest, waiting, stalled_us })
@@ -212,10 +234,10 @@ mod tests {
     fn a_lying_file_is_no_figure() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("memory.current"), "many\n").unwrap();
-        assert_eq!(Used::open(&V2, dir.path()).get(), None);
+        assert_eq!(Used::open(&V2, dir.path()).get(true), None);
         std::fs::write(dir.path().join("memory.current"), "4096\n").unwrap();
-        assert_eq!(Used::open(&V2, dir.path()).get(), Some(4096));
+        assert_eq!(Used::open(&V2, dir.path()).get(true), Some(4096));
         std::fs::write(dir.path().join("memory.stat"), "inactive_file 8192\n").unwrap();
-        assert_eq!(Used::open(&V2, dir.path()).get(), Some(0));
+        assert_eq!(Used::open(&V2, dir.path()).get(true), Some(0));
     }
 }
