@@ -41,6 +41,10 @@ impl Core {
                 };
                 return self.refuse(key, generation, refused);
             }
+            None if generation <= session.floor => {
+                let seen = session.floor;
+                return self.refuse(key, generation, RefusedOffer::Stale { seen });
+            }
             _ => {}
         }
         session.seen.insert(key, (generation, Answer::None));

@@ -1,6 +1,6 @@
 //! The session with the placer (PROTOCOL 7, 14, 16, 17, 23): one ordered stream, a full report, then deltas.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use gossip::wire::{Delta, FromAgent, Hello, News, RefusedOffer, SessionId, Welcome};
 use placement::{
@@ -11,6 +11,9 @@ use placement::{
 use super::{Core, WRITE_AGAIN_MS, task::Goal};
 use crate::event::{Action, Change, Note, Ticket};
 
+/// Tombstones beside those of the tasks that are here.
+const MOST_SEEN: usize = 1_024;
+
 /// The present session, and what is remembered exactly as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -19,6 +22,10 @@ pub(crate) struct Session {
     number: u64,
     /// The highest generation seen per key, and what was answered: refusals and stops too (PROTOCOL 17).
     pub(crate) seen: BTreeMap<TaskKey, (Generation, Answer)>,
+    /// The highest generation of the tombstones that there was no room for: of a key that is not among `seen`, nothing up to
+    /// it may begin. Orders come in the order of their generations, so that is nothing; and were it otherwise, the placer
+    /// takes a newer one (PROTOCOL 3).
+    pub(crate) floor: Generation,
     /// What may (re)start: accepted or kept in this session (PROTOCOL 23).
     pub(crate) kept: BTreeMap<TaskKey, Generation>,
 }
@@ -33,6 +40,18 @@ pub(crate) enum Answer {
 }
 
 impl Session {
+    /// Forgets the oldest tombstones when there are many: of keys that are not `here`.
+    pub(crate) fn bound(&mut self, here: impl Fn(&TaskKey) -> bool) {
+        let mut gone: Vec<_> = self.seen.iter().filter(|(key, _)| !here(key)).collect();
+        if gone.len() <= MOST_SEEN {
+            return;
+        }
+        gone.sort_unstable_by_key(|(_, (generation, _))| Reverse(*generation));
+        let floor = gone[MOST_SEEN / 2].1.0;
+        self.floor = self.floor.max(floor);
+        self.seen.retain(|key, (generation, _)| *generation > floor || here(key));
+    }
+
     /// Remembers that nothing up to this generation may begin any more.
     pub(crate) fn is_over(&mut self, key: TaskKey, generation: Generation) {
         let seen = self.seen.entry(key).or_insert((generation, Answer::Over));
@@ -102,7 +121,13 @@ impl Core {
         let Some(Opening { hello, fresh, .. }) = self.opening.take() else { return };
         let id = SessionId { placer: hello.fresh, agent: fresh };
         self.out.push(Action::Welcome(Welcome::Open { session: id, life: self.config.life }));
-        self.session = Some(Session { id, number: 0, seen: BTreeMap::new(), kept: BTreeMap::new() });
+        self.session = Some(Session {
+            id,
+            number: 0,
+            seen: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            floor: Generation::default(),
+        });
         // An offer of the last session that is not answered yet is answered by this report.
         self.tasks.values_mut().for_each(|t| t.accepting = None);
         let tasks = self.reports();
@@ -150,6 +175,9 @@ impl Core {
     /// One delta for all that an event changed.
     pub(crate) fn flush(&mut self) {
         self.count();
+        if let Some(session) = self.session.as_mut().filter(|s| s.seen.len() > self.tasks.len() + MOST_SEEN) {
+            session.bound(|key| self.tasks.contains_key(key));
+        }
         if self.session.is_none() {
             // The next one begins with all there is.
             self.dirty.clear();
