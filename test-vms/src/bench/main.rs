@@ -9,6 +9,7 @@ mod cell;
 mod cores;
 mod cycles;
 mod dice;
+mod estimate;
 mod figures;
 mod hog;
 mod idle;
@@ -36,7 +37,7 @@ use test_vms::lab::Result;
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 24] = [
+const BENCHES: [Bench; 25] = [
     ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
     ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
     ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
@@ -50,6 +51,9 @@ const BENCHES: [Bench; 24] = [
     ("shim-memory", "memory of a waiting shim", 50, |count| Ok(starts::memory(count)?)),
     ("memory", "VmRSS of the agent, idle and with 50 tasks", 1, |count| Ok(memory::run(count)?)),
     ("many", "one node with so many tasks, in a quiet minute", 500, |count| Ok(many::run(count)?)),
+    ("estimate", "what it costs to measure and estimate so many tasks that do a little", 100, |count| {
+        Ok(estimate::run(count)?)
+    }),
     ("idle", "so many tasks in a quiet minute, beside docker's", 50, |count| Ok(idle::run(count)?)),
     ("logs", "a task that writes so many GiB, far more than its logs hold", 4, |count| Ok(logs::run(count)?)),
     ("upgrades", "upgrades of the agent under 500 requests a second", 100, |count| Ok(upgrades::run(count)?)),
