@@ -16,6 +16,8 @@ use crate::event::RunId;
 const WORTH_A_REPORT: u64 = 20;
 /// What has no limit is worth one at this much of a change.
 const UNLIMITED: u64 = 64 << 20;
+/// A share of time that a task waits, or is held back, is worth one when it changes by more than this.
+const OTHERWISE_PERMILLE: u64 = 200;
 
 impl Core {
     pub(crate) fn on_measured(&mut self, usage: BTreeMap<RunId, Resources>) {
@@ -37,12 +39,14 @@ impl Core {
         self.estimate();
     }
 
-    /// Of no interest to placement: it goes along with the next report.
+    /// Of no interest to placement: mostly it goes along with the next report.
     pub(crate) fn on_strained(&mut self, strains: BTreeMap<RunId, Strain>) {
         for (id, strain) in strains {
             let task = self.tasks.get_mut(&id.key).filter(|t| t.record.generation == id.generation);
             if let Some(task) = task.filter(|t| t.run.as_ref().is_some_and(|r| r.number == id.run)) {
-                task.strain = Some(strain);
+                if task.strain.replace(strain).is_none_or(|before| fares_otherwise(&before, &strain)) {
+                    self.dirty.insert(id.key);
+                }
                 let held_back = strain.throttled_permille.unwrap_or(0);
                 self.history.throttled(id, &task.record.spec.job, held_back, self.now.wall_ms);
             }
@@ -63,6 +67,17 @@ impl Core {
         self.note(key, "over_disk", why.clone());
         self.end_and_again(key, Cause::Disk, &why);
     }
+}
+
+fn fares_otherwise(from: &Strain, to: &Strain) -> bool {
+    let shares = |s: &Strain| {
+        let waits = [s.waits_for_cpu_permille, s.waits_for_memory_permille, s.waits_for_io_permille];
+        [s.throttled_permille, waits[0], waits[1], waits[2]]
+    };
+    let worth = |(from, to): (Option<u64>, Option<u64>)| {
+        from.unwrap_or(0).abs_diff(to.unwrap_or(0)) > OTHERWISE_PERMILLE
+    };
+    shares(from).into_iter().zip(shares(to)).any(worth)
 }
 
 fn moved(from: &Resources, to: &Resources, limit: &Resources) -> bool {
