@@ -32,7 +32,8 @@ const HURRY_MS: u64 = 2_000;
 const GONE_MS: u64 = 1_000;
 /// Cgroups that nobody is in keep a little.
 const NOTHING: u64 = 1 << 20;
-/// Looks: while all is calm, while it is not, and while nothing runs that may be interrupted.
+/// Looks: while there is plenty, while all is calm, while it is not, and while nothing runs that may be interrupted.
+const PLENTY_MS: u64 = 250;
 const CALM_MS: u64 = 100;
 const CLOSE_MS: u64 = 25;
 const IDLE_MS: u64 = 500;
@@ -178,6 +179,7 @@ impl Decider {
         let pause_ms = match memory.spare {
             0..NOTHING => IDLE_MS,
             _ if close => CLOSE_MS,
+            _ if memory.free > 4 * headroom => PLENTY_MS,
             _ => CALM_MS,
         };
         Step { ceiling, shortage, pause_ms }

@@ -108,7 +108,8 @@ fn the_ceiling_leaves_the_room_that_is_kept_and_free_reaches_its_own_first() {
     assert_eq!(decider.headroom(&reading, &NODE), kept);
     assert_eq!(step.ceiling.0, 1800 * MIB - kept);
     assert_eq!(step.ceiling.1, 1300 * MIB - kept - (16 << 20));
-    assert_eq!((step.shortage, step.pause_ms), (None, CALM_MS));
+    assert_eq!((step.shortage, step.pause_ms), (None, PLENTY_MS));
+    assert_eq!(decider.look(50, &memory(300, 500, 800), &NODE).pause_ms, CALM_MS);
     // Nothing runs that could be interrupted.
     assert_eq!(decider.look(100, &memory(10, 4000, 0), &NODE).shortage, None);
 }
