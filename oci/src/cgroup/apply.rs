@@ -100,6 +100,12 @@ fn memory(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
                 let source = io::Error::from_raw_os_error(libc::EBUSY);
                 return Err(Error::MemoryTooSmall { limit, path: dir.join("memory.limit_in_bytes"), source });
             }
+            // Inherited from the bands that the agent takes memory back from: a task that reaches its own limit would wait
+            // for ever for somebody to kill it.
+            let oom = dir.join("memory.oom_control");
+            if oom.exists() {
+                write(&oom, "0")?;
+            }
             let text = bytes.map_or("-1".to_string(), |b| b.to_string());
             // Absent when the kernel does not account for swap: then there is nothing to forbid by it.
             let swap_counts = with_swap.exists();
