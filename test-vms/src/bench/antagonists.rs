@@ -19,8 +19,10 @@ const P99: f64 = 1.5;
 const WINDOW: Duration = Duration::from_secs(4);
 const SETTLES: Duration = Duration::from_millis(300);
 
-/// What they are, and what each is asked for; the number is the service's port.
-const KINDS: [(&str, fn(u16) -> String); 4] = [
+/// What one is, and what it is asked for; the number is the service's port.
+type Kind = (&'static str, fn(u16) -> String);
+
+const KINDS: [Kind; 4] = [
     ("CPU burner", |_| "/burn?cpu=4&seconds=86400".to_owned()),
     ("direct-IO writer", |_| "/write?mib=256&seconds=86400".to_owned()),
     ("fork bomb", |_| "/fork".to_owned()),
