@@ -181,7 +181,10 @@ fn ask(cell: &Cell, task: &Value, path: &str) -> Result<()> {
     let node = task["node"].as_str().unwrap_or_default();
     let url = format!("http://127.0.0.1:{}{path}", port(task));
     let mut curl = cell.exec(node, "curl")?;
-    let done = curl.args(["-sS", "--max-time", "10", &url]).stdin(Stdio::null()).output();
+    let done = curl
+        .args(["-sS", "--max-time", "10", "--retry", "20", "--retry-delay", "1", "--retry-connrefused", &url])
+        .stdin(Stdio::null())
+        .output();
     let done = done.map_err(|why| Error::Missing(format!("cannot run curl: {why}")))?;
     match done.status.success() {
         true => Ok(()),
