@@ -268,6 +268,7 @@ impl Placement {
             let still = self.processes();
             for (_, fd) in held.iter().filter(|(pid, _)| still.contains(pid)) {
                 let _ = pidfd::signal(fd, libc::SIGKILL);
+                let _ = pidfd::release_memory(fd);
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
