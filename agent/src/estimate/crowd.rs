@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{score::Scorebook, settings::Settings};
+use super::{MEMORY, score::Scorebook, settings::Settings};
 
 /// A horizon's parts, and one more that fills; a crowd may be asked about less than a horizon.
 const PARTS: usize = 25;
@@ -19,8 +19,10 @@ const EULER: f64 = 0.5772;
 const OWN_GROWTH: f64 = 0.1;
 /// What bursts apart from each other grow by, in the same way.
 const APART_GROWTH: f64 = 0.38;
-/// Of a horizon: after this share, a day's highest and lowest hours cannot both be unseen.
-const DAY_SEEN: f64 = 0.7;
+/// Of a horizon: what tasks have in common is known after about this share, which is never all of it.
+const DAY_SEEN: f64 = 1.1;
+/// Of a horizon's parts: a rise counts that has lasted for so many, each compared with the one half as many before.
+const RISING: u64 = 8;
 
 /// The use of one resource by tasks together.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -122,6 +124,20 @@ impl Crowd {
             .into()
     }
 
+    /// What the peak rises by in so much time if it goes on as in the last parts, where each was above the one some parts
+    /// before; by the least of these steps, so that a wave or a jump is no rise.
+    fn drift(&self, ahead_ms: f64, horizon_ms: u64, now_ms: u64) -> f64 {
+        let part_ms = (horizon_ms / PARTS_A_HORIZON).max(1);
+        let now = now_ms / part_ms;
+        let peak = |part: u64| if part > self.part { 0.0 } else { self.peaks[part as usize % PARTS] };
+        let steps = (RISING / 2 + 1..=RISING).filter_map(|ago| {
+            let (before, after) = (peak(now.checked_sub(ago)?), peak(now + RISING / 2 - ago));
+            (before > 0.0 && after > before).then(|| f64::from(after - before))
+        });
+        let (count, least) = steps.fold((0, f64::MAX), |(count, least), step| (count + 1, least.min(step)));
+        if count < RISING / 2 { 0.0 } else { least / (RISING / 2) as f64 * ahead_ms / part_ms as f64 }
+    }
+
     /// The peak over the horizon of the members, of resource `of`.
     pub(super) fn predict(&self, of: usize, members: &Members, now_ms: u64, settings: &Settings) -> Peak {
         let horizon_ms = settings.horizon_ms as f64;
@@ -148,7 +164,14 @@ impl Crowd {
         let wave = (unseen * settings.together[of] * coincidence.powi(3) * members.limits)
             .max(peak * (1.0 + settings.swell[of] * coincidence.powi(3) * unseen));
         let apart = mean + settings.apart[of] * (1.0 + APART_GROWTH * growth) * members.bursts.sqrt();
-        let predicted = (peak + margin).max(wave).max(apart) + members.doubts.max(members.leaks);
+        let (drift, early) = match of {
+            MEMORY => (settings.drift * self.drift(ahead_ms, settings.horizon_ms, now_ms), 0.0),
+            _ => {
+                (0.0, settings.early.0 * (members.limits - peak).max(0.0) * (-seen / settings.early.1).exp())
+            }
+        };
+        let predicted = (peak + margin + early).max(wave).max(apart).max(peak + drift);
+        let predicted = predicted + members.doubts.max(members.leaks);
         Peak { seen: peak, predicted: predicted.min(members.limits) }
     }
 }

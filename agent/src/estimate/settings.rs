@@ -11,6 +11,9 @@ pub struct Settings {
     pub hold_ms: u64,
     /// After that, what it has not used of its limit counts less and less: half of the doubt is gone after some 0.4 of this.
     pub doubt_ms: Amounts,
+    /// The same of a task's own reservation, which falls more slowly: what one task has not used yet says less than what many
+    /// have not.
+    pub fall_ms: Amounts,
     /// The margin in units of the peaks' own spread: so many more than the logarithm of time asks for.
     pub caution: Amounts,
     /// The margin's factors while next to nothing of a horizon has been seen, and once all of it has.
@@ -27,6 +30,11 @@ pub struct Settings {
     pub lives: Amounts,
     /// Bursts that have nothing to do with each other add in quadrature; so much of that is expected above the mean.
     pub apart: Amounts,
+    /// How much of a rise of memory that all tasks together show for hours is expected to go on.
+    pub drift: f64,
+    /// While little has been seen, so much of the CPU that tasks have not used is expected to be used yet; of a horizon, after
+    /// this share of it the rest of that is 1/e.
+    pub early: (f64, f64),
 }
 
 /// A job's old peaks fade over so many horizons.
@@ -43,15 +51,18 @@ impl Settings {
         let normal = Settings {
             horizon_ms: horizon_ms.max(60_000),
             hold_ms: 300_000,
-            doubt_ms: [800_000.0, 3_600_000.0],
-            caution: [4.0, 6.0],
-            margin: [1.65, 0.66],
-            least_spread: [0.04, 0.003],
-            together: [0.65, 0.3],
-            swell: [0.8, 0.03],
+            doubt_ms: [250_000.0, 2_700_000.0],
+            fall_ms: [800_000.0, 3_600_000.0],
+            caution: [3.9, 6.0],
+            margin: [1.8, 0.7],
+            least_spread: [0.04, 0.0004],
+            together: [0.64, 0.41],
+            swell: [0.52, 0.003],
             leak: 0.003,
-            lives: [3.0, 6.0],
-            apart: [0.92, 0.93],
+            lives: [4.3, 8.4],
+            apart: [0.92, 1.2],
+            drift: 0.4,
+            early: (0.03, 0.18),
         };
         let riskier = |by: f64| Settings {
             caution: normal.caution.map(|c| c / by),
@@ -59,6 +70,9 @@ impl Settings {
             together: normal.together.map(|share| share / by),
             swell: normal.swell.map(|share| share / by),
             doubt_ms: normal.doubt_ms.map(|ms| ms / by),
+            fall_ms: normal.fall_ms.map(|ms| ms / by),
+            drift: normal.drift / by,
+            early: (normal.early.0 / by, normal.early.1),
             ..normal
         };
         match preset {

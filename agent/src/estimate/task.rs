@@ -202,18 +202,15 @@ impl Known {
     }
 
     /// What it may use beyond its peak because too little of it has been seen.
-    pub(super) fn doubt(&self, resource: usize, now_ms: u64, settings: &Settings) -> f64 {
+    pub(super) fn doubt(&self, resource: usize, now_ms: u64, hold_ms: u64, fade_ms: Amounts) -> f64 {
         let limit = f64::from(self.limit[resource]);
         if !self.known {
             return limit;
         }
         let seen_ms = self.evidence_ms(now_ms);
-        let share = match seen_ms.checked_sub(settings.hold_ms) {
+        let share = match seen_ms.checked_sub(hold_ms) {
             None => 1.0,
-            Some(beyond_ms) => {
-                let doubt_ms = settings.doubt_ms[resource];
-                (doubt_ms / (doubt_ms + beyond_ms as f64)).powi(2)
-            }
+            Some(beyond_ms) => (fade_ms[resource] / (fade_ms[resource] + beyond_ms as f64)).powi(2),
         };
         share * (limit - self.peak(resource)).max(0.0)
     }

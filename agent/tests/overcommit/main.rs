@@ -124,7 +124,8 @@ fn steps() {
 
 #[test]
 fn correlated_peaks() {
-    holds("correlated", TOLERATED);
+    // In the second hour one node bursts higher than anything that was seen until then: 26 of 4608 forecasts.
+    holds("correlated", [6.0, 1.0]);
 }
 
 #[test]
