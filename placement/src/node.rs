@@ -104,6 +104,9 @@ pub struct Predicted {
     /// How many of a thousand earlier predictions came true.
     #[serde(default)]
     pub confidence_permille: Resources,
+    /// What the node keeps free beside that, so that production finds it when it wants more.
+    #[serde(default)]
+    pub kept: Resources,
 }
 
 impl Books {
@@ -134,7 +137,9 @@ impl Books {
             room.take(*band, &book.limit);
         }
         if let Some(predicted) = &self.predicted {
-            room.predict(&predicted.peak);
+            let mut held = predicted.peak.clone();
+            held.add(&predicted.kept);
+            room.predict(&held);
         }
         room
     }

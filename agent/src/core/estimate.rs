@@ -11,9 +11,12 @@ use placement::{
 };
 
 use super::Core;
-use crate::estimate::{
-    self, Amounts, Estimator, Learned, Lessons, Present, Settings, State, Time,
-    told::{self, Told},
+use crate::{
+    estimate::{
+        self, Amounts, Estimator, Learned, Lessons, Present, Settings, State, Time,
+        told::{self, Told},
+    },
+    guard::decide,
 };
 
 /// Samples are taken so often; at once when a task uses more than it was believed to need.
@@ -331,6 +334,7 @@ impl Core {
         let predicted = Predicted {
             peak: Resources::new(peak[0].ceil() as u64, peak[1].ceil() as u64),
             confidence_permille: Resources::new(confidence(0), confidence(1)),
+            kept: [(MEMORY, decide::kept(self.config.node.capacity.get(MEMORY)))].into_iter().collect(),
         };
         let late = now_ms >= own.predicted_ms + SLOWLY_MS;
         let worth = match &own.predicted {

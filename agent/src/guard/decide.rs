@@ -125,10 +125,15 @@ pub(crate) struct Decider {
     going: BTreeMap<RunId, Going>,
 }
 
+/// What is kept free of so much memory while production does not grow.
+pub(crate) fn kept(capacity: u64) -> u64 {
+    (capacity / SHARE).max(LEAST.min(capacity / MOST_SHARE))
+}
+
 impl Decider {
     /// What is kept free.
     pub(crate) fn headroom(&self, memory: &Memory, node: &Node) -> u64 {
-        let base = (node.capacity / SHARE).max(LEAST.min(node.capacity / MOST_SHARE));
+        let base = kept(node.capacity);
         // It can take no more than its limits allow.
         let more = node.prod_limits.saturating_sub(memory.prod);
         base + (self.pace.0.saturating_mul(AHEAD_MS) / 1000).min(more)

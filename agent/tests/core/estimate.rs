@@ -41,7 +41,9 @@ fn estimates(learned: Option<Learned>) -> Option<Estimates> {
 
 impl Node {
     fn new(learned: Option<Learned>, mono_ms: u64) -> Node {
-        let config = agent::core::Config { estimate: estimates(learned), ..config() };
+        let mut config = agent::core::Config { estimate: estimates(learned), ..config() };
+        // Five limits, and what is kept free for prod.
+        config.node.capacity = Resources::new(1000, 5 * LIMIT[1] + 64 * MIB);
         let session = SessionId { placer: 1, agent: 1 };
         let mut node = Node {
             core: Core::new(config),
