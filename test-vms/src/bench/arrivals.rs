@@ -18,6 +18,8 @@ use crate::dice::Dice;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one waits for a connection: on this machine it takes no time, and meanwhile nobody else asks.
 const CONNECTS: Duration = Duration::from_secs(1);
+/// A task has begun to listen by then.
+const LISTENS: Duration = Duration::from_secs(10);
 
 /// What a service is asked for.
 #[derive(Clone, Debug)]
@@ -27,10 +29,19 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Asks once and waits for the answer.
+    /// Asks once and waits for the answer. A task runs a moment before it listens.
     pub(crate) fn once(&self) -> Result<()> {
+        let begun = Instant::now();
+        let open = || loop {
+            match Connection::open(self) {
+                Err(why) if why.kind() == io::ErrorKind::ConnectionRefused && begun.elapsed() < LISTENS => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                opened => return opened,
+            }
+        };
         let ask = || {
-            let mut connection = Connection::open(self)?.ask(self, Instant::now())?;
+            let mut connection = open()?.ask(self, Instant::now())?;
             loop {
                 match connection.take()? {
                     Some(true) => return Ok(()),
