@@ -172,7 +172,7 @@ fn build(sketch: &Sketch) -> World {
         world.node(id).standing = standings[usize::from(*standing)];
         if *standing == 1 {
             let name = world.node(id).name.clone();
-            *world.node(id) = placement::view::NodeView { name, ..Default::default() };
+            *world.node(id) = NodeView { name, ..Default::default() };
         }
     }
     world

@@ -6,7 +6,7 @@ use super::{
     caveats, field, items,
     job::version,
     table::{Look, Table},
-    units::{bytes, cpu},
+    units::{Unit, bytes, cpu},
     whose,
 };
 
@@ -120,7 +120,7 @@ pub(crate) fn applied(item: &Value) -> String {
         let hint = done["error"]["hint"].as_str().map(|hint| format!("\n  hint: {}", super::shown(hint)));
         return format!("{job} is not changed: {}{}", super::shown(why), hint.unwrap_or_default());
     }
-    let units: [(&str, fn(u64) -> String); 2] = [("cpu", cpu), ("memory", bytes)];
+    let units: [(&str, Unit); 2] = [("cpu", cpu), ("memory", bytes)];
     let change = |(name, unit): (&str, fn(u64) -> String)| {
         let amount = |of: &str| item[name][of].as_u64().map_or_else(|| "-".to_owned(), unit);
         item[name]["set"].is_string().then(|| format!("{name} {} → {}", amount("limit"), amount("advised")))
@@ -144,7 +144,7 @@ fn time(s: u64) -> String {
     match s {
         0..120 => format!("{s}s"),
         120..7_200 if !s.is_multiple_of(3_600) => format!("{}m", s / 60),
-        ..172_800 => format!("{}h", s / 3_600),
+        120..172_800 => format!("{}h", s / 3_600),
         _ => format!("{}d", s / 86_400),
     }
 }

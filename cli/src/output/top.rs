@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     caveats, field,
     grid::{Column, cut, grid},
-    units::{bytes, cpu},
+    units::{RESOURCES, bytes, cpu},
     whose,
 };
 
@@ -133,9 +133,6 @@ fn task_columns(tasks: &[&Value]) -> Vec<Column> {
     columns.push(column(6, "STATE", &|task| field(task, "state")));
     columns
 }
-
-const RESOURCES: [(&str, &str, fn(u64) -> String); 2] =
-    [("CPU", "cpu_milli", cpu), ("MEMORY", "memory_bytes", bytes)];
 
 fn shares(columns: &mut Vec<Column>, of: &[&Value]) {
     for (name, resource, unit) in RESOURCES {

@@ -4,6 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+/// An amount in words.
+pub(super) type Unit = fn(u64) -> String;
+
+/// The resources that tables show: heading, name, unit.
+pub(super) const RESOURCES: [(&str, &str, Unit); 2] =
+    [("CPU", "cpu_milli", cpu), ("MEMORY", "memory_bytes", bytes)];
+
 /// Thousandths of a core: `250m`, `2`, `1.5`.
 pub(super) fn cpu(milli: u64) -> String {
     match (milli / 1000, milli % 1000) {

@@ -7,13 +7,11 @@ use serde_json::Value;
 use super::{
     caveats, field, items, shown,
     table::{Look, Table},
-    units::{bytes, cpu},
+    units::{RESOURCES, bytes, cpu},
     whose,
 };
 
-/// How much of a resource is shown, and as what.
-const RESOURCES: [(&str, &str, fn(u64) -> String); 2] =
-    [("CPU", "cpu_milli", cpu), ("MEMORY", "memory_bytes", bytes)];
+/// How much of a resource is shown.
 const AMOUNTS: [(&str, &str); 4] =
     [("LIMIT", "limit"), ("RESERVED", "reservation"), ("USED", "usage"), ("RECLAIMED", "reclaimed")];
 
