@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 /// Memory runs short on a machine: what is free of charge goes first, and runs elsewhere. Nobody else notices.
 #[test]
 fn the_free_band_gives_way_and_runs_elsewhere() {
-    let cell = Cell::of_small("reclaimed", 2, 512 * MIB);
+    let cell = Cell::of_small("reclaimed", 2, 480 * MIB);
     cell.covey("h1", &["drain", "h2"]).unwrap();
     // Full on paper, and so far only there. Production comes last: nobody is in its way.
     for (name, band, memory) in [("sums", "batch", 110), ("rest", "free", 110), ("web", "production", 256)] {

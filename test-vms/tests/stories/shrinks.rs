@@ -28,7 +28,7 @@ fn a_machine_that_shrinks_takes_from_the_free_band() {
     });
     assert!(!gave_way().unwrap(), "there is enough for both");
 
-    let smaller = 380 * MIB;
+    let smaller = 356 * MIB;
     let of_host = format!("covey-lab/{}/h1", cell.name());
     let files = [
         format!("/sys/fs/cgroup/memory/{of_host}/memory.limit_in_bytes"),
