@@ -76,6 +76,15 @@ fn number<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|_| "that is not a whole number from 0 up, or too large")
 }
 
+/// The same within bounds; `what` says of what, and which.
+fn number_within<T: FromStr + PartialOrd>(
+    text: &str,
+    bounds: impl std::ops::RangeBounds<T>,
+    what: &'static str,
+) -> Result<T, &'static str> {
+    text.parse().ok().filter(|number| bounds.contains(number)).ok_or(what)
+}
+
 /// A node to ask, or (without a port) one that is asked about: `--node` is both for `events`.
 fn node_or_name(text: &str) -> Result<String, String> {
     if text.contains(':') { node_to_ask(text) } else { Ok(text.to_owned()) }
@@ -141,7 +150,7 @@ pub(crate) enum Verb {
         #[arg(value_name = "JOB", value_parser = crate::names::job)]
         job: JobName,
         /// How many
-        #[arg(value_name = "N", value_parser = number::<u32>)]
+        #[arg(value_name = "N", value_parser = number::<u32>, allow_negative_numbers = true)]
         count: u32,
     },
     Logs(Logs),
@@ -284,7 +293,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<Set>,
     /// How many tasks, whatever the file says
-    #[arg(long, value_name = "N", value_parser = number::<u32>)]
+    #[arg(long, value_name = "N", value_parser = number::<u32>, allow_negative_numbers = true)]
     pub(crate) count: Option<u32>,
     /// Wait until the job is settled, and show how it gets there
     #[arg(long)]
@@ -311,7 +320,7 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Begin so many lines before the end
-    #[arg(long, value_name = "LINES", value_parser = number::<u64>)]
+    #[arg(long, value_name = "LINES", value_parser = number::<u64>, allow_negative_numbers = true)]
     pub(crate) tail: Option<u64>,
     /// Not what is older: an age (10m) or a time (2026-05-04T12:00:00Z), within a few seconds
     #[arg(long, value_name = "TIME")]

@@ -29,8 +29,12 @@ pub(crate) struct Token {
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub(crate) ttl: Patience,
     /// How many may use it; default: 100 nodes, or one login
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = uses, allow_negative_numbers = true)]
     pub(crate) uses: Option<u32>,
+}
+
+fn uses(text: &str) -> Result<u32, &'static str> {
+    super::number_within(text, 1..=10_000, "a token is good for 1 to 10000 uses")
 }
 
 impl Token {

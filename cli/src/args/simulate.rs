@@ -46,5 +46,5 @@ pub(crate) struct Overcommit {
 fn horizon(text: &str) -> Result<Patience, String> {
     let horizon: Patience = text.parse()?;
     let s = horizon.0.as_secs();
-    if (60..=366 * 86_400).contains(&s) { Ok(horizon) } else { Err("a horizon is from 1m to 366days".into()) }
+    if (60..=366 * 86_400).contains(&s) { Ok(horizon) } else { Err("a horizon is from 1m to 366d".into()) }
 }

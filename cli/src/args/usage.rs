@@ -45,7 +45,7 @@ pub(crate) struct Top {
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval)]
     pub(crate) interval: Patience,
     /// End after so many looks
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = looks, allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
     /// Show tasks by cpu, memory or name
     #[arg(long, value_name = "WHAT", default_value = "cpu")]
@@ -65,6 +65,14 @@ impl FromStr for SortBy {
             _ => Err("tasks are sorted by cpu, memory or name"),
         }
     }
+}
+
+fn looks(text: &str) -> Result<u64, &'static str> {
+    super::number_within(
+        text,
+        1..,
+        "it is a number of looks, 1 or more; without -n it goes on until q or Ctrl-C",
+    )
 }
 
 /// Nodes measure each two seconds or so; every look asks all of them.

@@ -168,7 +168,7 @@ fn wrong_arguments_are_not_sent() {
     let cases: [(&[&str], &str); 11] = [
         (&["token", "--role", "user"], "--name <NAME>"),
         (&["token", "--role", "king"], "a role is node, user or admin"),
-        (&["token", "--uses", "0"], "1..=10000"),
+        (&["token", "--uses", "0"], "a token is good for 1 to 10000 uses"),
         (&["token", "--ttl", "long"], "500ms, 30s, 2m"),
         (&["token", "--role", "user", "--name", "Ann Lee"], "a small letter"),
         (&["label", "n1"], "<KEY=VALUE|KEY->"),

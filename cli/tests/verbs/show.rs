@@ -83,11 +83,12 @@ fn an_agent_of_another_kind_is_no_crash() {
 #[test]
 fn wrong_arguments_end_with_2_and_the_form() {
     let fake = Fake::new(|_, _| panic!("asked"));
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 16] = [
         (&["task", "web"], "JOB/INDEX, for instance web/0"),
         (&["job", "web/0"], "a job has the form NAME or OWNER/NAME"),
         (&["logs", "Web/0"], "is not a name"),
-        (&["scale", "web", "many"], "invalid value 'many'"),
+        (&["scale", "web", "many"], "that is not a whole number from 0 up"),
+        (&["scale", "web", "-1"], "that is not a whole number from 0 up"),
         (&["run", "f", "--set", "x"], "KEY=VALUE"),
         (&["run", "f", "--timeout", "3s"], "--wait"),
         (&["run", "f", "--wait", "--timeout", "soon"], "500ms, 30s, 2m"),
@@ -95,6 +96,9 @@ fn wrong_arguments_end_with_2_and_the_form() {
         (&["usage", "--by", "color"], "by band, owner, job, node or task"),
         (&["advise", "--risk", "some"], "low, normal, high"),
         (&["top", "--interval", "1ms"], "from 200ms"),
+        (&["top", "-n", "0"], "it is a number of looks, 1 or more"),
+        (&["top", "-n", "-1"], "it is a number of looks, 1 or more"),
+        (&["logs", "--tail", "-1", "web/0"], "that is not a whole number from 0 up"),
         (&["dance", "n1"], "unrecognized subcommand"),
     ];
     for (args, wanted) in cases {

@@ -160,10 +160,10 @@ pub(crate) enum Verb {
 #[command(after_help = "Example: covey-lab up --hosts 5 --racks 3 --memory 512MiB")]
 pub(crate) struct Up {
     /// How many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
+    #[arg(long, value_name = "N", value_parser = units::hosts)]
     pub(crate) hosts: u32,
     /// Deal the hosts to racks r1 to rR in turn; the label `rack` says which
-    #[arg(long, value_name = "R", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=250))]
+    #[arg(long, value_name = "R", default_value = "1", value_parser = units::hosts)]
     pub(crate) racks: u32,
     /// What each host's processes may use together: CPUs
     ///

@@ -16,6 +16,11 @@ pub(crate) fn cpu_milli(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "it is a number of CPUs, like 4, 0.5 or 500m, and 10m at least".to_owned())
 }
 
+/// A number of hosts, or of racks for them: a lab's addresses end in it.
+pub(crate) fn hosts(text: &str) -> Result<u32, &'static str> {
+    text.parse().ok().filter(|hosts| (1..=250).contains(hosts)).ok_or("a lab has 1 to 250 of them")
+}
+
 /// `64MiB`, `4GiB`, `1GB` …
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 6] = [
@@ -50,6 +55,10 @@ mod tests {
         assert_eq!(bytes("64MiB"), Ok(64 << 20));
         assert_eq!(bytes("1.5GiB"), Ok(3 << 29));
         assert_eq!(bytes("1GB"), Ok(1_000_000_000));
+        assert_eq!((hosts("1"), hosts("250")), (Ok(1), Ok(250)));
+        for bad in ["", "0", "251", "-1", "many"] {
+            assert!(hosts(bad).is_err_and(|why| why.contains("1 to 250")), "{bad}");
+        }
         for bad in ["", "m", "-1", "inf", "0", "5m"] {
             assert!(cpu_milli(bad).is_err(), "{bad}");
         }
