@@ -29,7 +29,7 @@ use std::{
 use serde_json::Value;
 
 pub(crate) use self::{
-    advice::{advice, applied},
+    advice::{advice, applied, nothing_to_apply},
     cell::cell,
     context::contexts,
     copied::copied,

@@ -73,7 +73,8 @@ pub fn advise(history: &JobHistory, limit: &Resources, wish: Wish, now_ms: u64) 
     let watched_ms = history.watched_ms();
     let days = watched_ms as f64 / HALF_LIFE_MS as f64;
     let margin = 1.0 + MARGIN + (DOUBT / days.max(1e-6)).min(MOST_DOUBT);
-    let enough = watched_ms >= wish.enough_ms;
+    let seen = history.cpu.most() > 0.0 || history.memory.most() > 0.0;
+    let enough = seen && watched_ms >= wish.enough_ms;
     let cpu = cpu(history, limit.get(CPU), wish.risk, margin, enough, now_ms);
     let memory = memory(history, limit.get(MEMORY), wish.risk, margin, enough, now_ms);
     let changes = cpu.advised != cpu.limit || memory.advised != memory.limit;
@@ -251,6 +252,10 @@ mod tests {
             ("near its memory limit", said(&watched(48, &idle, &[60.0, 62.0, 63.5]), 115, 64, WISH)),
             ("peaks that differ", said(&watched(48, &idle, &[20.0, 60.0, 35.0, 28.0]), 115, 512, WISH)),
             ("never measured", said(&JobHistory::default(), 100, 64, WISH)),
+            (
+                "never measured, though any history would do",
+                said(&JobHistory::default(), 100, 64, Wish { enough_ms: 0, ..WISH }),
+            ),
         ];
         let text: String = cases.iter().map(|(name, said)| format!("{name}: {said}\n")).collect();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/advice.txt");

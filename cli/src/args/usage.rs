@@ -90,7 +90,7 @@ fn interval(text: &str) -> Result<Patience, String> {
 /// Nodes remember how much CPU and memory the tasks of each job used; what is older counts less, a day old half. HELD BACK
 /// is the share of time in which a task wants more CPU than it may use, KILLED/DAY the probability that it reaches its memory
 /// limit within a day: at the limit as it is, and at the one that fits. What a task could not get nobody has seen: one that
-/// is often at its limit is advised to try more.
+/// is often at its limit is advised to try more, and what that would do is not known (?).
 ///
 /// --apply changes the jobs, in place: nothing is restarted. A later `covey run` of a file sets what the file says.
 #[derive(Debug, Args)]

@@ -41,7 +41,9 @@ pub(super) async fn advise(args: Advise, session: &Session, out: &mut Out) -> Re
     let nothing = !document["items"].as_array().into_iter().flatten().any(changes);
     match out.json() {
         true => out.document(&document)?,
-        false if nothing => out.text(&output::advice(&document))?,
+        false if nothing => {
+            out.text(&(output::advice(&document) + &output::nothing_to_apply(&document)))?;
+        }
         false => {}
     }
     if wrong > 0 { Err(Failure::NotAll { wrong }) } else { Ok(()) }

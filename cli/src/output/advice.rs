@@ -24,15 +24,16 @@ pub(crate) fn advice(list: &Value) -> String {
         "ADVICE",
     ]);
     for item in items(list) {
-        let enough = item["advice"] != "not_enough_history";
+        let enough = is_old_enough(item);
         let mut row =
             vec![whose(item, "job"), field(item, "count"), time(item["watched_s"].as_u64().unwrap_or(0))];
         for (resource, unit) in [("cpu", cpu as fn(u64) -> String), ("memory", bytes)] {
             let of = &item[resource];
             let amount = |name: &str| of[name].as_u64().map_or_else(|| "-".to_owned(), unit);
             row.push(amount("limit"));
-            row.push(if enough { amount("advised") } else { "-".to_owned() });
-            row.push(if enough { risks(of) } else { "-".to_owned() });
+            let known = enough && is_known(of);
+            row.push(if known { amount("advised") } else { "-".to_owned() });
+            row.push(if known { risks(of) } else { "-".to_owned() });
         }
         row.push(words(item, list));
         let look = match item["advice"].as_str() {
@@ -42,7 +43,37 @@ pub(crate) fn advice(list: &Value) -> String {
         };
         table.row(look, row);
     }
-    table.render("no jobs") + &sum(list) + &caveats(list)
+    table.render("no jobs") + &blanks(list) + &sum(list) + &caveats(list)
+}
+
+/// Watched for as long as was asked for.
+fn is_old_enough(item: &Value) -> bool {
+    item["advice"] != "not_enough_history"
+}
+
+/// Whether a node remembers anything of its use.
+fn is_known(of: &Value) -> bool {
+    !of["risk_now"].is_null()
+}
+
+/// What `-` and `?` in the table mean, where they are.
+fn blanks(list: &Value) -> String {
+    let of = |name: &str, is: fn(&Value) -> bool| {
+        items(list).iter().any(|item| is_old_enough(item) && is(&item[name]))
+    };
+    let unsure = |of: &Value| is_known(of) && of["set"].is_string() && of["risk"].is_null();
+    let mut text = String::new();
+    if of("cpu", |cpu| !is_known(cpu)) {
+        text.push_str("-  no node remembers how much CPU the job's tasks used\n");
+    } else if of("memory", |memory| !is_known(memory)) {
+        text.push_str(
+            "-  no node remembers how much memory the job's tasks used; that comes after ten minutes, or when one ends\n",
+        );
+    }
+    if of("cpu", unsure) || of("memory", unsure) {
+        text.push_str("?  nobody knows: it never had so much\n");
+    }
+    text
 }
 
 /// The risk at the limit, and where another is advised at that.
@@ -75,7 +106,10 @@ fn words(item: &Value, list: &Value) -> String {
     match item["advice"].as_str() {
         Some("not_enough_history") => {
             let enough = list["enough_s"].as_u64().unwrap_or(0);
-            format!("not enough history: {} is wanted", time(enough))
+            match item["watched_s"].as_u64().unwrap_or(0) {
+                watched if watched < enough => format!("not enough history: {} is wanted", time(enough)),
+                _ => "nothing is remembered of it".to_owned(),
+            }
         }
         Some("keep") => "as it is".to_owned(),
         _ => {
@@ -106,6 +140,28 @@ fn sum(list: &Value) -> String {
         signed(saved("memory_bytes"), bytes),
         if changes.len() == 1 { "this job".to_owned() } else { format!("these {} jobs", changes.len()) },
     )
+}
+
+/// Nothing was to be changed, and why.
+pub(crate) fn nothing_to_apply(list: &Value) -> String {
+    let young = items(list).iter().filter(|item| !is_old_enough(item)).count();
+    let seen = match list["enough_s"].as_u64() {
+        Some(0) | None => "seen".to_owned(),
+        Some(s) => format!("watched for {}", time(s)),
+    };
+    let why = match (items(list).len(), young) {
+        (0, _) => "there is no job".to_owned(),
+        (1, 0) => "the limits of the job fit".to_owned(),
+        (_, 0) => "the limits of all jobs fit".to_owned(),
+        (all, young) if all == young => {
+            format!("no job was {seen} yet; --history says how much is enough")
+        }
+        (_, young) => format!(
+            "the limits of the other jobs fit, and {young} {} not {seen} yet; --history says how much is enough",
+            if young == 1 { "was" } else { "were" }
+        ),
+    };
+    format!("nothing was changed: {why}\n")
 }
 
 fn changes(item: &Value) -> bool {

@@ -140,6 +140,31 @@ fn advised() -> Value {
     list
 }
 
+/// Of one nothing is remembered, of the other no memory yet.
+fn advised_early() -> Value {
+    let of = |limit: u64, risk: Value| json!({"limit": limit, "advised": limit, "used": 0, "risk_now": risk, "risk": risk, "set": null});
+    let item = |job: &str, word: &str, watched_s: u64, cpu: Value| {
+        json!({"job": job, "owner": "root", "band": "batch", "version": 1, "count": 1, "advice": word, "watched_s": watched_s,
+               "confidence": 0.0, "kills": 0.0, "cpu": of(250, cpu), "memory": of(64 << 20, Value::Null),
+               "saved": {"cpu_milli": 0, "memory_bytes": 0}})
+    };
+    let mut list = list(json!([
+        item("new", "not_enough_history", 0, Value::Null),
+        item("web", "keep", 40, json!(0.004))
+    ]));
+    list["enough_s"] = json!(0);
+    list
+}
+
+fn nothing_applied() -> String {
+    let words = |words: &[&str]| {
+        let items: Vec<Value> = words.iter().map(|word| json!({"advice": word})).collect();
+        nothing_to_apply(&json!({"items": items, "enough_s": 3600}))
+    };
+    let (young, fits) = ("not_enough_history", "keep");
+    [&[][..], &[fits], &[fits, fits], &[young, young], &[fits, young]].map(words).concat()
+}
+
 fn applied_lines() -> String {
     let mut list = advised();
     let mut line = |n: usize, done: Value| {
@@ -222,7 +247,9 @@ fn what_people_see() {
         ("task that failed", task(&tasks_of_all_kinds()[2], noon())),
         ("nodes", nodes(&list(json!([node, gone])))),
         ("advice", advice(&advised())),
+        ("advice, early", advice(&advised_early())),
         ("advice, applied", applied_lines()),
+        ("advice, nothing to apply", nothing_applied()),
         ("top, wide", top_in(160, 24)),
         ("top, narrow", top_in(60, 24)),
         ("top, low", top_in(100, 10)),

@@ -51,6 +51,25 @@ fn only_the_limit_changes_and_nothing_is_restarted() {
 }
 
 #[test]
+fn where_nothing_is_to_be_changed_it_is_said_why() {
+    let fake = Fake::new(|_, call| match call {
+        Call::Advise { .. } => {
+            let mut young = advice(3);
+            young["items"][0] =
+                json!({"job": "web", "owner": "ann", "advice": "not_enough_history", "watched_s": 12});
+            vec![item(young), end()]
+        }
+        other => panic!("{other:?}"),
+    });
+    let done = fake.covey(&["advise", "--apply"]);
+    let last = "nothing was changed: the limits of the other jobs fit, and 1 was not watched for 1h yet; --history says how \
+                much is enough";
+    assert_eq!((done.code, done.out.lines().last()), (Some(0), Some(last)), "{done:?}");
+    assert!(done.out.contains("not enough history: 1h is wanted"), "{done:?}");
+    assert_eq!(fake.calls().len(), 1);
+}
+
+#[test]
 fn a_job_that_was_changed_meanwhile_is_left_alone() {
     let fake = Fake::new(|_, call| match call {
         Call::Advise { .. } => vec![item(advice(3)), end()],
