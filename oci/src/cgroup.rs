@@ -9,11 +9,13 @@ mod block;
 mod ceiling;
 mod change;
 mod devices;
+mod floor;
 mod gauge;
 mod host;
 mod nest;
 mod oom;
 mod tree;
+mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -30,6 +32,7 @@ pub(crate) use nest::Nest;
 
 pub use block::{Disk, Io};
 pub use ceiling::Ceiling;
+pub use floor::Floor;
 pub use gauge::{Gauge, Memory};
 pub use oom::OutOfMemory;
 pub use tree::{Capacity, Tree, Warning};

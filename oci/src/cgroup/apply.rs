@@ -29,6 +29,7 @@ impl Placement {
         if let Some(Home::V1(dir) | Home::V2(dir)) = self.home("pids") {
             write(&dir.join("pids.max"), &or_max(limits.pids))?;
         }
+        self.weigh_io(limits.yields);
         self.limit_io(&limits.io)
     }
 }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use super::block::BLKIO;
 use super::host::{Hierarchy, hierarchies};
 use super::{
-    Band, DEVICES, Device, Error, Home, Limits, Placement, SPARE, UNIFIED, apply, devices, join, number,
-    remove_tree,
+    Band, DEVICES, Device, Error, Limits, Placement, SPARE, UNIFIED, devices, floor, join, number,
+    remove_tree, weigh,
 };
 
 /// The controllers without which a limit is not enforced, and that limit's name.
@@ -49,8 +49,9 @@ pub struct Capacity {
 #[derive(Clone, Debug)]
 pub struct Tree {
     trees: BTreeMap<String, PathBuf>,
-    /// Of v1's controller of block IO: only for runs that ask for it.
+    /// Of v1's controller of block IO: only for runs that ask for it, unless a disk is shared by weight.
     blkio: Option<PathBuf>,
+    weighs_all: bool,
     roots: BTreeMap<String, Hierarchy>,
     /// An earlier covey had batch and free beside production, and something of theirs may run there.
     old: bool,
@@ -98,7 +99,8 @@ impl Tree {
             .values()
             .chain(&blkio)
             .any(|tree| [Band::Batch, Band::Free].iter().any(|b| is_old(tree, *b)));
-        let tree = Tree { trees, blkio, roots, old };
+        let weighs_all = blkio.is_some() && weigh::any_disk();
+        let tree = Tree { trees, blkio, weighs_all, roots, old };
         if let Err(error) = tree.restrict_devices() {
             warnings.push(Warning {
                 problem: error.to_string(),
@@ -166,7 +168,7 @@ impl Tree {
 
     /// The same for a run with these limits: block IO takes one more on v1.
     pub fn with_io(&self, placement: Placement, limits: &Limits) -> Placement {
-        if limits.io.is_free() { placement } else { self.with_blkio(placement) }
+        if limits.io.is_free() && !self.weighs_all { placement } else { self.with_blkio(placement) }
     }
 
     fn with_blkio(&self, mut placement: Placement) -> Placement {
@@ -307,46 +309,12 @@ fn cpu_limit(dir: &Path) -> Option<u64> {
 fn v1(controller: &str, root: &Hierarchy, name: &str) -> Result<PathBuf, Error> {
     let tree = root.own.join(name);
     bands(&tree)?;
-    if controller == "cpu" {
-        weigh(false, &tree)?;
+    match controller {
+        "cpu" => weigh::cpu(false, &tree)?,
+        BLKIO => weigh::io(&tree),
+        _ => {}
     }
     Ok(tree)
-}
-
-/// Shims move everyone's log bytes.
-const SHIMS_WEIGHT: u64 = 40;
-/// The agent comes before all that it looks after, and needs little.
-const AGENT_WEIGHT: u64 = 400;
-
-/// Gives all that is there its weight.
-fn weigh(unified: bool, tree: &Path) -> Result<(), Error> {
-    for band in Band::ALL {
-        apply::weight(unified, &band.dir(tree), band.weight())?;
-    }
-    apply::yield_to_others(unified, &tree.join(SPARE))?;
-    apply::weight(unified, &tree.join("shims"), SHIMS_WEIGHT)?;
-    match tree.join("agent") {
-        leaf if leaf.exists() => apply::weight(unified, &leaf, AGENT_WEIGHT),
-        _ => Ok(()),
-    }
-}
-
-/// What the agent and the shims need must not be taken from them, nor what production has for the others' sake.
-const KEPT_BYTES: u64 = 64 << 20;
-
-fn protect(tree: &Path) -> Result<(), Error> {
-    let home = |dir: PathBuf| Home::V2(dir);
-    for dir in [tree.into(), Band::Monitoring.dir(tree), Band::Production.dir(tree)] {
-        apply::protect(&home(dir), None)?;
-    }
-    for (dir, bytes) in
-        [(tree.into(), 2 * KEPT_BYTES), (tree.join("shims"), KEPT_BYTES), (tree.join("agent"), KEPT_BYTES)]
-    {
-        if dir.exists() {
-            apply::write(&dir.join("memory.min"), &bytes.to_string())?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether something of a band is where it was before [`SPARE`]. What is empty there goes.
@@ -402,10 +370,11 @@ fn unified(root: &mut Hierarchy, name: &str, warnings: &mut Vec<Warning>) -> Res
     if enable(&tree).is_ok() && enable(&tree.join(SPARE)).is_ok() {
         let inside = Band::ALL.map(|band| enable(&band.dir(&tree)));
         if inside.iter().all(Result::is_ok) && tree.join("shims").join("cpu.weight").exists() {
-            weigh(true, &tree)?;
+            weigh::cpu(true, &tree)?;
         }
+        weigh::io(&tree);
         if tree.join("memory.low").exists() {
-            protect(&tree)?;
+            floor::protect(&tree)?;
         }
     }
     Ok(tree)
