@@ -90,6 +90,8 @@ pub struct Core {
     node_changed: bool,
     /// Memory that could be had, as last told.
     free: Option<u64>,
+    /// The disk of the data directory is short, as last told.
+    disk_short: bool,
     /// Monotonic: when each of the node's `bad` is forgotten.
     bad_until: BTreeMap<TaskKey, u64>,
     estimation: Estimation,
@@ -116,6 +118,7 @@ impl Core {
             gone: BTreeSet::new(),
             node_changed: false,
             free: None,
+            disk_short: false,
             bad_until: BTreeMap::new(),
             estimation: Estimation::new(config.estimate.take()),
             history: History::default(),
@@ -160,8 +163,9 @@ impl Core {
                 self.node_changed |= self.config.node.capacity != capacity;
                 self.config.node.capacity = capacity;
             }
-            Event::Evict { run, hard, used, why } => self.on_evict(run, hard, used, why),
+            Event::Evict { run, hard, what, used, why } => self.on_evict(run, hard, (what, used), why),
             Event::Free { memory } => self.on_free(memory),
+            Event::DiskShort(short) => self.on_disk_short(short),
             Event::Woke => {
                 self.wake_at = None;
                 self.write_promise_again();

@@ -163,6 +163,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let (tree, problems) = Tree::open(&identity.node.to_string());
     warnings.extend(problems.iter().map(|w| format!("{}: {} ({})", w.problem, w.effect, w.hint)));
     warnings.extend(measure::warnings());
+    warnings.extend(guard::disk::warnings(&tree, dir.path()));
     let content = content(&config, &dir).await?;
     let (to_node, from_all) = unbounded_channel();
     let node = NodeHandle::new(to_node);
@@ -259,6 +260,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     tokio::spawn(memory::keep());
     let bounds = guard::Bounds { data: config.data.clone(), most: config.capacity.clone() };
     guard::start(ground.clone(), node.clone(), journal.clone(), bounds);
+    tokio::spawn(guard::disk::run(ground.clone(), node.clone()));
     tokio::spawn(guard::signals::run(ground.clone(), node.clone(), journal.clone()));
     tokio::spawn(measure::guard::run(ground.clone(), node.clone()));
     tokio::spawn(measure::run(ground.clone(), node.clone(), journal.clone()));

@@ -98,10 +98,11 @@ pub enum Event {
     /// The node's capacity changed.
     Capacity(Resources),
     /// A run below production has to go, for production's sake: `why` says what is short. `hard`: there is no time for its
-    /// grace; it may follow one that was not. `used`: the memory that it had, in bytes.
+    /// grace; it may follow one that was not. `what`: memory or disk; `used`: what it had of that, in bytes.
     Evict {
         run: RunId,
         hard: bool,
+        what: &'static str,
         used: u64,
         why: String,
     },
@@ -109,6 +110,8 @@ pub enum Event {
     Free {
         memory: u64,
     },
+    /// Whether the disk of the data directory is short; told when that changes.
+    DiskShort(bool),
     /// The time last asked for by `WakeAt` has come.
     Woke,
 }

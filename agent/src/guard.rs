@@ -1,10 +1,14 @@
 //! Takes memory back from what may be interrupted, in time: before production has to wait for it, and before the kernel has
-//! to choose whom to kill. `decide` decides; this is the loop round it, on a thread of its own.
+//! to choose whom to kill. `decide` says when, `who` who; this is the loop round them, on a thread of its own. (`disk` is the
+//! same for the disk, which fills more slowly.)
 
 pub(crate) mod capacity;
 pub(crate) mod decide;
+pub(crate) mod disk;
 mod ease;
+pub(crate) mod room;
 pub(crate) mod signals;
+pub(crate) mod who;
 
 use std::{
     fs,
@@ -14,15 +18,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use oci::cgroup::{Ceiling, Gauge};
-use placement::resources::{MEMORY, Resources};
+use oci::cgroup::{Band, Ceiling, Floor, Gauge};
+use placement::{
+    job,
+    resources::{MEMORY, Resources},
+};
 
-use self::decide::{Decider, Node, Tenant};
+use self::{
+    decide::{Decider, Node},
+    who::{Chooser, Tenant},
+};
 use crate::{
     clock,
     core::Core,
     daemon::inbox::NodeHandle,
-    event::Event,
+    event::{Event, RunId},
     journal::Journal,
     runner::{Ground, prepare::band},
 };
@@ -84,7 +94,9 @@ struct Guard {
     bounds: Bounds,
     gauge: Gauge,
     ceiling: Option<Ceiling>,
+    floor: Option<Floor>,
     decider: Decider,
+    chooser: Chooser,
     about: Node,
     capacity: Resources,
     looked_up: Option<Instant>,
@@ -105,6 +117,7 @@ impl Guard {
             journal.node("warning", format!("batch and free have no ceiling of memory: {error}"));
             None
         });
+        let floor = ground.tree.floor();
         Some(Guard {
             ground,
             node,
@@ -112,7 +125,9 @@ impl Guard {
             bounds,
             gauge,
             ceiling,
+            floor,
             decider: Decider::default(),
+            chooser: Chooser::default(),
             about: Node::default(),
             capacity: Resources::default(),
             looked_up: None,
@@ -141,7 +156,7 @@ impl Guard {
             self.complain(&format!("the ceiling of batch and free cannot be moved: {error}"));
         }
         if let Some(shortage) = &step.shortage {
-            for eviction in self.decider.choose(now, shortage, &self.tenants()) {
+            for eviction in self.chooser.choose(now, shortage, &self.tenants()) {
                 self.node.tell(eviction.event());
             }
         }
@@ -163,16 +178,28 @@ impl Guard {
         if changed && !first {
             self.node.tell(Event::Capacity(capacity));
         }
-        let limits = |core: &Core| {
+        let floor = self.floor.is_some();
+        let of_prod = move |core: &Core| {
             let bands = core.books().bands;
             let prod = bands.iter().filter(|(band, _)| band.is_prod());
-            prod.map(|(_, book)| book.limit.get(MEMORY)).sum::<u64>()
+            let limits = prod.map(|(_, book)| book.limit.get(MEMORY)).sum::<u64>();
+            (limits, if floor { core.needs() } else { Vec::new() })
         };
-        match self.node.read_within(ANSWER, limits) {
-            Ok(limits) => self.about.prod_limits = limits.unwrap_or(self.about.prod_limits),
-            Err(_) => return None,
+        if let Some((limits, needs)) = self.node.read_within(ANSWER, of_prod).ok()? {
+            self.about.prod_limits = limits;
+            self.keep(&needs);
         }
         Some(())
+    }
+
+    /// What production needs stays with it.
+    fn keep(&mut self, needs: &[(RunId, job::Band, u64)]) {
+        let Some(floor) = &mut self.floor else { return };
+        let of = |&(run, on, bytes): &(RunId, job::Band, u64)| (band(on), run.to_string(), bytes);
+        let runs: Vec<(Band, String, u64)> = needs.iter().map(of).collect();
+        if let Err(error) = floor.put(&runs, self.about.capacity) {
+            self.complain(&format!("memory cannot be kept for production: {error}"));
+        }
     }
 
     /// Those who may have to go, with what they use now.

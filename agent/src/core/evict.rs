@@ -5,7 +5,7 @@ use placement::{
     ids::TaskKey,
     job::Band,
     node::Bad,
-    resources::{CPU, MEMORY},
+    resources::{CPU, DISK, MEMORY},
     task::Cause,
 };
 
@@ -17,8 +17,8 @@ use super::{
 use crate::{
     event::RunId,
     guard::{
-        decide::Tenant,
         signals::{Limited, Watched},
+        who::Tenant,
     },
 };
 
@@ -31,9 +31,11 @@ const ELSEWHERE_MS: u64 = 60_000;
 const LOOK_MS: u64 = 1_000;
 const WAITS_FOR_ROOM: &str =
     "waits for room: its memory was taken back here, and other nodes have none for it either";
+const WAITS_FOR_DISK: &str =
+    "waits for room: the disk is short here, and other nodes have no room for it either";
 
 impl Core {
-    pub(crate) fn on_evict(&mut self, id: RunId, hard: bool, used: u64, why: String) {
+    pub(crate) fn on_evict(&mut self, id: RunId, hard: bool, room: (&'static str, u64), why: String) {
         let Some(task) = self.tasks.get_mut(&id.key).filter(|t| t.record.generation == id.generation) else {
             return;
         };
@@ -41,7 +43,10 @@ impl Core {
         if task.record.spec.band.is_prod() {
             return;
         }
-        let used = used.max(task.usage.get(MEMORY));
+        let (wants_free, wants_disk) = match room {
+            (DISK, _) => (0, true),
+            (_, used) => (used.max(task.usage.get(MEMORY)), false),
+        };
         let Some(run) = task.run.as_mut().filter(|r| r.number == id.run) else { return };
         if matches!(run.stage, Stage::Ended { .. }) {
             return;
@@ -49,7 +54,7 @@ impl Core {
         run.hurry |= hard;
         if task.goal == Goal::Run {
             run.over = Some(why.clone());
-            task.wants_free = used;
+            (task.wants_free, task.wants_disk) = (wants_free, wants_disk);
             let how = if hard { "at once" } else { "within its grace" };
             self.note(id.key, "reclaimed", format!("has to end {how}: {why}"));
             self.end_and_again(id.key, Cause::Reclaimed, &format!("its room is taken back: {why}"));
@@ -60,7 +65,17 @@ impl Core {
 
     pub(crate) fn on_free(&mut self, memory: u64) {
         self.free = Some(memory);
-        let waiting = self.tasks.values_mut().filter(|t| t.record.reason.as_deref() == Some(WAITS_FOR_ROOM));
+        self.look_again(WAITS_FOR_ROOM);
+    }
+
+    pub(crate) fn on_disk_short(&mut self, short: bool) {
+        self.disk_short = short;
+        self.look_again(WAITS_FOR_DISK);
+    }
+
+    /// There may be room now for those that wait for it.
+    fn look_again(&mut self, reason: &str) {
+        let waiting = self.tasks.values_mut().filter(|t| t.record.reason.as_deref() == Some(reason));
         let waiting: Vec<TaskKey> = waiting
             .map(|task| {
                 task.not_before = self.now.mono_ms;
@@ -107,14 +122,18 @@ impl Core {
 
     /// Whether it has to wait until there is as much room here as it had.
     pub(crate) fn waits_for_room(&mut self, key: TaskKey) -> bool {
-        let (free, now) = (self.free, self.now.mono_ms);
+        let (free, short, now) = (self.free, self.disk_short, self.now.mono_ms);
         let Some(task) = self.tasks.get_mut(&key) else { return false };
-        if free.is_none_or(|free| free > task.wants_free) {
-            task.wants_free = 0;
+        let waits_for = if task.wants_disk && short {
+            WAITS_FOR_DISK
+        } else if free.is_none_or(|free| free > task.wants_free) {
+            (task.wants_free, task.wants_disk) = (0, false);
             return false;
-        }
+        } else {
+            WAITS_FOR_ROOM
+        };
         task.not_before = now + LOOK_MS;
-        self.say(key, WAITS_FOR_ROOM);
+        self.say(key, waits_for);
         true
     }
 
@@ -140,6 +159,13 @@ impl Core {
         self.tasks.values().filter_map(of).collect()
     }
 
+    /// The same, with what each has written as last measured: of disk nothing is reserved.
+    pub(crate) fn writers(&self) -> Vec<Tenant> {
+        let used = |run: RunId| self.tasks.get(&run.key).map_or(0, |task| task.usage.get(DISK));
+        let all = self.interruptible().into_iter();
+        all.map(|tenant| Tenant { used: used(tenant.run), reserved: 0, ..tenant }).collect()
+    }
+
     /// Those of them whose container is there, and their CPU limits.
     pub(crate) fn limited(&self) -> Vec<Limited> {
         let limit = |run: RunId| self.tasks.get(&run.key).map_or(0, |task| task.record.spec.limit.get(CPU));
@@ -148,6 +174,18 @@ impl Core {
             .map(|tenant| (limit(tenant.run), tenant))
             .map(|(cpu_milli, tenant)| (tenant, cpu_milli))
             .collect()
+    }
+
+    /// Production that is here, and the memory that it is believed to need.
+    pub(crate) fn needs(&self) -> Vec<(RunId, Band, u64)> {
+        let of = |task: &super::task::Task| {
+            let run = task.run.as_ref().filter(|run| !matches!(run.stage, Stage::Ended { .. }))?;
+            let band = task.record.spec.band;
+            let most = task.record.spec.limit.0.get(MEMORY).copied().unwrap_or(u64::MAX);
+            let need = task.reservation().get(MEMORY).min(most);
+            band.is_prod().then(|| (task.run_id(run.number), band, need))
+        };
+        self.tasks.values().filter_map(of).collect()
     }
 
     /// Production that says of itself when it suffers, and can be asked.

@@ -75,9 +75,11 @@ pub(crate) struct Task {
     pub(crate) not_before: u64,
     /// Failures in a row, for the back-off.
     pub(crate) failures: u32,
-    /// How often its room was taken back, and the memory that it had then: it starts again where there is as much.
+    /// How often its room was taken back, and the memory that it had then: it starts again where there is as much. Or that
+    /// it was for disk: it starts again when that is short no more.
     pub(crate) evictions: u32,
     pub(crate) wants_free: u64,
+    pub(crate) wants_disk: bool,
     /// The write of `record.next`.
     pub(crate) amending: Option<Ticket>,
     pub(crate) usage: Resources,
@@ -168,6 +170,7 @@ impl Task {
             failures: 0,
             evictions: 0,
             wants_free: 0,
+            wants_disk: false,
             amending: None,
             usage: Resources::default(),
             reported_usage: Resources::default(),

@@ -1,17 +1,13 @@
-//! How much of the memory is kept free for production, and who gives way when it is not. Readings in, decisions out: no
-//! files, no clock.
+//! How much of the memory is kept free for production, and when somebody has to give way ([`super::who`]). Readings in,
+//! decisions out: no files, no clock.
 //!
 //! Some room (`headroom`) is always kept free, more of it while production grows. What may be interrupted has a ceiling that
-//! leaves this room alone. When production takes from the room, or somebody waits at the ceiling, tasks are ended: free
-//! before batch; within a band the furthest above its reservation first, then the youngest; no more than it takes; never
-//! production.
-
-use std::collections::BTreeMap;
+//! leaves this room alone. When production takes from the room, or somebody waits at the ceiling, tasks are ended.
 
 use oci::cgroup::Memory;
-use placement::{job::Band, obstacle::amount, resources::MEMORY};
+use placement::{obstacle::amount, resources::MEMORY};
 
-use crate::event::{Event, RunId};
+use super::who::Shortage;
 
 /// Kept free: this share of the capacity, at least so much, and never more than this share.
 const SHARE: u64 = 50;
@@ -28,8 +24,6 @@ const STALL_PERCENT: u64 = 20;
 const STALL_MS: u64 = 500;
 /// When memory is exhausted sooner than this, there is no time to ask politely.
 const HURRY_MS: u64 = 2_000;
-/// What was killed is gone by then, or does not go.
-const GONE_MS: u64 = 1_000;
 /// Cgroups that nobody is in keep a little.
 const NOTHING: u64 = 1 << 20;
 /// Looks: while there is plenty, while all is calm, while it is not, and while nothing runs that may be interrupted.
@@ -57,61 +51,6 @@ pub(crate) struct Step {
     pub(crate) pause_ms: u64,
 }
 
-/// Memory that somebody has to give back.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Shortage {
-    /// Bytes.
-    pub(crate) need: u64,
-    /// There is no time for a grace.
-    pub(crate) hurry: bool,
-    /// For people: what is short, and by how much.
-    pub(crate) why: String,
-}
-
-/// A task that may have to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tenant {
-    pub(crate) run: RunId,
-    pub(crate) band: Band,
-    /// Memory in use, and what it is believed to need.
-    pub(crate) used: u64,
-    pub(crate) reserved: u64,
-    /// When it was started: monotonic.
-    pub(crate) since_ms: u64,
-}
-
-impl Tenant {
-    /// More than it is believed to need.
-    fn above(&self) -> u64 {
-        self.used.saturating_sub(self.reserved)
-    }
-}
-
-/// A task that has to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Eviction {
-    pub(crate) run: RunId,
-    /// At once, without its grace.
-    pub(crate) hard: bool,
-    /// Memory that it had.
-    pub(crate) used: u64,
-    /// For people.
-    pub(crate) why: String,
-}
-
-impl Eviction {
-    pub(crate) fn event(self) -> Event {
-        Event::Evict { run: self.run, hard: self.hard, used: self.used, why: self.why }
-    }
-}
-
-#[derive(Debug)]
-struct Going {
-    bytes: u64,
-    since_ms: u64,
-    hard: bool,
-}
-
 /// What is remembered from look to look.
 #[derive(Debug, Default)]
 pub(crate) struct Decider {
@@ -122,7 +61,6 @@ pub(crate) struct Decider {
     waiting_since: Option<u64>,
     stall: (u64, u64),
     stalls: bool,
-    going: BTreeMap<RunId, Going>,
 }
 
 /// What is kept free of so much memory while production does not grow.
@@ -166,6 +104,7 @@ impl Decider {
             let wanted = if stalls { 2 * headroom } else { headroom / 4 * 5 };
             let exhausted_ms = memory.free.saturating_mul(1000).checked_div(shrinks).unwrap_or(u64::MAX);
             Shortage {
+                what: MEMORY,
                 need: wanted.saturating_sub(memory.free).max(1),
                 hurry: waits || stalls || exhausted_ms < HURRY_MS || memory.free < headroom / 3,
                 why: match low || stalls {
@@ -201,68 +140,6 @@ impl Decider {
             self.stall = (at_ms, memory.stalled_us.max(1));
         }
     }
-
-    /// Who has to go. Those who are going already are given the time that it takes.
-    pub(crate) fn choose(&mut self, at_ms: u64, shortage: &Shortage, tenants: &[Tenant]) -> Vec<Eviction> {
-        self.going.retain(|run, _| tenants.iter().any(|tenant| tenant.run == *run));
-        let mut need = shortage.need;
-        let mut out = Vec::new();
-        for (run, going) in &mut self.going {
-            let late = going.hard && at_ms >= going.since_ms + GONE_MS;
-            if shortage.hurry && !going.hard {
-                (going.hard, going.since_ms) = (true, at_ms);
-                let why = format!("{}: there is no time left for its grace", shortage.why);
-                out.push(Eviction { run: *run, hard: true, used: going.bytes, why });
-            }
-            if !late {
-                need = need.saturating_sub(going.bytes);
-            }
-        }
-        for band in [Band::Free, Band::Batch] {
-            if need == 0 {
-                break;
-            }
-            let here = tenants.iter().filter(|t| t.band == band && t.used > 0);
-            let mut order: Vec<&Tenant> = here.filter(|t| !self.going.contains_key(&t.run)).collect();
-            order.sort_by_key(|t| std::cmp::Reverse((t.above(), t.since_ms, t.run)));
-            let chosen = fewest(need, order);
-            for tenant in chosen {
-                need = need.saturating_sub(tenant.used);
-                let bytes = tenant.used;
-                self.going.insert(tenant.run, Going { bytes, since_ms: at_ms, hard: shortage.hurry });
-                let used = amount(MEMORY, tenant.used);
-                let over = match tenant.above() {
-                    0 => String::new(),
-                    above => format!(", {} more than reserved for it", amount(MEMORY, above)),
-                };
-                let why = format!("{}; it used {used}{over}, in band {band}", shortage.why);
-                out.push(Eviction { run: tenant.run, hard: shortage.hurry, used: bytes, why });
-            }
-        }
-        out
-    }
-}
-
-/// The first of them that have as much. Who keeps to his reservation is spared where the others make up for him.
-fn fewest(need: u64, order: Vec<&Tenant>) -> Vec<&Tenant> {
-    let mut sum = 0_u64;
-    let mut chosen = Vec::new();
-    for tenant in order {
-        if sum >= need {
-            break;
-        }
-        sum += tenant.used;
-        chosen.push(tenant);
-    }
-    let mut by_size: Vec<&Tenant> = chosen.iter().copied().filter(|tenant| tenant.above() == 0).collect();
-    by_size.sort_by_key(|tenant| tenant.used);
-    for tenant in by_size {
-        if sum - tenant.used >= need {
-            sum -= tenant.used;
-            chosen.retain(|other| other.run != tenant.run);
-        }
-    }
-    chosen
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use placement::job::{
-    Band,
-    signal::{Figure, Pressure, Signal},
+use placement::{
+    job::{
+        Band,
+        signal::{Figure, Pressure, Signal},
+    },
+    resources::MEMORY,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,8 +18,8 @@ use tokio::{
 };
 
 use super::{
-    decide::{Decider, Shortage, Tenant},
     ease::Ease,
+    who::{Chooser, Shortage, Tenant},
 };
 use crate::{
     clock,
@@ -61,7 +64,7 @@ struct Seen {
 pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle, journal: Journal) {
     let mut seen: BTreeMap<RunId, Seen> = BTreeMap::new();
     let mut ease = Ease::default();
-    let mut decider = Decider::default();
+    let mut chooser = Chooser::default();
     let mut says: Option<String> = None;
     loop {
         sleep(EVERY).await;
@@ -100,7 +103,7 @@ pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle, journal: Journal)
         }
         let of_memory = |one: &Watched| one.signal.of == Figure::Pressure { pressure: Pressure::Memory };
         if let Some((one, text)) = worst.as_ref().filter(|(one, _)| of_memory(one)) {
-            evict(&ground, &node, &mut decider, &limited, text);
+            evict(&ground, &node, &mut chooser, &limited, text);
             if let Some(of) = seen.get_mut(&one.run) {
                 // It may take as long again to be felt.
                 of.since_ms = None;
@@ -184,13 +187,13 @@ fn apply(ground: &Ground, limited: &[Limited], ease: &Ease) {
     }
 }
 
-fn evict(ground: &Ground, node: &NodeHandle, decider: &mut Decider, limited: &[Limited], why: &str) {
+fn evict(ground: &Ground, node: &NodeHandle, chooser: &mut Chooser, limited: &[Limited], why: &str) {
     let mut tenants: Vec<Tenant> = limited.iter().map(|(tenant, _)| tenant.clone()).collect();
     for tenant in &mut tenants {
         tenant.used = super::used(ground, tenant).unwrap_or(tenant.reserved);
     }
-    let shortage = Shortage { need: 1, hurry: false, why: why.to_string() };
-    for eviction in decider.choose(clock::now().mono_ms, &shortage, &tenants) {
+    let shortage = Shortage { what: MEMORY, need: 1, hurry: false, why: why.to_string() };
+    for eviction in chooser.choose(clock::now().mono_ms, &shortage, &tenants) {
         node.tell(eviction.event());
     }
 }

@@ -143,29 +143,10 @@ impl Images {
         let used = |root: PathBuf| async move { spawn_blocking(move || percent(&root)).await.ok().flatten() };
         let Some(before) = used(root.clone()).await.filter(|used| *used > rules.above) else { return false };
         self.note_use().await;
-        let mut gone = Pruned::default();
-        let mut now = before;
-        while now > rules.below {
-            match self.collect_oldest().await {
-                Ok(Some(one)) => {
-                    gone.images.extend(one.images);
-                    gone.freed_bytes += one.freed_bytes;
-                }
-                Ok(None) => break,
-                Err(refusal) => {
-                    tracing::warn!("the disk is {now} % full, and what nobody uses stays: {refusal}");
-                    break;
-                }
-            }
-            now = used(root.clone()).await.unwrap_or(now);
-        }
-        if now > rules.below {
-            let kept = kept_logs.to_path_buf();
-            let (left, fresh) = (left.clone(), Duration::from_millis(FRESH_MS));
-            let _ =
-                spawn_blocking(move || (left.tidy(fresh).is_ok(), logs::tidy(&kept, fresh).is_ok())).await;
-            now = used(root).await.unwrap_or(now);
-        }
+        let below = rules.below;
+        let enough = move |root: &Path| percent(root).is_none_or(|used| used <= below);
+        let gone = self.free_until(enough, kept_logs, left, Duration::from_millis(FRESH_MS)).await;
+        let now = used(root).await.unwrap_or(before);
         self.tell_pruned(&gone, &format!("since the disk was {before} % full; now {now} %"));
         if now > rules.above && !was_full {
             let text = format!(
@@ -176,6 +157,49 @@ impl Images {
             self.0.journal.node("disk_full", text);
         }
         now > rules.above
+    }
+
+    /// Makes room now, since without it somebody has to end: what nobody uses goes, and what ended runs have left.
+    pub(crate) async fn make_room(
+        &self,
+        kept_logs: &Path,
+        left: &Left,
+        enough: impl Fn() -> bool + Send + Sync,
+    ) {
+        self.note_use().await;
+        let gone = self.free_until(|_| enough(), kept_logs, left, Duration::ZERO).await;
+        self.tell_pruned(&gone, "since the disk is short");
+    }
+
+    /// Takes away what nobody uses, the oldest first, then what runs have left that ended so long ago, until there is enough.
+    async fn free_until(
+        &self,
+        enough: impl Fn(&Path) -> bool + Send + Sync,
+        kept_logs: &Path,
+        left: &Left,
+        age: Duration,
+    ) -> Pruned {
+        let root = self.0.store.root().to_path_buf();
+        let mut gone = Pruned::default();
+        // What the cell's jobs use is not known at first.
+        while self.0.cell.state().cell.is_some() && !enough(&root) {
+            match self.collect_oldest().await {
+                Ok(Some(one)) => {
+                    gone.images.extend(one.images);
+                    gone.freed_bytes += one.freed_bytes;
+                }
+                Ok(None) => break,
+                Err(refusal) => {
+                    tracing::warn!("the disk is full, and what nobody uses stays: {refusal}");
+                    break;
+                }
+            }
+        }
+        if !enough(&root) {
+            let (kept, left) = (kept_logs.to_path_buf(), left.clone());
+            let _ = spawn_blocking(move || (left.tidy(age).is_ok(), logs::tidy(&kept, age).is_ok())).await;
+        }
+        gone
     }
 
     /// The image that was not used for longest, if there is one that may go.

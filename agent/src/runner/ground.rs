@@ -19,6 +19,7 @@ use tokio::{sync::Notify, task::spawn_blocking};
 
 use crate::{
     event::RunId,
+    guard::disk::is_short,
     images::Images,
     left::Left,
     store::Store,
@@ -71,8 +72,10 @@ impl Ground {
                 // It does not say where its cgroups are; they have its name.
                 self.tree.kill(&name).and_then(|()| self.tree.remove(&name)).map_err(|e| e.to_string())?;
             }
-            // What cannot be kept goes: nothing waits for that.
-            if let Err(error) = self.left.keep(run, &bundle) {
+            // What cannot be kept goes: nothing waits for that. On a disk that is short, nothing is kept for comfort.
+            if !is_short(&self.bundles)
+                && let Err(error) = self.left.keep(run, &bundle)
+            {
                 tracing::warn!("{run}: {error}");
             }
             container::remove(&bundle).map_err(|e| e.to_string())

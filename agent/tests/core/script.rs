@@ -24,7 +24,7 @@ use placement::{
     ids::{Activation, Generation, JobKey, NodeId, TaskKey, Version},
     job::{Band, Check, Health, Kind, Probe},
     node::NodeInfo,
-    resources::{CPU, MEMORY, Resources},
+    resources::{CPU, DISK, MEMORY, Resources},
     task::{Cause, Report, TaskSpec},
 };
 
@@ -293,11 +293,13 @@ impl Stage {
                 let usage = Resources::new(words[2].parse().unwrap(), memory);
                 Event::Measured([(words[1].parse().unwrap(), usage)].into())
             }
-            // `evict RUN hard|soft WHY`
-            "evict" => {
-                let run = words[1].parse().unwrap();
-                Event::Evict { run, hard: words[2] == "hard", used: 0, why: rest(3) }
+            // `evict RUN hard|soft WHY`; `crowd`: the same for disk
+            "evict" | "crowd" => {
+                let (run, hard) = (words[1].parse().unwrap(), words[2] == "hard");
+                let what = if words[0] == "crowd" { DISK } else { MEMORY };
+                Event::Evict { run, hard, what, used: 0, why: rest(3) }
             }
+            "disk" => Event::DiskShort(words[1] == "short"),
             "free" => Event::Free { memory: words[1].parse().unwrap() },
             "phase" => run(RunEvent::Phase(rest(2))),
             "over" => run(RunEvent::PhaseOver {
