@@ -87,6 +87,7 @@ pub(crate) fn node(row: &NodeRow, about: &About<'_>) -> Value {
         "predicted": row.predicted.as_ref().map(|predicted| &predicted.peak),
         "confidence_permille": row.predicted.as_ref().map(|predicted| &predicted.confidence_permille),
         "room": {"prod": row.room.prod, "non_prod": row.room.non_prod},
+        "kept": row.room.kept,
         "tasks": row.tasks,
         "volumes": info.map(|i| volumes(&i.volumes)).unwrap_or_default(),
     })

@@ -92,17 +92,25 @@ fn holding(parts: &[OwnPart]) -> impl Iterator<Item = (&OwnPart, &Report)> {
 pub struct Room {
     pub prod: Resources,
     pub non_prod: Resources,
+    /// What nobody but prod may ask for, beside what the tasks there are predicted to need.
+    pub kept: Resources,
 }
 
 impl Room {
     pub fn of(books: &Books, capacity: &Resources) -> Room {
         let room = books.room(capacity);
-        Room { prod: room.all_of(Band::Production), non_prod: room.all_of(Band::Batch) }
+        let kept = books.predicted.as_ref().map(|predicted| predicted.kept.clone());
+        Room {
+            prod: room.all_of(Band::Production),
+            non_prod: room.all_of(Band::Batch),
+            kept: kept.unwrap_or_default(),
+        }
     }
 
     pub fn add(&mut self, other: &Room) {
         self.prod.add(&other.prod);
         self.non_prod.add(&other.non_prod);
+        self.kept.add(&other.kept);
     }
 }
 

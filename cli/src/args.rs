@@ -165,6 +165,10 @@ pub(crate) enum Verb {
     },
     Events(Events),
     /// List nodes
+    ///
+    /// PEAK is what a node believes that its tasks will need at most, all together. ROOM is what tasks of the bands batch and
+    /// free may ask for: the capacity (the second of LIMITS) less PEAK, less some memory that the node keeps free, so that
+    /// prod finds it when it wants more (2 %, at least 64 MiB; --json: kept). Prod has what prod's limits leave.
     #[command(after_help = "Example: covey nodes")]
     Nodes,
     /// Examine the cell: find what is wrong, what that means, and what to do

@@ -93,6 +93,7 @@ impl Seen {
         document["nodes"] = json!(self.parts.len());
         document["capacity"] = json!(capacity);
         document["room"] = json!({"prod": room.prod, "non_prod": room.non_prod});
+        document["kept"] = json!(room.kept);
         document
     }
 
@@ -150,6 +151,7 @@ impl Seen {
                     let room = self.room(part);
                     say("capacity", json!(part.node.capacity));
                     say("room", json!({"prod": room.prod, "non_prod": room.non_prod}));
+                    say("kept", json!(room.kept));
                     say("predicted", json!(part.books.predicted.as_ref().map(|predicted| &predicted.peak)));
                 }
             }

@@ -10,7 +10,8 @@ use crate::{output::Sort, times::Patience};
 /// Show who has how much of the cell: limits, reservations and use
 ///
 /// LIMIT is what tasks may use at most, RESERVED what their nodes believe that they need now, USED what they use.
-/// RECLAIMED, the limits less the reservations, is lent to tasks of the bands batch and free. EVICTED counts the runs that the
+/// RECLAIMED, the limits less the reservations, is lent to tasks of the bands batch and free; their room is what all tasks are predicted to leave, less the memory that
+/// each node keeps free for prod (--json: kept). EVICTED counts the runs that the
 /// cell ended within a day to give others room; --json has each cause. Every node is asked for its own.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  covey usage\n  covey usage --by job\n  covey usage --by node --json")]

@@ -81,7 +81,7 @@ fn part_of(fields: Value, mut share: Value) -> Value {
 fn usage_of(by: &str, items: Value) -> Value {
     let room = |cpu: u64, mib: u64| json!({"cpu_milli": cpu, "memory_bytes": mib << 20});
     json!({"as_of": "2026-05-04T12:00:00Z", "stale": false, "missing": ["n3"], "by": by, "items": items, "nodes": 2,
-           "capacity": room(8000, 16_384), "room": {"prod": room(6000, 15_000), "non_prod": room(7100, 15_872)},
+           "capacity": room(8000, 16_384), "room": {"prod": room(6000, 15_000), "non_prod": room(7100, 15_544)}, "kept": {"memory_bytes": 328 << 20},
            "prod": share(1, [1000, 400, 120], [512, 300, 256]), "non_prod": share(2, [1000, 500, 480], [512, 212, 200]),
            "total": share(3, [2000, 900, 600], [1024, 512, 456])})
 }
@@ -211,14 +211,15 @@ fn what_people_see() {
                       "limits": {"cpu_milli": 1750, "memory_bytes": 192 << 20},
                       "usage": {"cpu_milli": 130, "memory_bytes": 70 << 20}, "reserved": {"cpu_milli": 300, "memory_bytes": 80 << 20},
                       "predicted": {"cpu_milli": 210, "memory_bytes": 75 << 20},
-                      "room": {"prod": {}, "non_prod": {"cpu_milli": 1790, "memory_bytes": 8_117_u64 << 20}}});
+                      "kept": {"memory_bytes": 164 << 20},
+                      "room": {"prod": {}, "non_prod": {"cpu_milli": 1790, "memory_bytes": 7_953_u64 << 20}}});
     let mut gone = node.clone();
     for (name, value) in [("name", "n2"), ("state", "gone"), ("admin", "draining"), ("addr", "10.0.0.2:7411")]
     {
         gone[name] = json!(value);
     }
     gone["placer"] = json!(false);
-    gone["predicted"] = Value::Null;
+    (gone["predicted"], gone["kept"]) = (Value::Null, json!({}));
     let event = json!({"time": "2026-05-04T11:59:58.123Z", "node": "n1", "seq": 7, "kind": "exited", "job": "web",
                        "owner": "root", "index": 2, "text": "exited with code 3\nand more"});
     let mut of_node = event.clone();

@@ -81,10 +81,13 @@ fn cell(document: &Value) -> String {
         Some(1) => "1 node has".to_owned(),
         nodes => format!("{} nodes have", nodes.unwrap_or(0)),
     };
+    let kept = document["kept"]["memory_bytes"].as_u64().filter(|kept| *kept > 0);
+    let kept = kept.map(|kept| format!(", {} more being kept free for prod", bytes(kept)));
     format!(
-        "{nodes} {}; room for prod {}, for batch and free {}\n",
+        "{nodes} {}; room for prod {}, for batch and free {}{}\n",
         amounts(&document["capacity"]),
         amounts(&document["room"]["prod"]),
         amounts(&document["room"]["non_prod"]),
+        kept.unwrap_or_default(),
     )
 }
