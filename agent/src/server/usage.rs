@@ -11,7 +11,7 @@ use placement::{
     ids::{JobKey, NodeId},
     job::Band,
     ledger::{Ledger, Refusal},
-    resources::Resources,
+    resources::{CPU, MEMORY, Resources},
     task::Cause,
 };
 use serde_json::{Map, Value, json};
@@ -171,10 +171,20 @@ fn share(share: &Share) -> Map<String, Value> {
         ("tasks", json!(share.tasks)),
         ("limit", whole(&share.limit)),
         ("reservation", whole(&share.reservation)),
-        ("usage", whole(&share.usage)),
+        ("usage", used(share)),
         ("reclaimed", whole(&share.reclaimed())),
     ];
     fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// What nobody has measured yet is null.
+fn used(share: &Share) -> Value {
+    let measured = |(name, amount): (&String, &u64)| (name.clone(), json!(amount));
+    let mut used: Map<String, Value> = share.usage.0.iter().map(measured).collect();
+    for name in [CPU, MEMORY] {
+        used.entry(name).or_insert_with(|| if share.tasks == 0 { json!(0) } else { Value::Null });
+    }
+    used.into()
 }
 
 /// Runs of these bands that the cell ended for its own reasons: `{hour, day, causes: {CAUSE: {hour, day}}}`. `causes` has every

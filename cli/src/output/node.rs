@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     caveats, field, items, shown,
     table::{Look, Table},
-    units::{bytes, cpu},
+    units::{amount, bytes, cpu},
 };
 
 /// Labels that every node detects: `--json` shows them.
@@ -82,7 +82,7 @@ fn count(tasks: &Value) -> String {
 /// What its tasks use; what they are believed to need now, and at most; the sum of their limits, of the capacity; and what a
 /// task that is not prod may ask for.
 fn figures(node: &Value, resource: &str, unit: fn(u64) -> String) -> [String; 5] {
-    let amount = |of: &Value| of[resource].as_u64().map_or_else(|| "-".to_owned(), unit);
+    let amount = |of: &Value| amount(of, resource, unit);
     let limits = |of: &str| unit(node[of][resource].as_u64().unwrap_or(0));
     [
         amount(&node["usage"]),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     caveats, field, items, job, shown,
     table::{Look, Table},
-    units::{age, bytes, cpu, ended},
+    units::{age, amount, bytes, cpu, ended},
     whose,
 };
 
@@ -114,6 +114,6 @@ fn generation(generation: &Value) -> String {
 
 /// `USED/LIMIT` of a resource.
 fn of_limit(task: &Value, resource: &str, unit: fn(u64) -> String) -> String {
-    let amount = |of: &str| task[of][resource].as_u64().map_or_else(|| "-".to_owned(), unit);
+    let amount = |of: &str| amount(&task[of], resource, unit);
     format!("{} / {}", amount("usage"), amount("limit"))
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     caveats, field,
     grid::{Column, cut, grid},
-    units::{RESOURCES, bytes, cpu},
+    units::{RESOURCES, amount as shown, bytes, cpu},
     whose,
 };
 
@@ -76,7 +76,7 @@ pub(crate) fn top(document: &Value, sort: Sort, space: Space) -> Vec<Line> {
 fn summary(document: &Value) -> String {
     let total = &document["total"];
     let of = |resource: &str, unit: fn(u64) -> String| {
-        let part = |of: &Value| unit(amount(of, resource));
+        let part = |of: &Value| shown(of, resource, unit);
         format!(
             "{} used, {} reserved, {} limits of {}",
             part(&total["usage"]),
@@ -101,7 +101,7 @@ fn node_columns(nodes: &[&Value]) -> Vec<Column> {
     let mut columns = vec![column(0, "NODE", &|node| field(node, "node"))];
     columns.push(column(7, ">TASKS", &|node| field(node, "tasks")));
     for (name, resource, unit) in RESOURCES {
-        let of = move |of: &'static str| move |node: &Value| unit(amount(&node[of], resource));
+        let of = move |of: &'static str| move |node: &Value| shown(&node[of], resource, unit);
         columns.push(column(2, name, &|node| bar(node, resource)));
         columns.push(column(1, &format!(">{name} USED"), &of("usage")));
         columns.push(column(4, ">RESERVED", &of("reservation")));
@@ -136,7 +136,7 @@ fn task_columns(tasks: &[&Value]) -> Vec<Column> {
 
 fn shares(columns: &mut Vec<Column>, of: &[&Value]) {
     for (name, resource, unit) in RESOURCES {
-        let cells = |field: &'static str| of.iter().map(move |one| unit(amount(&one[field], resource)));
+        let cells = |field: &'static str| of.iter().map(move |one| shown(&one[field], resource, unit));
         columns.push(Column::new(1, &format!(">{name} USED"), cells("usage")));
         columns.push(Column::new(3, ">RESERVED", cells("reservation")));
         columns.push(Column::new(2, ">LIMIT", cells("limit")));

@@ -37,6 +37,11 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{amount:.1} {}", UNITS[unit])
 }
 
+/// A resource's amount; `-`: nobody knows it.
+pub(super) fn amount(of: &Value, resource: &str, unit: Unit) -> String {
+    of[resource].as_u64().map_or_else(|| "-".to_owned(), unit)
+}
+
 /// The age of a time, RFC 3339 or milliseconds since 1970: `3m`.
 pub(super) fn age(time: &Value, now: SystemTime) -> String {
     let time = match time {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     caveats, field, items, shown,
     table::{Look, Table},
-    units::{RESOURCES, bytes, cpu},
+    units::{RESOURCES, amount, bytes, cpu},
     whose,
 };
 
@@ -50,7 +50,7 @@ fn name(item: &Value, by: &str) -> String {
 fn row(name: &str, item: &Value, evictions: bool) -> Vec<String> {
     let mut cells = vec![name.to_owned(), field(item, "tasks")];
     for (_, resource, unit) in RESOURCES {
-        cells.extend(AMOUNTS.iter().map(|(_, of)| unit(item[of][resource].as_u64().unwrap_or(0))));
+        cells.extend(AMOUNTS.iter().map(|(_, of)| amount(&item[of], resource, unit)));
     }
     cells.extend(evictions.then(|| item["evicted"]["day"].as_u64().unwrap_or(0).to_string()));
     cells
