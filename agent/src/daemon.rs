@@ -216,7 +216,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         estimate: measure::learned::read(config.estimate, held.learned, &mut warnings),
     };
     let (mut core, first) = Core::restore(about, held.records, found, clock::now());
-    core.resume(history::keep::read(held.history, &mut warnings));
+    core.resume(history::keep::read(held.history, held.endings, &mut warnings));
     let (placer, placer_handle) = PlacerLoop::new(cell.clone(), node.clone(), journal.clone());
 
     let (cell_name, members) = (identity.cell_name.clone(), company::path(&dir));

@@ -14,13 +14,12 @@ use std::collections::BTreeMap;
 use gossip::wire::usage::Ended;
 use placement::{
     ids::JobKey,
-    job::Band,
     resources::{CPU, MEMORY, Resources},
     task::Cause,
 };
 
-pub use self::job::JobHistory;
 use self::{decaying::HALF_LIFE_MS, endings::Endings};
+pub use self::{endings::Ending, job::JobHistory};
 use crate::event::RunId;
 
 /// The peak of a task's memory within so long is one that counts.
@@ -54,9 +53,10 @@ struct Window {
 }
 
 impl History {
-    /// What was kept before.
-    pub fn resume(&mut self, jobs: BTreeMap<JobKey, JobHistory>) {
-        self.jobs = jobs;
+    /// What was kept before. What ended while no agent was here is counted already.
+    pub fn resume(&mut self, kept: History) {
+        self.jobs = kept.jobs;
+        self.endings.merge(kept.endings);
     }
 
     /// What a run uses now.
@@ -99,20 +99,12 @@ impl History {
     }
 
     /// A run ended.
-    pub fn ended(
-        &mut self,
-        run: RunId,
-        job: &JobKey,
-        band: Band,
-        cause: Cause,
-        limit: &Resources,
-        now_ms: u64,
-    ) {
-        self.endings.add(band, cause, now_ms);
+    pub fn ended(&mut self, run: RunId, job: &JobKey, ending: Ending, limit: &Resources, now_ms: u64) {
+        self.endings.add(ending, now_ms);
         let window = self.runs.remove(&run);
         let Some(history) = self.jobs.get_mut(job) else { return };
         let most = limit.get(MEMORY);
-        if cause == Cause::OomLimit && most > 0 {
+        if ending.cause == Cause::OomLimit && most > 0 {
             history.memory.add(most as f64 * WANTED_MORE, 1.0, now_ms);
             history.killed(now_ms);
         } else if let Some(window) = window.filter(|window| window.peak > 0) {
@@ -122,7 +114,7 @@ impl History {
         }
     }
 
-    /// How many runs ended of late, and why; those that ended by themselves or as somebody asked do not count.
+    /// How many runs ended of late, and why; those that ended by themselves do not count.
     pub fn endings(&self, now_ms: u64) -> Vec<Ended> {
         self.endings.counts(now_ms)
     }
@@ -149,7 +141,10 @@ impl History {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use placement::ids::{Generation, TaskKey, Uid};
+    use placement::{
+        ids::{Generation, TaskKey, Uid},
+        job::Band,
+    };
 
     use super::*;
 
@@ -207,7 +202,8 @@ mod tests {
         let mut history = History::default();
         watch(&mut history, 0, 120, |_| Resources::new(10, 60 * MIB));
         let limit = Resources::new(100, 64 * MIB);
-        history.ended(run(0), &job("web"), Band::Batch, Cause::OomLimit, &limit, START + 120_000);
+        let ending = Ending { band: Band::Batch, cause: Cause::OomLimit, notified: None };
+        history.ended(run(0), &job("web"), ending, &limit, START + 120_000);
         let web = &history.jobs()[&job("web")];
         assert_eq!(web.memory.share_above(64.0 * MIB as f64), 1.0);
         assert!(web.kills(START + 121_000) > 0.9 && web.kills(START + 121_000 + HALF_LIFE_MS) < 0.51);

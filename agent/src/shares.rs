@@ -118,9 +118,15 @@ impl Room {
 pub fn endings(parts: &[OwnPart]) -> Vec<Ended> {
     let mut sums: BTreeMap<_, Ended> = BTreeMap::new();
     for ended in parts.iter().flat_map(|part| &part.ended) {
-        let none = Ended { hour: 0, day: 0, ..*ended };
+        let none = Ended { hour: 0, day: 0, told: 0, notified: 0, ..*ended };
         let sum = sums.entry((ended.band, ended.cause)).or_insert(none);
-        (sum.hour, sum.day) = (sum.hour.saturating_add(ended.hour), sum.day.saturating_add(ended.day));
+        let more = [
+            (&mut sum.hour, ended.hour),
+            (&mut sum.day, ended.day),
+            (&mut sum.told, ended.told),
+            (&mut sum.notified, ended.notified),
+        ];
+        more.into_iter().for_each(|(sum, more)| *sum = sum.saturating_add(more));
     }
     sums.into_values().collect()
 }
@@ -185,7 +191,7 @@ mod tests {
     }
 
     fn cell() -> Vec<OwnPart> {
-        let free = |cause, hour, day| Ended { band: Band::Free, cause, hour, day };
+        let free = |cause, hour, day| Ended { band: Band::Free, cause, hour, day, told: day, notified: hour };
         let (running, ended) = (State::Running, State::Succeeded);
         vec![
             part(
@@ -238,7 +244,8 @@ mod tests {
 
     #[test]
     fn the_endings_of_all_nodes_are_added_up() {
-        let sums: Vec<_> = endings(&cell()).into_iter().map(|e| (e.cause, e.hour, e.day)).collect();
-        assert_eq!(sums, [(Cause::OomLimit, 1, 1), (Cause::Reclaimed, 1, 6)]);
+        let sums: Vec<_> =
+            endings(&cell()).into_iter().map(|e| (e.cause, e.hour, e.day, e.told, e.notified)).collect();
+        assert_eq!(sums, [(Cause::OomLimit, 1, 1, 1, 1), (Cause::Reclaimed, 1, 6, 6, 1)]);
     }
 }

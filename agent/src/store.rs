@@ -78,12 +78,14 @@ pub struct Held {
     pub learned: Option<Vec<u8>>,
     /// What it remembers of jobs, as it was written.
     pub history: Vec<(String, Vec<u8>)>,
+    /// What ended tasks, as it was written.
+    pub endings: Option<Vec<u8>>,
 }
 
 enum Job {
     Changes(Ticket, Vec<Change>),
     Event(Box<EventRecord>),
-    History(BTreeMap<String, Vec<u8>>, tokio::sync::oneshot::Sender<Result<(), String>>),
+    History(BTreeMap<String, Vec<u8>>, Vec<u8>, tokio::sync::oneshot::Sender<Result<(), String>>),
     Learned(Box<Learned>, tokio::sync::oneshot::Sender<Result<(), String>>),
     Owner(String, tokio::sync::oneshot::Sender<Result<u32, String>>),
 }
@@ -132,10 +134,10 @@ impl Store {
         told.await.unwrap_or_else(|_| Err("the store has ended".to_string()))
     }
 
-    /// Keeps what is remembered of jobs, instead of what was before.
-    pub async fn history(&self, jobs: BTreeMap<String, Vec<u8>>) -> Result<(), String> {
+    /// Keeps what is remembered of jobs and of what ended tasks, instead of what was before.
+    pub async fn history(&self, jobs: BTreeMap<String, Vec<u8>>, endings: Vec<u8>) -> Result<(), String> {
         let (tell, told) = tokio::sync::oneshot::channel();
-        let _ = self.jobs.send(Job::History(jobs, tell));
+        let _ = self.jobs.send(Job::History(jobs, endings, tell));
         told.await.unwrap_or_else(|_| Err("the store has ended".to_string()))
     }
 
@@ -172,6 +174,7 @@ fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
         quarantined: Vec::new(),
         learned: None,
         history: Vec::new(),
+        endings: None,
     };
     {
         let mut tasks = write.open_table(TASKS)?;
@@ -199,6 +202,7 @@ fn load(db: &Database, known: u64) -> Result<Held, redb::Error> {
         }
         let last: u64 = read(meta.get("life")?).and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(0);
         held.learned = read(meta.get("learned")?);
+        held.endings = read(meta.get("endings")?);
         held.restored = last < known;
         held.life = last.max(known) + 1;
         meta.insert("life", held.life.to_string().as_bytes())?;
@@ -253,7 +257,7 @@ impl Writer {
                         (self.stored)(ticket, result.as_ref().map(|_| ()).map_err(Clone::clone))
                     }
                     Job::Event(_) => {}
-                    Job::History(_, tell) | Job::Learned(_, tell) => {
+                    Job::History(_, _, tell) | Job::Learned(_, tell) => {
                         let _ = tell.send(result.as_ref().map(|_| ()).map_err(Clone::clone));
                     }
                     Job::Owner(owner, tell) => {
@@ -320,7 +324,8 @@ impl Writer {
                             events.pop_first()?;
                         }
                     }
-                    Job::History(jobs, _) => {
+                    Job::History(jobs, endings, _) => {
+                        meta.insert("endings", endings.as_slice())?;
                         let mut history = write.open_table(HISTORY)?;
                         history.retain(|job, _| jobs.contains_key(job))?;
                         for (job, bytes) in jobs {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use started::{
     kill,
     node::{Node, PATIENCE, get},
@@ -51,6 +51,15 @@ fn job(name: &str, band: &str, count: u32, keys: &str) -> String {
     )
 }
 
+/// The agent ends, and another takes up what it left.
+fn agent_again(node: &mut Node, capacity: &str) {
+    kill(&node.agent, Signal::SIGTERM);
+    node.agent.wait().unwrap();
+    let dir = node.dir.path();
+    let args = ["agent", "--listen", "127.0.0.1:0", "--capacity", capacity, "--data"];
+    node.agent = started::agent(started::command(dir, &args).arg(dir.join("data")));
+}
+
 fn usage(node: &Node, by: &str) -> Value {
     node.json(&["usage", "--by", by, "--json"])
 }
@@ -69,7 +78,7 @@ fn what_is_shown_by_band_is_what_the_cgroups_have() {
     let (web, etl) = (pids(&["web/0", "web/1"]), pids(&["etl/0"]));
     let used = |pids: &[u64]| pids.iter().map(|pid| memory(*pid)).sum::<u64>();
     let near = |shown: &Value, real: u64| {
-        let shown = shown["usage"]["memory_bytes"].as_u64().unwrap();
+        let shown = shown["usage"]["memory_bytes"].as_u64().unwrap_or(0);
         shown.abs_diff(real) * 50 <= real
     };
     // A node looks now and then.
@@ -93,7 +102,7 @@ fn what_is_shown_by_band_is_what_the_cgroups_have() {
     assert_eq!((cpu(&seen["prod"]), cpu(&seen["non_prod"]), cpu(&seen["total"])), (500, 1000, 1500));
     let capacity = seen["capacity"]["cpu_milli"].as_u64().unwrap();
     assert_eq!(seen["room"]["prod"]["cpu_milli"], capacity - 500, "prod counts prod's limits alone: {seen}");
-    assert_eq!((&seen["stale"], &seen["missing"]), (&false.into(), &serde_json::json!([])));
+    assert_eq!((&seen["stale"], &seen["missing"]), (&false.into(), &json!([])));
     for by in ["owner", "job", "node", "task"] {
         assert_eq!(usage(&node, by)["total"]["limit"], seen["total"]["limit"], "{by}");
     }
@@ -123,12 +132,7 @@ fn what_fits_is_given_in_place_and_what_is_known_outlives_the_agent() {
 
     // A clean end keeps it, and the next agent goes on from there.
     let before = advice(&node)["watched_s"].as_u64().unwrap();
-    let dir = node.dir.path().to_owned();
-    kill(&node.agent, Signal::SIGTERM);
-    node.agent.wait().unwrap();
-    let data = dir.join("data");
-    let args = ["agent", "--listen", "127.0.0.1:0", "--capacity", "cpu=2,memory=2GiB", "--data"];
-    node.agent = started::agent(started::command(&dir, &args).arg(data));
+    agent_again(&mut node, "cpu=2,memory=2GiB");
     node.until("web/1", |task| task["state"] == "running");
     assert!(advice(&node)["watched_s"].as_u64().unwrap() >= before);
 
@@ -143,4 +147,55 @@ fn what_fits_is_given_in_place_and_what_is_known_outlives_the_agent() {
         assert_eq!(&node.task(task)["limit"]["cpu_milli"], advised);
     }
     assert_eq!(node.json(&["job", "web", "--json"])["document"]["task"]["cpu"], applied["cpu"]["set"]);
+}
+
+/// REQUIREMENTS B36: of those that covey ends, how many are told and have time for it.
+#[test]
+fn who_had_notice_is_counted_and_that_outlives_the_agent() {
+    const CAPACITY: &str = "cpu=2,memory=2GiB";
+    let mut node = Node::start(CAPACITY);
+    node.runs(&job("web", "production", 2, "grace = \"1s\""));
+    node.runs(&job("etl", "free", 1, ""));
+    let pid = |task: &Value| task["pid"].clone();
+    let (first, second, etl) = (node.task("web/0"), node.task("web/1"), node.task("etl/0"));
+    // It ends after open requests: this one needs its whole grace, and then SIGKILL.
+    let asks = std::thread::spawn({
+        let first = first.clone();
+        move || get(&first, "/sleep?seconds=60")
+    });
+    let began = Instant::now();
+    while !get(&first, "/vars").contains("hello_requests_open 2") {
+        assert!(began.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(20));
+    }
+    assert!(node.covey(&["restart", "web"]).status.success());
+    for (task, before) in [("web/0", &first), ("web/1", &second)] {
+        node.until(task, |task| task["state"] == "running" && pid(task) != pid(before));
+    }
+    asks.join().unwrap();
+    assert!(node.events("web").contains("did not end within its grace of 1s"));
+    // Nobody told this one: somebody on the machine killed it.
+    let victim = i32::try_from(pid(&etl).as_i64().unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim), Signal::SIGKILL).unwrap();
+    node.until("etl/0", |task| task["state"] == "running" && pid(task) != pid(&etl));
+    assert!(node.covey(&["stop", "etl"]).status.success());
+    let began = Instant::now();
+    while usage(&node, "band")["total"]["tasks"] != 2 {
+        assert!(began.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(20));
+    }
+
+    let all = |told: u64| {
+        let causes = if told == 0 { json!({}) } else { json!({"stopped": {"told": told, "notified": told}}) };
+        json!({"told": told, "notified": told, "causes": causes})
+    };
+    let seen = usage(&node, "band");
+    assert_eq!((&seen["prod"]["notice"], &seen["non_prod"]["notice"]), (&all(2), &all(1)), "{seen}");
+    assert_eq!((&seen["items"][1]["notice"], &seen["items"][2]["notice"]), (&all(2), &all(0)));
+    assert_eq!(seen["total"]["evicted"], json!({"hour": 0, "day": 0, "causes": {}}));
+    let shown = String::from_utf8(node.covey(&["usage"]).stdout).unwrap();
+    assert!(shown.contains("notice: 3 of 3 that were told to end"), "{shown}");
+
+    agent_again(&mut node, CAPACITY);
+    assert_eq!(usage(&node, "band")["total"]["notice"], all(3));
 }

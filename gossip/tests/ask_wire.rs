@@ -92,7 +92,14 @@ fn told() -> Vec<Told> {
         promise: Activation { cell: 1, index: 3 },
         applied: 9,
         voter: true,
-        ended: vec![Ended { band: Band::Free, cause: Cause::Reclaimed, hour: 1, day: 3 }],
+        ended: vec![Ended {
+            band: Band::Free,
+            cause: Cause::Reclaimed,
+            hour: 1,
+            day: 3,
+            told: 2,
+            notified: 2,
+        }],
     };
     vec![
         Told::Entries { first: 8, entries: vec![json!({"x": 1})] },

@@ -5,7 +5,7 @@ use placement::{ids::TaskKey, job::Kind, task::Cause};
 use super::{
     Core,
     record::Stopping,
-    task::{Goal, Run, Stage, Task, Told, Writing},
+    task::{Goal, Notice, Run, Stage, Task, Told, Writing},
 };
 use crate::event::{Action, Change, Signal};
 
@@ -73,16 +73,19 @@ impl Core {
         let at_once = task.goal == Goal::Again(Cause::Disk) || hurry;
         let signal = match &mut run.told {
             None if at_once => {
-                run.told = Some(Told { wall_ms: now.wall_ms, kill_at: None });
+                run.told = Some(Told { wall_ms: now.wall_ms, kill_at: None, notice: Notice::None });
                 Some(Signal::Kill)
             }
             None => {
                 let kill_at = now.mono_ms.saturating_add(task.record.spec.grace_ms);
-                run.told = Some(Told { wall_ms: now.wall_ms, kill_at: Some(kill_at) });
+                let notice = Notice::Whole;
+                run.told = Some(Told { wall_ms: now.wall_ms, kill_at: Some(kill_at), notice });
                 Some(Signal::Term)
             }
-            Some(Told { kill_at, .. }) if kill_at.is_some_and(|at| hurry || at <= now.mono_ms) => {
-                *kill_at = None;
+            Some(Told { kill_at, notice, .. }) if kill_at.is_some_and(|at| hurry || at <= now.mono_ms) => {
+                if kill_at.take().is_some_and(|at| at > now.mono_ms) {
+                    *notice = Notice::Short;
+                }
                 Some(Signal::Kill)
             }
             Some(_) => None,

@@ -17,7 +17,7 @@ use placement::{
 use super::Core;
 use crate::{
     event::{About, Action, Note, RunId},
-    history::JobHistory,
+    history::{History, JobHistory},
 };
 
 impl Core {
@@ -138,13 +138,18 @@ impl Core {
     }
 
     /// What an earlier agent has kept of it.
-    pub fn resume(&mut self, history: BTreeMap<JobKey, JobHistory>) {
+    pub fn resume(&mut self, history: History) {
         self.history.resume(history);
     }
 
     /// What ended tasks here of late.
     pub fn endings(&self) -> Vec<Ended> {
         self.history.endings(self.now.wall_ms)
+    }
+
+    /// All of it, to be kept.
+    pub(crate) fn remembers(&self) -> &History {
+        &self.history
     }
 
     pub(crate) fn ports_used(&self) -> BTreeSet<u16> {

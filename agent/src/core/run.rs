@@ -10,7 +10,10 @@ use super::{
     drive::seconds,
     task::{Goal, Stage},
 };
-use crate::event::{Action, Ended, RunEvent, RunId};
+use crate::{
+    event::{Action, Ended, RunEvent, RunId},
+    history::Ending,
+};
 
 impl Core {
     pub(crate) fn on_run(&mut self, id: RunId, what: RunEvent) {
@@ -117,6 +120,7 @@ impl Core {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&key) else { return };
         let cause = task.cause(&ended);
+        let notified = task.notified(&ended, cause);
         let exit = Exit { code: ended.code, signal: ended.signal, cause };
         let Some(run) = task.run.as_mut() else { return };
         let ran_ms = match run.stage {
@@ -147,7 +151,7 @@ impl Core {
             }
             _ => how_it_ended(&exit),
         };
-        self.history.ended(run, &job, band, cause, &limit, now.wall_ms);
+        self.history.ended(run, &job, Ending { band, cause, notified }, &limit, now.wall_ms);
         self.note(key, "exited", how.clone());
         if ended.log_bytes_lost > 0 {
             let lost = ended.log_bytes_lost;

@@ -131,6 +131,18 @@ pub(crate) struct Told {
     pub(crate) wall_ms: u64,
     /// Monotonic. None: killed already.
     pub(crate) kill_at: Option<u64>,
+    pub(crate) notice: Notice,
+}
+
+/// How much time a run has that is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// None: SIGKILL at once.
+    None,
+    /// SIGTERM, and SIGKILL before its grace was over.
+    Short,
+    /// SIGTERM, and its whole grace if it needs that.
+    Whole,
 }
 
 impl Run {
@@ -236,6 +248,25 @@ impl Task {
             }
         } else {
             ended.oom.unwrap_or(Cause::Exited)
+        }
+    }
+
+    /// Of a run that the node ended, and asked to end first: whether it ended by itself, or had its whole grace.
+    pub(crate) fn notified(&self, ended: &Ended, cause: Cause) -> Option<bool> {
+        // Another end was before the node's.
+        if matches!(cause, Cause::Exited | Cause::OomLimit | Cause::OomHost | Cause::ShimLost) {
+            return None;
+        }
+        let killed = ended.signal == Some(9);
+        match self.run.as_ref().and_then(|run| run.told) {
+            Some(Told { notice: Notice::None, .. }) => None,
+            // Somebody else may have killed it meanwhile.
+            Some(told) => Some(!killed || told.notice == Notice::Whole && told.kill_at.is_none()),
+            // By an earlier agent.
+            None => {
+                let told_ms = self.record.stopping.as_ref()?.told_ms?;
+                Some(!killed || ended.at_ms >= told_ms.saturating_add(self.record.spec.grace_ms))
+            }
         }
     }
 

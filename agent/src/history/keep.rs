@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use placement::ids::JobKey;
 use tokio::time::{sleep, timeout};
 
-use super::JobHistory;
+use super::{History, JobHistory};
 use crate::{core::Core, daemon::inbox::NodeHandle, store::Store};
 
 /// What came since is lost with an agent that is killed.
@@ -14,7 +14,11 @@ const EVERY: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// As it was written; what cannot be read is left out, and begins anew.
-pub(crate) fn read(kept: Vec<(String, Vec<u8>)>, warnings: &mut Vec<String>) -> BTreeMap<JobKey, JobHistory> {
+pub(crate) fn read(
+    kept: Vec<(String, Vec<u8>)>,
+    endings: Option<Vec<u8>>,
+    warnings: &mut Vec<String>,
+) -> History {
     let mut jobs = BTreeMap::new();
     for (name, bytes) in kept {
         let Some((owner, job)) = name.split_once('/') else { continue };
@@ -25,15 +29,21 @@ pub(crate) fn read(kept: Vec<(String, Vec<u8>)>, warnings: &mut Vec<String>) -> 
             )),
         }
     }
-    jobs
+    let endings = endings.map(|bytes| serde_json::from_slice(&bytes)).transpose().unwrap_or_else(|why| {
+        warnings.push(format!("what ended tasks here cannot be read and is forgotten: {why}"));
+        None
+    });
+    History { jobs, endings: endings.unwrap_or_default(), ..History::default() }
 }
 
-fn written(jobs: &BTreeMap<JobKey, JobHistory>) -> BTreeMap<String, Vec<u8>> {
+/// By job, and what ended tasks.
+fn written(core: &Core) -> (BTreeMap<String, Vec<u8>>, Vec<u8>) {
+    let history = core.remembers();
     let one = |(job, history): (&JobKey, &JobHistory)| {
         let bytes = serde_json::to_vec(history).ok()?;
         Some((job.to_string(), bytes))
     };
-    jobs.iter().filter_map(one).collect()
+    (history.jobs.iter().filter_map(one).collect(), serde_json::to_vec(&history.endings).unwrap_or_default())
 }
 
 /// Until the node's loop ends.
@@ -41,8 +51,8 @@ pub(crate) async fn keep(node: NodeHandle, store: Store) {
     let mut trouble = None;
     loop {
         sleep(EVERY).await;
-        let Some(jobs) = node.read(|core: &Core| written(core.history())).await else { return };
-        let result = store.history(jobs).await.err();
+        let Some((jobs, endings)) = node.read(written).await else { return };
+        let result = store.history(jobs, endings).await.err();
         if let Some(why) = result.as_ref().filter(|_| trouble.is_none()) {
             tracing::warn!("what this node remembers of its jobs cannot be kept: {why}; it tries again");
         }
@@ -53,8 +63,8 @@ pub(crate) async fn keep(node: NodeHandle, store: Store) {
 /// The agent ends.
 pub(crate) async fn keep_now(node: &NodeHandle, store: &Store) {
     let write = async {
-        if let Some(jobs) = node.read(|core: &Core| written(core.history())).await {
-            let _ = store.history(jobs).await;
+        if let Some((jobs, endings)) = node.read(written).await {
+            let _ = store.history(jobs, endings).await;
         }
     };
     let _ = timeout(PATIENCE, write).await;

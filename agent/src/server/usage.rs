@@ -88,6 +88,7 @@ impl Seen {
             let counts = |band: Band| prod.is_none_or(|prod| band.is_prod() == prod);
             let mut sum = share(&of_bands(&self.parts, counts));
             sum.insert("evicted".into(), evicted(&ended, counts));
+            sum.insert("notice".into(), notice(&ended, counts));
             document[name] = sum.into();
         }
         document["nodes"] = json!(self.parts.len());
@@ -126,6 +127,7 @@ impl Seen {
                 say("band", json!(band));
                 say("prod", json!(band.is_prod()));
                 say("evicted", evicted(ended, |of| of == *band));
+                say("notice", notice(ended, |of| of == *band));
             }
             Group::Owner(owner) => {
                 say("owner", json!(owner));
@@ -192,7 +194,7 @@ fn used(share: &Share) -> Value {
 fn evicted(ended: &[Ended], counts: impl Fn(Band) -> bool) -> Value {
     let (mut hour, mut day) = (0, 0);
     let mut causes: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-    for one in ended.iter().filter(|one| counts(one.band)) {
+    for one in ended.iter().filter(|one| counts(one.band) && one.cause != Cause::Stopped) {
         let own = matches!(one.cause, Cause::OomLimit | Cause::Unhealthy | Cause::Disk | Cause::ShimLost);
         if !own {
             (hour, day) = (hour + one.hour, day + one.day);
@@ -204,4 +206,51 @@ fn evicted(ended: &[Ended], counts: impl Fn(Band) -> bool) -> Value {
     let causes: Map<String, Value> =
         causes.into_iter().map(|(name, (hour, day))| (name, json!({"hour": hour, "day": day}))).collect();
     json!({"hour": hour, "day": day, "causes": causes})
+}
+
+/// How many runs of these bands were told to end within a day, and how many of them had time for it: `{told, notified, causes:
+/// {CAUSE: {told, notified}}}`.
+fn notice(ended: &[Ended], counts: impl Fn(Band) -> bool) -> Value {
+    let (mut all, mut causes) = ((0, 0), BTreeMap::<String, (u32, u32)>::new());
+    for one in ended.iter().filter(|one| counts(one.band) && one.told > 0) {
+        let name = json!(one.cause).as_str().unwrap_or_default().to_string();
+        for sum in [&mut all, causes.entry(name).or_default()] {
+            *sum = (sum.0 + one.told, sum.1 + one.notified);
+        }
+    }
+    let of = |(told, notified)| json!({"told": told, "notified": notified});
+    let causes: Map<String, Value> = causes.into_iter().map(|(name, sum)| (name, of(sum))).collect();
+    let mut notice = of(all);
+    notice["causes"] = causes.into();
+    notice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_has_measured_is_not_nothing() {
+        let of = |tasks, usage: Resources| used(&Share { tasks, usage, ..Share::default() });
+        assert_eq!(of(0, Resources::default()), json!({CPU: 0, MEMORY: 0}));
+        assert_eq!(of(2, Resources::default()), json!({CPU: null, MEMORY: null}));
+        assert_eq!(of(2, [(CPU, 0), ("x", 1)].into_iter().collect()), json!({CPU: 0, MEMORY: null, "x": 1}));
+    }
+
+    #[test]
+    fn who_was_not_told_is_not_counted_and_a_stop_is_no_eviction() {
+        let one = |band, cause, day, told, notified| Ended { band, cause, hour: day, day, told, notified };
+        let ended = [
+            one(Band::Free, Cause::Reclaimed, 5, 3, 2),
+            one(Band::Free, Cause::Stopped, 4, 4, 4),
+            one(Band::Free, Cause::OomLimit, 7, 0, 0),
+            one(Band::Batch, Cause::Stopped, 1, 1, 1),
+        ];
+        let free = |band| band == Band::Free;
+        let causes = json!({"reclaimed": {"told": 3, "notified": 2}, "stopped": {"told": 4, "notified": 4}});
+        assert_eq!(notice(&ended, free), json!({"told": 7, "notified": 6, "causes": causes}));
+        let causes = json!({"reclaimed": {"hour": 5, "day": 5}, "oom.limit": {"hour": 7, "day": 7}});
+        assert_eq!(evicted(&ended, free), json!({"hour": 5, "day": 5, "causes": causes}));
+        assert_eq!(notice(&ended, Band::is_prod), json!({"told": 0, "notified": 0, "causes": {}}));
+    }
 }

@@ -6,7 +6,7 @@
 //! `keep`, `forget`, `restart KEY GENERATION AT`, `amend KEY GENERATION VERSION [cpu=N] …`, `amended RUN VERSION [WHY NOT]`,
 //! `stored [failed]` (the oldest store), `phase RUN TEXT`, `over RUN KIND MS
 //! TEXT`, `started RUN PID`, `exited RUN CODE [at=MS]`, `after MS` (time passes), `agent RUN=STATE…` (the agent is killed
-//! and started again and finds these runs), …
+//! and started again and finds these runs), `endings` (shows what is counted of them), …
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -158,6 +158,15 @@ impl Stage {
                 return;
             }
             "agent" => self.start_agent(&words[1..]),
+            "endings" => {
+                for e in self.core.endings() {
+                    let (band, cause) = (e.band, e.cause);
+                    let text =
+                        format!("{band:?} {cause:?}: {}, told {}, notified {}", e.day, e.told, e.notified);
+                    writeln!(out, "    {text}").unwrap();
+                }
+                return;
+            }
             _ => {
                 let event = self.event(&words, line);
                 self.core.handle(event, self.now)

@@ -12,7 +12,9 @@ use crate::{output::Sort, times::Patience};
 /// LIMIT is what tasks may use at most, RESERVED what their nodes believe that they need now, USED what they use.
 /// RECLAIMED, the limits less the reservations, is lent to tasks of the bands batch and free; their room is what all tasks are predicted to leave, less the memory that
 /// each node keeps free for prod (--json: kept). EVICTED counts the runs that the
-/// cell ended within a day to give others room; --json has each cause. Every node is asked for its own.
+/// cell ended within a day to give others room; --json has each cause. By band it is said, too, how many of the tasks that were
+/// told to end had SIGTERM and their whole grace (notice); who is killed at a limit, or at once since there was no time, is
+/// not told. Every node is asked for its own.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  covey usage\n  covey usage --by job\n  covey usage --by node --json")]
 pub(crate) struct Usage {

@@ -61,13 +61,16 @@ pub(crate) fn nodes(list: &Value) -> String {
 
 /// Why ROOM is less than what PEAK leaves.
 fn kept_free(nodes: &[Value]) -> String {
-    let kept = || nodes.iter().filter_map(|node| node["kept"]["memory_bytes"].as_u64()).filter(|kept| *kept > 0);
+    let kept =
+        || nodes.iter().filter_map(|node| node["kept"]["memory_bytes"].as_u64()).filter(|kept| *kept > 0);
     let amount = match (kept().min(), kept().max()) {
         (Some(least), Some(most)) if least == most => bytes(least),
         (Some(least), Some(most)) => format!("{} to {}", bytes(least), bytes(most)),
         _ => return String::new(),
     };
-    format!("ROOM is what batch and free may ask for: the capacity less PEAK, less {amount} of memory that a node keeps free for prod\n")
+    format!(
+        "ROOM is what batch and free may ask for: the capacity less PEAK, less {amount} of memory that a node keeps free for prod\n"
+    )
 }
 
 /// A number, or a list to count.

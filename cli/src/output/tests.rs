@@ -67,7 +67,9 @@ fn share(tasks: u32, cpu: [u64; 3], mib: [u64; 3]) -> Value {
     let amounts = |n: usize| json!({"cpu_milli": cpu[n], "memory_bytes": mib[n] << 20});
     let reclaimed = json!({"cpu_milli": cpu[0] - cpu[1], "memory_bytes": (mib[0] - mib[1]) << 20});
     json!({"tasks": tasks, "limit": amounts(0), "reservation": amounts(1), "usage": amounts(2), "reclaimed": reclaimed,
-           "evicted": {"hour": 0, "day": tasks - 1, "causes": {"reclaimed": {"hour": 0, "day": tasks - 1}}}})
+           "evicted": {"hour": 0, "day": tasks - 1, "causes": {"reclaimed": {"hour": 0, "day": tasks - 1}}},
+           "notice": {"told": 90 * tasks, "notified": 90 * tasks - 1,
+                      "causes": {"reclaimed": {"told": 3, "notified": 2}, "stopped": {"told": 10, "notified": 10}}}})
 }
 
 /// A share with more fields.
@@ -97,13 +99,19 @@ fn usage_by_band() -> Value {
     )
 }
 
+/// Nobody has looked yet.
+fn unmeasured(mut share: Value) -> Value {
+    share["usage"] = json!({"cpu_milli": null, "memory_bytes": null});
+    share
+}
+
 fn usage_by_job() -> Value {
     let job = |owner: &str, name: &str, share| part_of(json!({"owner": owner, "job": name}), share);
     let mut document = usage_of(
         "job",
         json!([
             job("ann", "etl", share(2, [1000, 500, 480], [512, 212, 200])),
-            job("root", "web", share(1, [1000, 400, 120], [512, 300, 256]))
+            job("root", "web", unmeasured(share(1, [1000, 400, 120], [512, 300, 256])))
         ]),
     );
     document["total"]["limit"]["disk_bytes"] = json!(3_u64 << 30);
@@ -189,7 +197,8 @@ fn top_in(columns: usize, rows: usize) -> String {
     document["bands"] = document["items"].take();
     document["tasks"] = json!([
         task(0, "n1", share(1, [600, 200, 80], [64, 64, 60])),
-        task(1, "n2", share(1, [400, 300, 200], [400, 148, 50]))
+        task(1, "n2", share(1, [400, 300, 200], [400, 148, 50])),
+        task(2, "n2", unmeasured(share(1, [400, 400, 0], [400, 400, 0])))
     ]);
     document["nodes"] = json!([
         node("n1", share(2, [1600, 600, 200], [576, 364, 316])),

@@ -37,7 +37,8 @@ pub(crate) fn usage(document: &Value) -> String {
         }
     }
     table.row(Look::Past, row("total", &document["total"], evictions));
-    table.render("") + &others(document) + &cell(document) + &caveats(document)
+    let notice = if evictions { notice(&document["total"]["notice"]) } else { String::new() };
+    table.render("") + &others(document) + &cell(document) + &notice + &caveats(document)
 }
 
 fn name(item: &Value, by: &str) -> String {
@@ -69,6 +70,30 @@ fn others(document: &Value) -> String {
         format!("{}: limits {}, used {}\n", shown(short), amount("limit"), amount("usage"))
     };
     others.map(line).collect()
+}
+
+/// Whether tasks had time to end when they were told to.
+fn notice(notice: &Value) -> String {
+    let of = |of: &Value| (of["told"].as_u64().unwrap_or(0), of["notified"].as_u64().unwrap_or(0));
+    let (told, notified) = of(notice);
+    if told == 0 {
+        return String::new();
+    }
+    // Rounded down: one that had no time is not to be lost.
+    let permille = notified * 1000 / told;
+    let percent = match permille % 10 {
+        0 => format!("{} %", permille / 10),
+        tenths => format!("{}.{tenths} %", permille / 10),
+    };
+    let short = notice["causes"].as_object().into_iter().flatten().filter_map(|(cause, sum)| {
+        let (told, notified) = of(sum);
+        (notified < told).then(|| format!("{} {}", told - notified, shown(cause)))
+    });
+    let short: Vec<String> = short.collect();
+    let short = if short.is_empty() { String::new() } else { format!("; the others: {}", short.join(", ")) };
+    format!(
+        "notice: {notified} of {told} that were told to end within a day had their whole grace, or ended within it ({percent}){short}\n"
+    )
 }
 
 /// What there is, and what more may be asked for.

@@ -29,7 +29,7 @@ impl UsageBy {
     }
 }
 
-/// How many runs of a band's tasks ended on a node by one cause, not by themselves nor as somebody asked.
+/// How many runs of a band's tasks ended on a node by one cause, not by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     pub band: Band,
@@ -38,4 +38,10 @@ pub struct Ended {
     pub hour: u32,
     /// In the last day.
     pub day: u32,
+    /// Of the day's, those that the node told to end by SIGTERM.
+    #[serde(default)]
+    pub told: u32,
+    /// Of these, those that ended by themselves then, or had their whole grace before SIGKILL.
+    #[serde(default)]
+    pub notified: u32,
 }
