@@ -14,6 +14,13 @@ pub fn now() -> Now {
     Now { mono_ms: millis(mono), wall_ms: millis(wall) }
 }
 
+/// For how long a process has run by now that began so many of the kernel's ticks after the boot.
+pub fn age_ms(start_ticks: u64) -> u64 {
+    // SAFETY: asks for a number.
+    let a_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
+    now().mono_ms.saturating_sub(start_ticks.saturating_mul(1000) / a_second)
+}
+
 /// RFC 3339 with milliseconds, UTC.
 pub fn rfc3339(wall_ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(wall_ms)).to_string()

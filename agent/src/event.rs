@@ -174,7 +174,10 @@ pub enum Found {
     /// Shim and container are alive.
     Running {
         pid: u32,
+        /// By the wall clock of then, to show.
         started_at_ms: u64,
+        /// For how long by now, whatever the wall clock has done since.
+        ran_ms: u64,
     },
     /// The shim is alive, the container not started yet: a `Started`, `StartFailed` or `Exited` will follow.
     Starting,
@@ -223,6 +226,8 @@ pub enum Action {
         health: Health,
         /// As the task knows it; none if a command is run.
         port: Option<u16>,
+        /// It is known to be good: there is no hurry, and a first success is no news.
+        good: bool,
     },
     /// No more of its checks.
     Unprobe {

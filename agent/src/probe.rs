@@ -35,8 +35,15 @@ const ANSWER: usize = 4096;
 const SHOWN: usize = 100;
 
 /// Checks, one after the other, each `interval` from begin to begin; the startup check until its first success. `tell` gets
-/// each result, of successes in a row the first, and ends the checking by answering false.
-pub async fn watch(check: Check, health: Health, of: Target, mut tell: impl FnMut(bool, String) -> bool) {
+/// each result, of successes in a row the first, and ends the checking by answering false. `good`: that was a success
+/// before, so that another is no news.
+pub async fn watch(
+    check: Check,
+    health: Health,
+    of: Target,
+    mut good: bool,
+    mut tell: impl FnMut(bool, String) -> bool,
+) {
     let interval = Duration::from_millis(health.interval_ms.max(1));
     let command = match (&of, &health.probe) {
         (Target::Container { exe, bundle }, Probe::Command { command }) => {
@@ -45,7 +52,11 @@ pub async fn watch(check: Check, health: Health, of: Target, mut tell: impl FnMu
         _ => None,
     };
     // A task that is ready quickly should be seen ready quickly: until the first success checks come faster.
-    let (mut pause, mut good) = (if command.is_some() { FIRST_COMMAND } else { FIRST }, false);
+    let mut pause = match &command {
+        _ if good => interval,
+        Some(_) => FIRST_COMMAND,
+        None => FIRST,
+    };
     loop {
         let begun = Instant::now();
         let (ok, text) = match (&of, &command) {
@@ -214,7 +225,7 @@ mod tests {
         let no = "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
         let to = server(vec![OK, OK, no, "nonsense\r\n\r\n", ""]).await;
         let mut seen = Vec::new();
-        watch(Check::Live, health(), Target::Port(to), |ok, text| {
+        watch(Check::Live, health(), Target::Port(to), false, |ok, text| {
             seen.push((ok, text.replace(&to.to_string(), "TO")));
             seen.len() < 4
         })
@@ -228,10 +239,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_good_is_checked_no_faster_and_its_first_success_is_no_news() {
+        let to = server(vec![OK, "", ""]).await;
+        let patient = Health { interval_ms: 200, timeout_ms: 50, ..health() };
+        let (mut seen, begun) = (Vec::new(), Instant::now());
+        watch(Check::Live, patient, Target::Port(to), true, |ok, _| {
+            seen.push((ok, begun.elapsed() >= Duration::from_millis(200 * (seen.len() as u64 + 1))));
+            seen.len() < 2
+        })
+        .await;
+        assert_eq!(seen, [(false, true), (false, true)]);
+    }
+
+    #[tokio::test]
     async fn the_startup_check_ends_with_its_success() {
         let to = server(vec!["HTTP/1.1 404 No\r\n\r\n", OK]).await;
         let mut seen = Vec::new();
-        watch(Check::Startup, health(), Target::Port(to), |ok, _| {
+        watch(Check::Startup, health(), Target::Port(to), false, |ok, _| {
             seen.push(ok);
             true
         })

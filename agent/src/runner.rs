@@ -108,7 +108,8 @@ impl Runner {
                 let Some(state) = state else { return Ok(Found::Starting) };
                 self.remember(run, state.init);
                 let pid = state.init.pid.unsigned_abs();
-                Ok(Found::Running { pid, started_at_ms: state.started_at_ms })
+                let ran_ms = clock::age_ms(state.init.start_time);
+                Ok(Found::Running { pid, started_at_ms: state.started_at_ms, ran_ms })
             }
             // No shim ever held its lock: nothing was started.
             Ok(None) if !bundle.lock().exists() => Ok(Found::Unstarted),
@@ -192,7 +193,7 @@ impl Runner {
         });
     }
 
-    pub fn probe(&mut self, run: RunId, check: Check, health: Health, port: Option<u16>) {
+    pub fn probe(&mut self, run: RunId, check: Check, health: Health, port: Option<u16>, good: bool) {
         let node = self.node.clone();
         let of = match port {
             Some(port) => Target::Port(SocketAddr::from((self.ground.reach(run), port))),
@@ -201,7 +202,7 @@ impl Runner {
                 bundle: Bundle::at(self.ground.bundles.join(run.to_string())),
             },
         };
-        let task = tokio::spawn(probe::watch(check, health, of, move |ok, text| {
+        let task = tokio::spawn(probe::watch(check, health, of, good, move |ok, text| {
             node.tell(Event::Run { run, what: RunEvent::Health { check, ok, text } });
             true
         }));

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{self, Signal};
 use serde_json::Value;
 use started::{command, kill};
 
@@ -68,6 +68,44 @@ fn a_killed_agent_finds_its_containers_and_one_whose_ledger_is_gone_does_not_sta
     let jobs = json(dir, &["jobs", "--json"]);
     assert_eq!(jobs["items"][0]["state"], "stopped");
     // Nothing may be left of this test: the stop may still be under way.
+    while !json(dir, &["tasks", "--json"])["items"].as_array().unwrap().is_empty() {
+        sleep(Duration::from_millis(10));
+    }
+    end(agent, Signal::SIGTERM);
+}
+
+#[test]
+fn what_was_ready_is_ready_for_the_next_agent_from_the_beginning() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let agent = start(dir);
+    let job = dir.join("job.toml");
+    let check =
+        |path: &str| format!("{{ http = \"{path}\", port = \"http\", interval = \"1h\", start = \"1h\" }}");
+    let checks =
+        format!("startup = {}\nhealth = {}\nready = {}\n", check("/"), check("/healthz"), check("/env"));
+    let task = "[task]\nimage = \"hello:1\"\nports = [\"http\"]\n";
+    fs::write(&job, format!("name = \"web\"\n{task}{checks}")).unwrap();
+    let run = covey(dir, &["run", job.to_str().unwrap(), "--wait"]);
+    assert!(run.status.success(), "{run:?}");
+    let before = json(dir, &["task", "web/0", "--json"]);
+    assert_eq!(before["healthy"], true);
+    end(agent, Signal::SIGKILL);
+    // Nobody hears it say so: what is shown after the start is what the agent before knew.
+    let pid = before["pid"].as_i64().unwrap();
+    let init = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    signal::kill(init, Signal::SIGSTOP).unwrap();
+
+    let agent = start(dir);
+    let after = json(dir, &["task", "web/0", "--json"]);
+    signal::kill(init, Signal::SIGCONT).unwrap();
+    assert_eq!((&after["healthy"], &after["pid"]), (&true.into(), &before["pid"]));
+    let events = json(dir, &["events", "--job", "web", "--json"]);
+    let events = events["items"].as_array().unwrap();
+    for kind in ["started_up", "healthy", "ready"] {
+        assert_eq!(events.iter().filter(|event| event["kind"] == kind).count(), 1, "{kind} in {events:?}");
+    }
+    assert!(covey(dir, &["stop", "web"]).status.success());
     while !json(dir, &["tasks", "--json"])["items"].as_array().unwrap().is_empty() {
         sleep(Duration::from_millis(10));
     }

@@ -86,6 +86,7 @@ impl Core {
             since_ms: self.now.wall_ms,
             stopping: None,
             next: None,
+            checked: None,
             unknown: Default::default(),
             spec,
         });

@@ -8,9 +8,10 @@ use placement::{
 
 use super::{
     Core,
+    record::Checked,
     task::{Goal, Stage, Task},
 };
-use crate::event::Action;
+use crate::event::{Action, Change};
 
 /// What the checks of one run have said.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +32,23 @@ struct Said {
 }
 
 impl Checks {
+    /// As an earlier agent knew them. How many had failed in a row it did not write down: they are counted anew.
+    fn resume(checked: Checked) -> Checks {
+        let said = |good| Said { good, failed: 0 };
+        let Checked { startup, health, ready, .. } = checked;
+        Checks { on: false, startup: said(startup), live: said(health), ready: said(ready) }
+    }
+
+    /// To be written down.
+    fn checked(&self, run: u32) -> Checked {
+        Checked { run, startup: self.startup.good, health: self.live.good, ready: self.ready.good }
+    }
+
+    /// A check has failed for good: such a run is ended.
+    fn gave_up(&self) -> bool {
+        [self.startup.good, self.live.good].contains(&Some(false))
+    }
+
     /// Whether they were being made.
     pub(crate) fn stop(&mut self) -> bool {
         std::mem::take(&mut self.on)
@@ -85,8 +103,38 @@ impl Core {
                 continue;
             }
             run.checks.on = true;
-            self.out.push(Action::Probe { run: id, check: *check, health, port: port.flatten() });
+            let good = run.checks.of(*check).good == Some(true);
+            self.out.push(Action::Probe { run: id, check: *check, health, port: port.flatten(), good });
         }
+    }
+
+    /// A run that was found running is as healthy as it was known to be, until its checks say otherwise. One that was about
+    /// to be ended for what they had said is ended.
+    pub(crate) fn resume_checks(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let remark = task.record.remark.clone();
+        let Some(run) = task.run.as_mut() else { return };
+        run.checks = match task.record.checked {
+            Some(checked) if checked.run == run.number => Checks::resume(checked),
+            _ => Checks::default(),
+        };
+        if run.checks.gave_up() {
+            let why = task.record.reason.clone().unwrap_or_default();
+            return self.end_and_again(key, Cause::Unhealthy, &why);
+        }
+        if run.checks.ready.good != Some(false) {
+            task.record.reason = remark;
+        }
+        self.probe(key);
+    }
+
+    /// What the checks of the present run say now is written down as it changes. Nothing waits for that.
+    fn keep_checks(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let Some(run) = task.run.as_ref() else { return };
+        task.record.checked = Some(run.checks.checked(run.number));
+        let change = Change::Put(Box::new(task.record.clone()));
+        self.store(vec![change]);
     }
 
     pub(crate) fn on_health(&mut self, key: TaskKey, check: Check, ok: bool, text: &str) {
@@ -97,7 +145,7 @@ impl Core {
         else {
             return;
         };
-        let Stage::Running { since, .. } = run.stage else { return };
+        let Stage::Running { since, ran_ms, .. } = run.stage else { return };
         let came_up = run.checks.startup.good == Some(true);
         let said = run.checks.of(check);
         if ok {
@@ -108,7 +156,8 @@ impl Core {
             return;
         }
         // Before its first success it may still be starting up.
-        let starting = said.good.is_none() && !came_up && now < since.saturating_add(health.start_ms);
+        let runs_for = now.saturating_sub(since).saturating_add(ran_ms);
+        let starting = said.good.is_none() && !came_up && runs_for < health.start_ms;
         if starting || check == Check::Startup && said.good == Some(true) {
             return;
         }
@@ -121,8 +170,11 @@ impl Core {
         self.dirty.insert(key);
         if check == Check::Ready {
             self.say(key, &format!("it is not ready: {text}"));
+            self.keep_checks(key);
             return self.note(key, "not_ready", text);
         }
+        self.say(key, &text);
+        self.keep_checks(key);
         self.note(key, "unhealthy", text.clone());
         self.end_and_again(key, Cause::Unhealthy, &text);
     }
@@ -143,6 +195,7 @@ impl Core {
         {
             task.record.reason = task.record.remark.clone();
         }
+        self.keep_checks(key);
         self.dirty.insert(key);
     }
 }

@@ -50,6 +50,9 @@ pub struct Record {
     /// What a newer version gives it where it is, while that is not in force yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Box<Next>>,
+    /// What is known of its newest run's health.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<Checked>,
     /// What a newer agent wrote and this one does not know.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
@@ -70,6 +73,19 @@ pub struct Stopping {
     /// Wall time of the first SIGTERM; a success before it is a success (PROTOCOL 25).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_ms: Option<u64>,
+}
+
+/// What the checks of a run have said, as far as they had made up their minds: an agent that finds it running goes on from
+/// there, and need not find out anew what was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    pub run: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
 }
 
 /// A change in place (`Order::Amend`): on disk before it is carried out, so that an agent that dies in between ends it.

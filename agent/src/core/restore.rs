@@ -72,22 +72,20 @@ impl Core {
         let over = task.record.outcome.is_some();
         let stage = match found {
             _ if over => ended,
-            Found::Running { pid, started_at_ms } => {
-                Stage::Running { pid, since: now.mono_ms, ran_ms: now.wall_ms.saturating_sub(started_at_ms) }
-            }
+            Found::Running { pid, ran_ms, .. } => Stage::Running { pid, since: now.mono_ms, ran_ms },
             Found::Starting | Found::Unstarted | Found::Ended(_) => Stage::Starting,
         };
         task.run = Some(Run::new(task.record.run, stage));
         task.state = task.state_now();
         match found {
             _ if over => {}
-            Found::Running { pid, started_at_ms } => {
+            Found::Running { pid, started_at_ms, .. } => {
                 task.record.since_ms = started_at_ms;
-                if task.goal == Goal::Run {
-                    task.record.reason = task.record.remark.clone();
-                    self.probe(key);
-                }
+                let goes_on = task.goal == Goal::Run;
                 self.note(key, "readopted", format!("still running with pid {pid}"));
+                if goes_on {
+                    self.resume_checks(key);
+                }
             }
             Found::Starting | Found::Unstarted => {
                 self.note(key, "readopted", "still being started".to_string())

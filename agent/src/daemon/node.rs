@@ -97,7 +97,9 @@ impl NodeLoop {
                 Action::Abandon { run } => self.runner.abandon(run),
                 Action::Amend(amend) => self.runner.amend(*amend),
                 Action::Remove { run } => self.runner.remove(run),
-                Action::Probe { run, check, health, port } => self.runner.probe(run, check, health, port),
+                Action::Probe { run, check, health, port, good } => {
+                    self.runner.probe(run, check, health, port, good);
+                }
                 Action::Unprobe { run } => self.runner.unprobe(run),
             }
         }

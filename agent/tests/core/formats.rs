@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use agent::{
-    core::{Core, record::Record},
+    core::{
+        Core,
+        record::{Checked, Record, Stopping},
+    },
     event::{Action, Change, Event, Now, RunId},
 };
 use gossip::wire::{Hello, Offer, Order, PROTOCOL, SessionId, ToAgent};
@@ -72,7 +75,8 @@ fn record_golden() {
     record.exit = Some(Exit { code: Some(1), signal: None, cause: Cause::Exited });
     record.outcome = Some(State::Failed);
     record.reason = Some("exited with code 1".into());
-    record.stopping = Some(agent::core::record::Stopping { reason: "scaled down".into(), told_ms: Some(9) });
+    record.stopping = Some(Stopping { reason: "scaled down".into(), told_ms: Some(9) });
+    record.checked = Some(Checked { run: 3, startup: Some(true), health: Some(true), ready: Some(false) });
     let written = serde_json::to_string_pretty(&record).unwrap() + "\n";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/core/record.json");
     if std::env::var_os("UPDATE").is_some() {

@@ -6,7 +6,8 @@
 //! `keep`, `forget`, `restart KEY GENERATION AT`, `amend KEY GENERATION VERSION [cpu=N] …`, `amended RUN VERSION [WHY NOT]`,
 //! `stored [failed]` (the oldest store), `phase RUN TEXT`, `over RUN KIND MS
 //! TEXT`, `started RUN PID`, `exited RUN CODE [at=MS]`, `after MS` (time passes), `agent RUN=STATE…` (the agent is killed
-//! and started again and finds these runs), `endings` (shows what is counted of them), …
+//! and started again and finds these runs; `running,PID[,MS]` one that runs, for so long), `endings` (shows what is counted of
+//! them), …
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -221,7 +222,9 @@ impl Stage {
                 let state: Vec<&str> = state.split(',').collect();
                 let found = match state[0] {
                     "running" => {
-                        Found::Running { pid: state[1].parse().unwrap(), started_at_ms: self.now.wall_ms }
+                        let ran_ms = state.get(2).map_or(0, |ms| ms.parse().unwrap());
+                        let started_at_ms = self.now.wall_ms - ran_ms;
+                        Found::Running { pid: state[1].parse().unwrap(), started_at_ms, ran_ms }
                     }
                     "starting" => Found::Starting,
                     "unstarted" => Found::Unstarted,

@@ -30,16 +30,17 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Signal { run, signal: Signal::Kill } => format!("SIGKILL {run}"),
         Action::Abandon { run } => format!("abandon {run}"),
         Action::Remove { run } => format!("remove {run}"),
-        Action::Probe { run, check, health, port } => {
+        Action::Probe { run, check, health, port, good } => {
             let port = port.unwrap_or_default();
             let what = match &health.probe {
                 Probe::Http { http, .. } => format!(":{port}{http}"),
                 Probe::Tcp { .. } => format!(":{port}"),
                 Probe::Command { command } => command.join(" "),
             };
+            let good = if *good { ", good so far" } else { "" };
             match check {
-                Check::Live => format!("probe {run} {what}"),
-                check => format!("probe {run} {check} {what}"),
+                Check::Live => format!("probe {run} {what}{good}"),
+                check => format!("probe {run} {check} {what}{good}"),
             }
         }
         Action::Unprobe { run } => format!("unprobe {run}"),
@@ -60,6 +61,14 @@ fn change(change: &Change) -> String {
             }
             if let Some(next) = &record.next {
                 text += &format!(" next v{}", next.version.number);
+            }
+            if let Some(checked) = record.checked.filter(|checked| checked.run == record.run) {
+                let said =
+                    [("startup", checked.startup), ("health", checked.health), ("ready", checked.ready)];
+                let said = said.iter().filter_map(|(name, good)| Some((name, (*good)?)));
+                said.for_each(|(name, good)| {
+                    text += &format!(" {name}:{}", if good { "good" } else { "bad" })
+                });
             }
             if let Some(outcome) = record.outcome {
                 text += &format!(" {outcome:?}").to_lowercase();

@@ -140,7 +140,10 @@ impl World {
             let found = match &run.stage {
                 Stage::Starting => Found::Starting,
                 Stage::Unstarted => Found::Unstarted,
-                Stage::Running { pid, since_ms } => Found::Running { pid: *pid, started_at_ms: *since_ms },
+                Stage::Running { pid, since_ms } => {
+                    let ran_ms = self.now.wall_ms.saturating_sub(*since_ms);
+                    Found::Running { pid: *pid, started_at_ms: *since_ms, ran_ms }
+                }
                 Stage::Ended(ended) => Found::Ended(ended.clone()),
             };
             (*id, found)

@@ -264,7 +264,10 @@ impl Node {
             run.removing = false;
             let found = match &run.stage {
                 Stage::Starting => Found::Starting,
-                Stage::Running { since_ms } => Found::Running { pid: 100, started_at_ms: *since_ms },
+                Stage::Running { since_ms } => {
+                    let ran_ms = now.wall_ms.saturating_sub(*since_ms);
+                    Found::Running { pid: 100, started_at_ms: *since_ms, ran_ms }
+                }
                 Stage::Ended(ended) => Found::Ended(ended.clone()),
             };
             (*id, found)
