@@ -334,3 +334,27 @@ fn what_a_task_has_left_is_copied_out_of_it() {
         "{why}"
     );
 }
+
+#[test]
+fn what_the_run_before_has_left_is_copied_while_another_runs() {
+    let cell = Cell::start();
+    let (back, none) = (cell.path("back"), cell.path("none"));
+    let (code, why) = cell.refused(&["cp", "--previous", "web/0:/busybox", &back]);
+    assert_eq!(code, Some(1));
+    assert!(why.contains("there are no files that an earlier run of root/web/0 has left"), "{why}");
+    let (code, why) = cell.refused(&["cp", "--previous", "/bin/true", "web/0:/x"]);
+    assert!(code == Some(2) && why.contains("takes nothing more"), "{why}");
+
+    assert_eq!(cell.sh("echo first > /mine").0, Some(0));
+    let run = || started::json(&cell.covey(&["task", "web/0", "--json"]));
+    cell.done(&["restart", "web/0"]);
+    while (run()["restarts"].as_u64(), run()["state"].as_str()) != (Some(1), Some("running")) {
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let output = cell.covey(&["cp", "--previous", "web/0:/mine", &back]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(fs::read_to_string(&back).unwrap(), "first\n");
+    // What runs now begins with its image.
+    let (_, why) = cell.refused(&["cp", "web/0:/mine", &none]);
+    assert!(why.contains("/mine") && why.contains("No such file"), "{why}");
+}

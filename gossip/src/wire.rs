@@ -157,11 +157,14 @@ pub enum Call {
         index: u32,
         port: String,
     },
-    /// A file or directory of a task, as a tar archive: an `Item` `{node}`, then parts.
+    /// A file or directory of a task, as a tar archive: an `Item` `{node, generation, over}`, then parts. What is copied is
+    /// what the container has now; or what the last one has left, if none runs or with `previous`: then `over` is true.
     CopyOut {
         job: JobName,
         index: u32,
         path: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        previous: bool,
     },
     /// An archive into a task: the one thing in it to `path` (below it, if that is a directory), or `all` of it below the
     /// directory `path`. An `Item` `{node}`, then parts.

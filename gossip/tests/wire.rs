@@ -92,7 +92,8 @@ fn requests() -> Vec<Request> {
             terminal: Some(TerminalSize { rows: 24, columns: 80 }),
         },
         Call::Forward { job: name(), index: 0, port: "http".into() },
-        Call::CopyOut { job: name(), index: 0, path: "/etc/hosts".into() },
+        Call::CopyOut { job: name(), index: 0, path: "/etc/hosts".into(), previous: false },
+        Call::CopyOut { job: name(), index: 0, path: "/var/log".into(), previous: true },
         Call::CopyIn { job: name(), index: 0, path: "/tmp".into(), all: true },
         Call::Logs {
             job: name(),

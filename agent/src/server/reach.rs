@@ -66,14 +66,20 @@ pub(super) async fn client(
     let about = admitted(services, &passed.request.call, stamp)?;
     let located = locate(services, &passed, &about.job, about.index).await?;
     let task = located.task;
-    let node = match running(&about, located) {
+    let node = match (&passed.request.call, running(&about, located)) {
+        (Call::CopyOut { previous: true, .. }, _) => Err(no_earlier_run(&about)),
+        (Call::CopyOut { .. }, Err(why)) => {
+            Err(Refusal { message: format!("{}; and no files of it are left", why.message), ..why })
+        }
+        (_, found) => Ok(found?),
+    };
+    let node = match node {
         Ok(node) => node,
-        Err(why) if copies_out(&passed.request.call) => {
-            let (run, node) = left::find(services, task, why).await?;
+        Err(nothing) => {
+            let (run, node) = left::find(services, task, nothing).await?;
             passed.run = Some(run.to_string());
             node
         }
-        Err(why) => return Err(why.into()),
     };
     (passed.to, passed.task) = (To::Node, Some(task));
     if node == services.cell.me() {
@@ -154,6 +160,12 @@ async fn begin(
         Call::CopyIn { path, all, .. } => copy::inside(services, &here, by, path, all, read, out).await,
         _ => Err(invalid("this opens no way into a task".to_string()).into()),
     }
+}
+
+/// Of a run that is over, whether or not another runs.
+fn no_earlier_run(About { job, index }: &About) -> Refusal {
+    let message = format!("there are no files that an earlier run of {job}/{index} has left");
+    Refusal::new("not_found", message, None)
 }
 
 /// The node where it runs.

@@ -61,12 +61,16 @@ impl FromStr for Variable {
 /// input or output. As with cp, what is copied goes into the destination if that is a directory, else it gets its name.
 /// Modes are kept; in the container the files are the task's user's, here they are yours. What breaks off leaves no half a
 /// file. Out of a task that has ended, or whose job was stopped, comes what its last run has left, for a day at most and without
-/// its volumes.
+/// its volumes; --previous copies that while another runs.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  covey cp web/0:/var/log/app.log .\n  covey cp site/ web/0:/srv\n  covey cp db/0:/data - | tar t"
+    after_help = "Examples:\n  covey cp web/0:/var/log/app.log .\n  covey cp site/ web/0:/srv\n  covey cp db/0:/data - | tar t\n  covey \
+                        cp --previous web/0:/core .    what it left before it was last restarted"
 )]
 pub(crate) struct Cp {
+    /// Out of the last run that is over, wherever it was, whether or not another runs
+    #[arg(long)]
+    pub(crate) previous: bool,
     /// What to copy: JOB/INDEX:PATH, PATH or -
     #[arg(value_name = "SRC")]
     pub(crate) source: Side,

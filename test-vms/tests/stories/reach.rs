@@ -65,6 +65,9 @@ fn a_task_is_reached_through_every_node() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() && text.starts_with(&first) { Ok(()) } else { Err(format!("{output:?}")) }
     });
+    fs::remove_file(&back).unwrap();
+    said(&mut through(&["cp", "--previous", &path("/kept"), &back.display().to_string()]));
+    assert!(fs::read(&back).unwrap() == sent);
     cell.wait("how far the log had got is noted", || {
         let later = said(&mut through(&["logs", "--since", "2099-01-01T00:00:00Z", &name]));
         if later.is_empty() { Ok(()) } else { Err(later) }

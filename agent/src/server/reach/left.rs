@@ -15,11 +15,11 @@ use crate::{event::RunId, left::KEPT_FOR};
 /// For a node to say what it keeps.
 const SOON: Duration = Duration::from_millis(500);
 
-/// The newest run of which files are kept, and where; else `why` the task does not run, and that nothing is kept of it.
+/// The newest run of which files are kept, and where; else that there is `nothing`, and why that may be so.
 pub(super) async fn find(
     services: &Services,
     task: TaskKey,
-    why: Refusal,
+    nothing: Refusal,
 ) -> Result<(RunId, NodeId), Refusal> {
     let me = services.cell.me();
     let (mut asked, mut missing) = (JoinSet::new(), Vec::new());
@@ -44,7 +44,7 @@ pub(super) async fn find(
         }
     }
     missing.sort();
-    kept.pop_last().ok_or_else(|| nothing(why, &missing))
+    kept.pop_last().ok_or_else(|| why(nothing, &missing))
 }
 
 /// On this node.
@@ -53,16 +53,16 @@ pub(in crate::server) async fn newest(services: &Services, task: TaskKey) -> Opt
     spawn_blocking(move || left.newest(task)).await.ok().flatten()
 }
 
-fn nothing(why: Refusal, missing: &[String]) -> Refusal {
+fn why(nothing: Refusal, missing: &[String]) -> Refusal {
     let but = match missing {
         [] => String::new(),
         missing => format!("; no answer from {}, which may have them", missing.join(", ")),
     };
     let hours = KEPT_FOR.as_secs() / 3600;
     let message = format!(
-        "{}; and no files of it are left: a node keeps what the last run of a task has written for {hours} hours, less \
-         while its disk is full or many others end{but}",
-        why.message
+        "{}: a node keeps what the last run of a task has written for {hours} hours, less while its disk is full or many \
+         others end{but}",
+        nothing.message
     );
-    Refusal { message, ..why }
+    Refusal { message, ..nothing }
 }

@@ -13,6 +13,7 @@ use gossip::wire::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use oci::copy::{self, Copied, Into};
+use placement::ledger::Refusal;
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -35,11 +36,17 @@ const PIECE: usize = 32 << 10;
 const PARTING: Duration = Duration::from_secs(3);
 
 pub(in crate::commands) async fn cp(args: Cp, session: &Session, out: &mut Out) -> Result<(), Failure> {
+    let previous = args.previous;
     let copied = match (args.source, args.destination) {
-        (Side::Task(task, path), Side::Here(to)) => download(session, task, path, Some(to)).await?,
+        (Side::Task(task, path), Side::Here(to)) => download(session, task, path, previous, Some(to)).await?,
         (Side::Task(task, path), Side::Stream) => {
             // What is on standard output is the archive.
-            return download(session, task, path, None).await.map(drop);
+            return download(session, task, path, previous, None).await.map(drop);
+        }
+        (_, Side::Task(..)) if previous => {
+            return Err(Failure::Arguments(
+                "a run that is over takes nothing more: --previous copies out of it".into(),
+            ));
         }
         (Side::Here(from), Side::Task(task, path)) => upload(session, Some(from), task, path).await?,
         (Side::Stream, Side::Task(task, path)) => upload(session, None, task, path).await?,
@@ -82,11 +89,19 @@ async fn download(
     session: &Session,
     TaskName { job, index }: TaskName,
     path: String,
+    previous: bool,
     to: Option<PathBuf>,
 ) -> Result<Value, Failure> {
     let task = TaskName { job: job.clone(), index };
-    let (first, (from, to_node)) = session.open(Call::CopyOut { job, index, path }).await?;
-    if first["over"] == true {
+    let (first, (from, to_node)) = session.open(Call::CopyOut { job, index, path, previous }).await?;
+    let over = first["over"] == true;
+    if previous && !over {
+        // It may have taken no notice.
+        let message =
+            format!("the node of {task} runs an older covey, which copies out of what runs now only");
+        return Err(Refusal::new("failed", message, None).into());
+    }
+    if over && !previous {
         eprintln!("covey: {task} does not run: these are the files that its last run has left");
     }
     let (pieces, comes) = mpsc::channel::<io::Result<Vec<u8>>>(4);
