@@ -63,6 +63,9 @@ async fn story(telling: Telling, without: Option<Rule>) -> Result<Outcome, Strin
     }
     run.heal();
     run.start_all().await;
+    if happens(500) {
+        run.undrain().await;
+    }
     run.calm();
     outcome.rest_ms = run.until(REST_MS, rest::at_rest).await?;
     outcome.elections = run.cell.elections();
@@ -103,8 +106,21 @@ fn whole_cell() {
     println!("{count} seeds: {all:?}");
     if count >= 1_000 {
         // Otherwise the runs above show nothing.
-        let often =
-            ["accepted", "refused", "stopping", "succeeded", "failed", "gone", "dead", "activation", "step"];
+        let often = [
+            "accepted",
+            "refused",
+            "stopping",
+            "succeeded",
+            "failed",
+            "gone",
+            "dead",
+            "activation",
+            "step",
+            "drain",
+            "reclaimed",
+            "goes_on",
+            "bad_node",
+        ];
         for what in often {
             assert!(
                 all.reached.get(what).is_some_and(|n| *n as usize > count / 200),

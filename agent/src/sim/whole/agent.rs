@@ -13,11 +13,11 @@ use super::{
     placer::Placer,
     stream::{Frame, StreamId, Way},
     swim::Swim,
-    world::World,
+    world::{World, ms},
 };
 use crate::{
     core::{Config, Core},
-    event::{Action, Event},
+    event::{Action, Event, RunEvent},
     ledger::View,
     sim::{
         net::Sim,
@@ -100,7 +100,15 @@ impl World {
             return;
         }
         self.say(|_| format!("n{} {event:?}", id.0));
-        let actions = self.agents.get_mut(&id).unwrap().core.handle(event, now);
+        let ended = match &event {
+            Event::Run { run, what: RunEvent::Exited(_) } => Some(run.key),
+            _ => None,
+        };
+        let agent = self.agents.get_mut(&id).unwrap();
+        let actions = agent.core.handle(event, now);
+        if let Some(report) = ended.and_then(|key| agent.core.report(key)) {
+            self.checks.reclaimed.ended(id, &report, agent.life, ms());
+        }
         self.carry_out(id, actions);
     }
 

@@ -6,6 +6,7 @@ mod finished;
 mod generations;
 mod offers;
 mod placers;
+mod reclaimed;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use placement::{
 };
 
 use super::machine::Machine;
+use crate::event::{Change, RunId};
 
 #[derive(Default)]
 pub(super) struct Checks {
@@ -26,6 +28,7 @@ pub(super) struct Checks {
     pub(super) copies: copies::Copies,
     pub(super) finished: finished::Finished,
     pub(super) generations: generations::Generations,
+    pub(super) reclaimed: reclaimed::Reclaimed,
     placers: placers::Placers,
     /// Up to which index ledgers were looked at: all have the same at the same.
     applied: u64,
@@ -67,12 +70,15 @@ impl Checks {
         self.hold("copies", verdict);
     }
 
-    pub(super) fn starts(&mut self, id: NodeId, run: crate::event::RunId) {
+    /// Of a task that was restarted last at `restart_at`, on the `life`th agent of its node.
+    pub(super) fn starts(&mut self, id: NodeId, run: RunId, restart_at: u64, life: u64, now_ms: u64) {
         let verdict = self.finished.starts(id, run);
         self.hold("finished", verdict);
+        let verdict = self.reclaimed.starts(id, run, restart_at, life, now_ms);
+        self.hold("reclaimed", verdict);
     }
 
-    pub(super) fn writes(&mut self, id: NodeId, changes: &[crate::event::Change]) {
+    pub(super) fn writes(&mut self, id: NodeId, changes: &[Change]) {
         let verdict = self.generations.written(id, changes);
         self.hold("generations", verdict);
     }
@@ -104,7 +110,7 @@ impl Checks {
     }
 
     /// Where each index runs.
-    pub(super) fn running(&self) -> BTreeMap<copies::Name, Vec<(NodeId, crate::event::RunId)>> {
+    pub(super) fn running(&self) -> BTreeMap<copies::Name, Vec<(NodeId, RunId)>> {
         self.copies.running()
     }
 }

@@ -19,7 +19,7 @@ const NAMES: [(&str, &str); 4] = [("api", "service"), ("web", "service"), ("etl"
 const TRIES: u64 = 12;
 
 /// What somebody may ask for.
-fn wish(submits: bool) -> Command {
+fn wish(submits: bool, nodes: &[NodeId]) -> Command {
     let (name, kind) = NAMES[draw_from(0..NAMES.len() as u64) as usize];
     let job = JobKey { owner: "me".into(), name: name.into() };
     let index = happens(600).then(|| draw_from(0..3) as u32);
@@ -29,6 +29,10 @@ fn wish(submits: bool) -> Command {
         0..5 => submit(job, kind, count),
         5..7 => Command::Scale { job, count, expect: Expect::Any },
         7 => Command::Restart { job, index },
+        8 if happens(500) => {
+            let node = nodes[draw_from(0..nodes.len() as u64) as usize];
+            Command::Drain { node, on: happens(500) }
+        }
         _ => Command::Stop { job, index },
     }
 }
@@ -61,8 +65,12 @@ pub(super) fn ask(shared: &Shared, submits: bool) {
     let (command, nodes, number) = {
         let mut world = shared.lock().unwrap();
         let number = world.number();
-        (wish(submits), world.ids(), number)
+        let nodes = world.ids();
+        (wish(submits, &nodes), nodes, number)
     };
+    if let Command::Drain { on: true, .. } = command {
+        shared.lock().unwrap().reached("drain");
+    }
     let stamp =
         RequestStamp { principal: Principal(format!("p{}", number % 3)), id: RequestId(number.to_string()) };
     let entry = Entry { request: Some(stamp.clone()), at_ms: number, command };

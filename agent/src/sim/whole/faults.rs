@@ -13,9 +13,12 @@ use super::{
     rules::Rule,
     world::{Shared, Telling, World},
 };
-use crate::sim::{
-    cell::{Cell, propose},
-    runtime::{draw_from, happens, kill, now, sleep},
+use crate::{
+    event::Event,
+    sim::{
+        cell::{Cell, propose},
+        runtime::{draw_from, happens, kill, now, sleep},
+    },
 };
 
 /// The cell, its ledger apart: starting that takes time.
@@ -154,6 +157,8 @@ impl Run {
             56..59 => self.world.lock().unwrap().break_one(),
             59 => self.join().await,
             60 => self.world.lock().unwrap().capacity(anyone, happens(500)),
+            61..65 => self.world.lock().unwrap().evict(anyone),
+            65..67 => self.world.lock().unwrap().dislike(anyone),
             _ => ask(&self.world, false),
         }
         // Mostly soon; at times there is time for an election, or for a verdict and its consequences.
@@ -200,6 +205,14 @@ impl Run {
         world.calm = true;
         for id in world.ids() {
             world.capacity(id, false);
+            world.core(id, Event::Free { memory: 1 << 30 });
+        }
+    }
+
+    /// All that were drained are in use again.
+    pub(super) async fn undrain(&mut self) {
+        for node in self.ids() {
+            self.insist(Command::Drain { node, on: false }).await;
         }
     }
 

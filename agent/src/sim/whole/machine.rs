@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use placement::{
-    ids::{JobKey, NodeId},
+    ids::{Generation, JobKey, NodeId, TaskKey},
     job::Band,
     node::NodeInfo,
     resources::{CPU, Resources},
@@ -28,6 +28,10 @@ pub(super) struct Machine {
     pub(super) info: NodeInfo,
     pub(super) store: Store,
     pub(super) runs: BTreeMap<RunId, Run>,
+    /// How often a copy had to give way here.
+    pub(super) evicted: BTreeMap<(TaskKey, Generation), u32>,
+    /// Containers of a job that do not live long here, and how many more.
+    pub(super) dislike: Option<(JobKey, u32)>,
     /// News of runs come in order: none before this virtual time, in microseconds.
     pub(super) news_at: u64,
 }
@@ -76,6 +80,8 @@ impl Machine {
             info,
             store: Store::default(),
             runs: BTreeMap::new(),
+            evicted: BTreeMap::new(),
+            dislike: None,
             news_at: 0,
         }
     }
@@ -137,6 +143,17 @@ impl Machine {
     /// Runs of which processes are there. What is being removed has no name and no share any more.
     pub(super) fn living(&self) -> impl Iterator<Item = (RunId, &Run)> {
         self.runs.iter().filter(|(_, run)| run.lives() && !run.removing).map(|(id, run)| (*id, run))
+    }
+
+    /// Whether another container of the job is not to live long here.
+    pub(super) fn dislikes(&mut self, job: &JobKey) -> bool {
+        match &mut self.dislike {
+            Some((disliked, more)) if disliked == job && *more > 0 => {
+                *more -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// With less room than it was made with, or all of it.

@@ -46,8 +46,8 @@ fn no_room(agent: &Agent, key: TaskKey) -> bool {
     let Some(pending) = plan.pending.get(&key) else { return false };
     let mut short = pending.obstacles.iter().map(|o| &o.no);
     !pending.unknown
-        && short.clone().any(|no| matches!(no, No::Short { .. }))
-        && short.all(|no| matches!(no, No::Short { .. } | No::Gone))
+        && short.clone().any(|no| matches!(no, No::Short { .. } | No::Draining))
+        && short.all(|no| matches!(no, No::Short { .. } | No::Draining | No::Gone))
 }
 
 /// Exactly the wanted copies are there, and the placer has nothing more to say.
@@ -68,6 +68,12 @@ pub(super) fn at_rest(run: &Run) -> Result<(), String> {
         let mine = runs.iter().filter(|(_, run)| run.key == key).count();
         if (runs.len(), mine) != (1 - waits, 1 - waits) {
             return Err(format!("{job}/{} runs as {runs:?}: {plan:?}", key.index));
+        }
+        let drained = |node: &NodeId| ledger.roster.get(node).is_some_and(|member| member.draining);
+        if let Some((node, run)) = runs.iter().find(|(node, _)| drained(node))
+            && !plan.stuck.contains_key(&key)
+        {
+            return Err(format!("{run} stays on n{}, which is drained: {plan:?}", node.0));
         }
     }
     if let Some((name, runs)) = running.into_iter().find(|(_, runs)| !runs.is_empty()) {

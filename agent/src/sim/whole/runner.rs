@@ -6,12 +6,15 @@ use placement::{ids::NodeId, job::Kind};
 
 use super::{
     machine::{Run, Stage},
-    world::World,
+    world::{World, ms},
 };
 use crate::{
     event::{AmendRun, Ended, Event, RunEvent, RunId, Signal, StartRun},
     sim::runtime::{Group, draw_from, happens, now},
 };
+
+/// So many containers in a row fail on a node: one more than it takes for another to try.
+const DISLIKES: u32 = 4;
 
 fn millis(range: std::ops::Range<u64>) -> Duration {
     Duration::from_micros(draw_from(range.start * 1_000..range.end * 1_000))
@@ -28,6 +31,7 @@ impl World {
             return self.checks.fail("flushed", text);
         };
         let (run, batch) = (start.run, record.spec.kind == Kind::Batch);
+        let (restart_at, life) = (record.restart_at, machine.life);
         let container = Run {
             job: record.spec.job.clone(),
             batch,
@@ -37,8 +41,9 @@ impl World {
             removing: false,
         };
         machine.runs.insert(run, container);
-        if batch {
-            self.checks.starts(id, run);
+        self.checks.starts(id, run, restart_at, life, ms());
+        if self.checks.reclaimed.goes_on(id, run) {
+            self.reached("goes_on");
         }
         self.look_at(id);
         self.later(power, millis(1..120), move |w| w.started(id, run));
@@ -61,11 +66,13 @@ impl World {
             return self.news(id, run, RunEvent::StartFailed { why: "luck".into(), transient: true });
         }
         this.stage = Stage::Running { since_ms: wall_ms };
-        let batch = this.batch;
+        let (batch, job) = (this.batch, this.job.clone());
         self.news(id, run, RunEvent::Started { pid: 100 });
         if batch {
             let code = i32::from(!calm && happens(450));
             self.later(power, millis(20..1_500), move |w| w.ended(id, run, Some(code), None));
+        } else if self.machines.get_mut(&id).unwrap().dislikes(&job) {
+            self.later(power, millis(20..200), move |w| w.ended(id, run, Some(1), None));
         } else if !calm && happens(40) {
             self.later(power, millis(20..3_000), move |w| w.ended(id, run, Some(1), None));
         }
@@ -93,6 +100,44 @@ impl World {
             w.look_at(id);
             w.news(id, run, RunEvent::Amended { version, result });
         });
+    }
+
+    /// The node's memory is short, and one of its containers has to go: which one, the guard says. Production never goes.
+    pub(super) fn evict(&mut self, id: NodeId) {
+        let machine = self.machines.get_mut(&id).unwrap();
+        let here: Vec<(RunId, bool)> = machine.living().map(|(run, one)| (run, one.band.is_prod())).collect();
+        if here.is_empty() || !self.agents.contains_key(&id) {
+            return;
+        }
+        let (run, prod) = here[draw_from(0..here.len() as u64) as usize];
+        // Its pauses double: twice is enough, for who is to run again soon.
+        let times = machine.evicted.entry((run.key, run.generation)).or_insert(0);
+        if *times >= 2 {
+            return;
+        }
+        *times += 1;
+        let state = |w: &World| w.agents[&id].core.report(run.key).map(|report| report.state);
+        let before = state(self);
+        if happens(300) {
+            self.core(id, Event::Free { memory: 1 << 20 });
+        }
+        self.core(id, Event::Evict { run, hard: happens(500), used: 2 << 20, why: "memory is short".into() });
+        if prod && state(self) != before {
+            self.checks.fail("reclaimed", format!("{run} of production has to go on n{}", id.0));
+        }
+    }
+
+    /// One of the services here ends, and the next of its containers do not live long either.
+    pub(super) fn dislike(&mut self, id: NodeId) {
+        let machine = self.machines.get_mut(&id).unwrap();
+        let services = machine.living().filter(|(_, one)| !one.batch);
+        let services: Vec<_> = services.map(|(run, one)| (run, one.job.clone())).collect();
+        if services.is_empty() {
+            return;
+        }
+        let (run, job) = services[draw_from(0..services.len() as u64) as usize].clone();
+        machine.dislike = Some((job, DISLIKES));
+        self.ended(id, run, Some(1), None);
     }
 
     /// It may have got too far.

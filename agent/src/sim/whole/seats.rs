@@ -17,7 +17,9 @@ impl World {
         let agent = self.agents.get_mut(&id).unwrap();
         let placer = &mut agent.placer;
         let Some(seats) = seats(&placer.raft.metrics().borrow()).filter(|_| !placer.stepping) else { return };
-        let candidates = placer.company.candidates(|node| format!("r{}", node.0 % 3), |_| false);
+        let ledger = placer.view.ledger();
+        let drained = |node| ledger.roster.get(&node).is_some_and(|member| member.draining);
+        let candidates = placer.company.candidates(|node| format!("r{}", node.0 % 3), drained);
         let Some(step) = next_step(&seats, &candidates, Patience::default(), ms()) else { return };
         placer.stepping = true;
         let (raft, life, world) = (placer.raft.clone(), agent.life, self.shared());
