@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use placement::{ids::NodeId, job::Kind};
+use placement::{ids::NodeId, job::Kind, resources::MEMORY};
 
 use super::{
     machine::{Run, Stage},
@@ -121,7 +121,8 @@ impl World {
         if happens(300) {
             self.core(id, Event::Free { memory: 1 << 20 });
         }
-        self.core(id, Event::Evict { run, hard: happens(500), used: 2 << 20, why: "memory is short".into() });
+        let (hard, why) = (happens(500), "memory is short".into());
+        self.core(id, Event::Evict { run, hard, what: MEMORY, used: 2 << 20, why });
         if prod && state(self) != before {
             self.checks.fail("reclaimed", format!("{run} of production has to go on n{}", id.0));
         }
