@@ -239,8 +239,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         left: left.clone(),
     };
     let services = Arc::new(services);
-    tokio::spawn(measure::learned::keep(node.clone(), store.clone()));
-    tokio::spawn(history::keep::keep(node.clone(), store.clone()));
+    tokio::spawn(measure::learned::keep(node.clone(), store.clone(), journal.clone()));
+    tokio::spawn(history::keep::keep(node.clone(), store.clone(), journal.clone()));
     tokio::spawn(NodeLoop::new(core, store.clone(), runner, journal.clone()).run(first, from_all));
     tokio::spawn(placer.run());
     tokio::spawn(voters::run(cell.clone(), placer_handle, who.clone(), journal.clone()));
@@ -270,8 +270,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
 
     journal.node("agent_started", format!("covey {} started", env!("CARGO_PKG_VERSION")));
     for warning in &warnings {
-        tracing::warn!("{warning}");
-        journal.node("warning", warning.clone());
+        journal.warn(warning.clone());
     }
     ready(Ready { node: info, cell: cell_name, socket: config.socket.clone(), warnings });
 

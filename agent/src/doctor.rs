@@ -66,6 +66,7 @@ pub(crate) fn diagnose(facts: &Facts) -> Vec<Finding> {
     clocks(facts, &mut found);
     facts.examined.values().for_each(|node| one(facts, node, &mut found));
     versions(facts, &mut found);
+    warnings(facts, &mut found);
     found.sort();
     found
 }
@@ -334,6 +335,33 @@ fn versions(facts: &Facts, found: &mut Vec<Finding>) {
             text: format!("versions differ: {}", each.join("; ")),
             means: "that is fine while the cell is upgraded, node by node".to_owned(),
             hint: "finish the upgrade".to_owned(),
+        });
+    }
+}
+
+/// What agents warn of by themselves: those that warn of the same are named together.
+fn warnings(facts: &Facts, found: &mut Vec<Finding>) {
+    let mut by: BTreeMap<&str, (Vec<String>, u64)> = BTreeMap::new();
+    for node in facts.examined.values() {
+        for warned in &node.warnings {
+            let (nodes, at_ms) = by.entry(&warned.text).or_default();
+            nodes.push(node.name.clone());
+            *at_ms = warned.at_ms.max(*at_ms);
+        }
+    }
+    for (text, (nodes, at_ms)) in by {
+        let warn = if nodes.len() == 1 { "warns" } else { "warn" };
+        let ago = seconds(facts.now_ms.saturating_sub(at_ms));
+        found.push(Finding {
+            weight: Weight::Note,
+            kind: "warning",
+            text: format!("{} {warn}: {text}", list(&nodes)),
+            nodes,
+            means: format!(
+                "that was noticed {ago} ago; an agent says such a thing once, and it may be over by now"
+            ),
+            hint: "what it says; an agent that is started again looks again, and containers do not notice"
+                .to_owned(),
         });
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use gossip::wire::EventRecord;
+use gossip::wire::{EventRecord, examine::Warned};
 use tokio::sync::broadcast;
 
 use crate::{
@@ -19,6 +19,10 @@ const BACKLOG: usize = 1_024;
 /// Events that were not yet on disk when an agent was killed may have been seen by a follower: their numbers are not
 /// used again.
 const GAP: u64 = 1_000;
+/// The kind of an event that says what the node cannot do as it should.
+pub const WARNING: &str = "warning";
+/// So many warnings are remembered for `covey doctor`: the newest.
+const WARNINGS: usize = 32;
 
 /// A handle on the node's events; cheap to clone.
 #[derive(Clone)]
@@ -32,6 +36,8 @@ pub struct Journal {
 struct Ring {
     next: u64,
     records: VecDeque<Arc<EventRecord>>,
+    /// Of this agent, oldest first; each once.
+    warnings: VecDeque<Warned>,
 }
 
 impl Journal {
@@ -41,7 +47,7 @@ impl Journal {
         let records = held.into_iter().map(Arc::new).collect();
         Journal {
             node: node.into(),
-            ring: Arc::new(Mutex::new(Ring { next, records })),
+            ring: Arc::new(Mutex::new(Ring { next, records, warnings: VecDeque::new() })),
             live: broadcast::channel(BACKLOG).0,
             store,
         }
@@ -74,10 +80,29 @@ impl Journal {
         self.add(plain(kind, text));
     }
 
+    /// Of the node itself, in the log too: what it cannot do as it should.
+    pub fn warn(&self, text: String) {
+        tracing::warn!("{text}");
+        self.node(WARNING, text);
+    }
+
+    /// What was warned of since the agent began, and when last, oldest first.
+    pub fn warnings(&self) -> Vec<Warned> {
+        self.ring().warnings.iter().cloned().collect()
+    }
+
     fn add(&self, mut record: EventRecord) {
+        let at_ms = clock::now().wall_ms;
         record.node = self.node.to_string();
-        record.time = clock::rfc3339(clock::now().wall_ms);
+        record.time = clock::rfc3339(at_ms);
         let mut ring = self.ring();
+        if record.kind == WARNING {
+            ring.warnings.retain(|warned| warned.text != record.text);
+            if ring.warnings.len() == WARNINGS {
+                ring.warnings.pop_front();
+            }
+            ring.warnings.push_back(Warned { text: record.text.clone(), at_ms });
+        }
         record.seq = ring.next;
         ring.next += 1;
         let record = Arc::new(record);

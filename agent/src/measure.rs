@@ -106,8 +106,7 @@ pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle, journal: Journal)
         let Ok((round, now)) = measured.await else { return };
         known = now;
         for trouble in round.troubles {
-            tracing::warn!("{trouble}");
-            journal.node("warning", trouble.to_string());
+            journal.warn(trouble.to_string());
         }
         if !round.strain.is_empty() {
             node.tell(Event::Strained(round.strain));

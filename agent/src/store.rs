@@ -408,18 +408,23 @@ mod tests {
         assert_eq!(store.owner("ann".into()).await, Ok(0));
         let journal = Journal::new("n1", held.events, store.clone());
         journal.node("agent_started", "started".into());
+        ["it is dark", "it is cold", "it is dark"].into_iter().for_each(|text| journal.warn(text.into()));
+        let warned: Vec<String> = journal.warnings().into_iter().map(|warned| warned.text).collect();
+        assert_eq!(warned, ["it is cold", "it is dark"]);
         drop(journal);
 
         let (store, held, told) = reopen(&path, store, told);
         assert_eq!((held.life, held.promise), (2, promise));
-        assert_eq!(held.events.len(), 1);
+        assert_eq!(held.events.len(), 4);
         assert_eq!(store.owner("bob".into()).await, Ok(1));
-        let last = held.events[0].seq;
+        let last = held.events[3].seq;
         let journal = Journal::new("n1", held.events, store.clone());
+        // Whoever is started looks again.
+        assert_eq!(journal.warnings(), []);
         journal.node("agent_started", "again".into());
         let (events, _) = journal.read();
         // Numbers never come twice, whatever a crash kept from the disk.
-        assert!(events[1].seq > last && events[1].time <= clock::rfc3339(clock::now().wall_ms));
+        assert!(events[4].seq > last && events[4].time <= clock::rfc3339(clock::now().wall_ms));
         drop(journal);
         reopen(&path, store, told);
     }

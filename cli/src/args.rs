@@ -173,8 +173,9 @@ pub(crate) enum Verb {
     Nodes,
     /// Examine the cell: find what is wrong, what that means, and what to do
     ///
-    /// Every node is asked: whom it reaches, its version, clock, disk, certificate, and how far its ledger has got. The
-    /// command fails if something is wrong.
+    /// Every node is asked: whom it reaches, its version, clock, disk, certificate, how far its ledger has got, and what its
+    /// agent has warned of since it began (what it cannot measure or keep). The command fails if something is wrong; notes are
+    /// only good to know.
     #[command(after_help = "Example: covey doctor")]
     Doctor,
     Usage(usage::Usage),

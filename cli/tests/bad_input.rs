@@ -113,6 +113,31 @@ fn a_check_that_is_never_answered_ends_the_task_and_names_itself() {
 }
 
 #[test]
+fn what_a_node_cannot_read_doctor_tells() {
+    let node = Node::start(CAPACITY);
+    let signal = "signal = { http = \"/nope\", port = \"http\", metric = \"x\", above = 1, for = \"1s\" }";
+    node.runs(&format!("band = \"production\"\n{WEB}{signal}\n"));
+    let about = |warning: &&Value| {
+        warning["text"].as_str().is_some_and(|text| text.contains("the signal of root/web/0 cannot be read"))
+    };
+    let began = Instant::now();
+    let doctor = loop {
+        let doctor = node.json(&["doctor", "--json"]);
+        if doctor["items"].as_array().unwrap().iter().any(|item| about(&item)) {
+            break doctor;
+        }
+        assert!(began.elapsed() < PATIENCE, "{doctor}");
+        sleep(Duration::from_millis(100));
+    };
+    let finding = doctor["items"].as_array().unwrap().iter().find(about).unwrap();
+    assert_eq!((&finding["kind"], &finding["weight"]), (&"warning".into(), &"note".into()));
+    assert!(
+        doctor["nodes"][0]["warnings"].as_array().unwrap().iter().any(|warned| about(&warned)),
+        "{doctor}"
+    );
+}
+
+#[test]
 fn a_command_into_a_task_that_just_died_says_that_it_does_not_run() {
     let node = Node::start(CAPACITY);
     node.runs(WEB);

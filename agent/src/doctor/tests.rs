@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use gossip::wire::examine::Disk;
+use gossip::wire::examine::{Disk, Warned};
 
 const NOW: u64 = 1_777_896_000_000;
 
@@ -20,6 +20,7 @@ fn well() -> Facts {
         disk: Some(Disk { free_bytes: 10 << 30, size_bytes: 20 << 30 }),
         certificate_ends_ms: Some(NOW + 5 * 24 * 3_600_000),
         silent: Vec::new(),
+        warnings: Vec::new(),
         reaches: ids
             .into_iter()
             .filter(|other| *other != id)
@@ -64,6 +65,24 @@ fn of(kind: &'static str, nodes: &[&str]) -> (&'static str, Vec<String>) {
 #[test]
 fn a_cell_that_is_well_has_no_findings() {
     assert_eq!(diagnose(&well()), []);
+}
+
+#[test]
+fn what_agents_warn_of_is_told_once_with_their_names() {
+    let mut facts = well();
+    let warned = |text: &str, ago_s: u64| Warned { text: text.into(), at_ms: NOW - ago_s * 1000 };
+    facts.node(1).warnings = vec![warned("no PSI", 600)];
+    facts.node(3).warnings = vec![warned("no PSI", 60), warned("its cgroups lie", 7)];
+    let found = diagnose(&facts);
+    let said: Vec<_> =
+        found.iter().map(|f| (f.weight, f.text.as_str(), f.means.split(';').next().unwrap())).collect();
+    assert_eq!(
+        said,
+        [
+            (Weight::Note, "n1 and n3 warn: no PSI", "that was noticed 60 s ago"),
+            (Weight::Note, "n3 warns: its cgroups lie", "that was noticed 7 s ago"),
+        ]
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use placement::ids::JobKey;
 use tokio::time::{sleep, timeout};
 
 use super::{History, JobHistory};
-use crate::{core::Core, daemon::inbox::NodeHandle, store::Store};
+use crate::{core::Core, daemon::inbox::NodeHandle, journal::Journal, store::Store};
 
 /// What came since is lost with an agent that is killed.
 const EVERY: Duration = Duration::from_secs(300);
@@ -47,14 +47,15 @@ fn written(core: &Core) -> (BTreeMap<String, Vec<u8>>, Vec<u8>) {
 }
 
 /// Until the node's loop ends.
-pub(crate) async fn keep(node: NodeHandle, store: Store) {
+pub(crate) async fn keep(node: NodeHandle, store: Store, journal: Journal) {
     let mut trouble = None;
     loop {
         sleep(EVERY).await;
         let Some((jobs, endings)) = node.read(written).await else { return };
         let result = store.history(jobs, endings).await.err();
         if let Some(why) = result.as_ref().filter(|_| trouble.is_none()) {
-            tracing::warn!("what this node remembers of its jobs cannot be kept: {why}; it tries again");
+            journal
+                .warn(format!("what this node remembers of its jobs cannot be kept: {why}; it tries again"));
         }
         trouble = result;
     }

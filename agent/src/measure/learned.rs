@@ -8,6 +8,7 @@ use crate::{
     core::{Core, Estimates},
     daemon::inbox::NodeHandle,
     estimate::{Learned, Settings},
+    journal::Journal,
     store::Store,
 };
 
@@ -38,16 +39,16 @@ pub(crate) fn read(
 }
 
 /// Until the node's loop ends, or if there is nothing to keep.
-pub(crate) async fn keep(node: NodeHandle, store: Store) {
+pub(crate) async fn keep(node: NodeHandle, store: Store, journal: Journal) {
     let mut trouble = None;
     loop {
         sleep(EVERY).await;
         let Some(Some(learned)) = node.read(Core::learned).await else { return };
         let result = store.learned(learned).await.err();
         if let Some(why) = result.as_ref().filter(|_| trouble.is_none()) {
-            tracing::warn!(
+            journal.warn(format!(
                 "what this node learns of its tasks' needs cannot be kept: {why}; it tries again each minute"
-            );
+            ));
         }
         trouble = result;
     }

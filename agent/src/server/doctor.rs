@@ -7,7 +7,7 @@ use std::{
 
 use gossip::wire::{
     ask::{Question, Told},
-    examine::{Disk, Examined, Reach},
+    examine::{Disk, Examined, Reach, Warned},
 };
 use nix::sys::statvfs::statvfs;
 use placement::{ids::NodeId, view::Standing};
@@ -102,6 +102,7 @@ pub(crate) async fn examine(services: &Services) -> Examined {
         disk: disk(&services.bundles),
         certificate_ends_ms: services.bundles.parent().and_then(certificate_ends),
         silent: silent.unwrap_or_default(),
+        warnings: services.journal.warnings(),
         reaches,
     }
 }
@@ -167,6 +168,10 @@ fn document(facts: &Facts) -> Value {
                 "behind": node.map(|node| newest.saturating_sub(node.applied)),
                 "clock_ahead_ms": clocks.get(id),
                 "disk": node.and_then(|node| node.disk),
+                "warnings": node.map(|node| {
+                    let one = |warned: &Warned| json!({"text": warned.text, "time": clock::rfc3339(warned.at_ms)});
+                    node.warnings.iter().map(one).collect::<Vec<_>>()
+                }),
                 "certificate_ends":
                     node.and_then(|node| node.certificate_ends_ms).map(clock::rfc3339),
             })

@@ -16,11 +16,8 @@ pub(crate) fn doctor(document: &Value) -> String {
     text.push('\n');
     text.push_str(&ways(document));
     let findings = items(document);
-    if findings.is_empty() {
-        text.push_str("nothing is wrong\n");
-    }
     for finding in findings {
-        let mark = if finding["weight"] == "wrong" { "wrong" } else { "note" };
+        let mark = if is_wrong(finding) { "wrong" } else { "note" };
         text.push_str(&format!(
             "{mark}: {}\n  that means: {}\n  to do: {}\n",
             field(finding, "text"),
@@ -28,7 +25,14 @@ pub(crate) fn doctor(document: &Value) -> String {
             field(finding, "hint")
         ));
     }
+    if !findings.iter().any(is_wrong) {
+        text.push_str("nothing is wrong\n");
+    }
     text
+}
+
+fn is_wrong(finding: &Value) -> bool {
+    finding["weight"] == "wrong"
 }
 
 fn nodes(document: &Value) -> String {

@@ -30,7 +30,19 @@ pub struct Examined {
     /// As the placer: members that membership sees and that do not report.
     #[serde(default)]
     pub silent: Vec<NodeId>,
+    /// What its agent has warned of since it began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warned>,
     pub reaches: Vec<Reach>,
+}
+
+/// Something that a node cannot do as it should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warned {
+    /// A sentence.
+    pub text: String,
+    /// When that was last noticed: wall time, milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
