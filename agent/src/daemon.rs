@@ -25,7 +25,7 @@ use gossip::{
 };
 use oci::{
     cgroup::Tree,
-    container::ForkServer,
+    container::{ForkServer, Stock},
     network::{Networks, Spares},
 };
 use placement::{
@@ -449,6 +449,9 @@ fn ground(
             source,
         })?;
     }
+    let stock = dir.join("stock");
+    let stock =
+        Stock::open(stock.clone()).map_err(|source| AgentError::Io { what: "empty", path: stock, source })?;
     let idmaps = oci::rootfs::can_map_ids(images.store().root());
     if let Err(error) = &idmaps {
         warnings.push(format!("containers run without a user namespace of their own: {error}"));
@@ -458,6 +461,7 @@ fn ground(
         exe: config.exe.clone(),
         server,
         bundles,
+        stock,
         logs,
         left: Left::new(dir.join("left")),
         images,

@@ -19,7 +19,7 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::bundle::{Announcement, Bundle, BundleConfig, State, VERSION};
 use oci::cgroup::{Band, Limits, Tree};
-use oci::container::{self, ForkServer};
+use oci::container::{self, ForkServer, Stock};
 use oci::network::{Namespace, Spares};
 use oci::spec::{self, Host, SpecInput};
 use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
@@ -72,6 +72,7 @@ struct Node {
     tree: Tree,
     server: ForkServer,
     spares: Spares,
+    stock: Stock,
     host: Host,
 }
 
@@ -85,7 +86,8 @@ impl Node {
         fs::hard_link(layer.join("bin/true"), layer.join("bin/sleep"))?;
         let (tree, _) = Tree::open(&format!("cycles-{}", std::process::id()));
         let server = ForkServer::start(covey, &tree)?;
-        Ok(Node { dir, layer, tree, server, spares: Spares::default(), host: Host::detect() })
+        let stock = Stock::open(dir.join("stock"))?;
+        Ok(Node { dir, layer, tree, server, stock, spares: Spares::default(), host: Host::detect() })
     }
 
     /// With a network of its own, without user namespace and filter, as the other runtimes' bundle.
@@ -132,7 +134,7 @@ impl Node {
             network: None,
             binds: Vec::new(),
         };
-        let bundle = Bundle::create(self.dir.join(name), &config, &self.spec(args, Some(&network))?)?;
+        let bundle = self.stock.create(self.dir.join(name), &config, &self.spec(args, Some(&network))?)?;
         let mut said = Vec::new();
         let mut announcement = self.server.spawn(bundle.dir(), &config.cgroup)?;
         self.spares.refill()?;
@@ -152,7 +154,7 @@ impl Node {
         if record.code != Some(0) {
             return Err(format!("{record:?}").into());
         }
-        Ok(container::remove(&bundle)?)
+        Ok(container::recycle(&bundle, &self.stock)?)
     }
 
     fn starts(&self, count: usize) -> Result<String> {
@@ -175,7 +177,7 @@ impl Node {
             tables += kib(&format!("/proc/{}/status", state.shim.pid), "VmPTE:")?;
         }
         for (bundle, _) in &started {
-            container::remove(bundle)?;
+            container::recycle(bundle, &self.stock)?;
         }
         Ok(format!("{took} {pss} {tables}"))
     }

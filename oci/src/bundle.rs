@@ -247,20 +247,18 @@ impl Bundle {
     /// Make the directory with what the agent has to say in it. An existing directory is an error.
     pub fn create(dir: impl Into<PathBuf>, config: &BundleConfig, spec: &Spec) -> Result<Bundle, Error> {
         let bundle = Bundle { dir: dir.into() };
-        let make = |path: &Path, mode| {
-            fs::DirBuilder::new().mode(mode).create(path).map_err(|source| Error::Io {
-                op: "create",
-                path: path.into(),
-                source,
-            })
-        };
         // Others may pass (a container's root is another user on the host) but see nothing.
         make(&bundle.dir, 0o711)?;
-        make(&bundle.upper(), 0o755)?;
-        // Nobody looks before all of them are there.
-        bundle.write_new("config.json", spec)?;
-        bundle.write_new("bundle.json", config)?;
+        bundle.fill(config, spec)?;
         Ok(bundle)
+    }
+
+    /// Put into a directory what the agent has to say. Documents of an earlier run may be there, and no writable layer.
+    pub(crate) fn fill(&self, config: &BundleConfig, spec: &Spec) -> Result<(), Error> {
+        make(&self.upper(), 0o755)?;
+        // Nobody looks before all of them are there.
+        self.write_over("config.json", spec)?;
+        self.write_over("bundle.json", config)
     }
 
     /// The directory.
@@ -363,17 +361,12 @@ impl Bundle {
         serde_json::from_slice(&text).map_err(parse)
     }
 
-    /// Whole or not at all, as far as processes can see. A power cut ends the run whatever its bundle says.
-    fn write_new(&self, name: &str, document: &impl Serialize) -> Result<(), Error> {
+    /// In place, as nobody reads it yet. A power cut ends the run whatever its bundle says.
+    fn write_over(&self, name: &str, document: &impl Serialize) -> Result<(), Error> {
         let path = self.dir.join(name);
         let text =
             serde_json::to_vec(document).map_err(|source| Error::Parse { path: path.clone(), source })?;
-        let open = File::options().create_new(true).write(true).mode(0o600).open(&path);
-        open.and_then(|mut file| file.write_all(&text)).map_err(|source| Error::Io {
-            op: "write",
-            path: path.clone(),
-            source,
-        })
+        overwrite(&path, &text).map_err(|source| Error::Io { op: "write", path, source })
     }
 
     /// Whole or not at all.
@@ -382,16 +375,24 @@ impl Bundle {
         let temp = self.dir.join(format!("{name}.tmp"));
         let text =
             serde_json::to_vec(document).map_err(|source| Error::Parse { path: path.clone(), source })?;
-        let write = || {
-            // Not truncated before it is written: what was reserved must not be given back to a full disk.
-            let mut file =
-                File::options().create(true).truncate(false).write(true).mode(0o600).open(&temp)?;
-            file.write_all(&text)?;
-            file.set_len(text.len() as u64)?;
-            fs::rename(&temp, &path)
-        };
-        write().map_err(|source| Error::Io { op: "write", path: path.clone(), source })
+        overwrite(&temp, &text).and_then(|()| fs::rename(&temp, &path)).map_err(|source| Error::Io {
+            op: "write",
+            path: path.clone(),
+            source,
+        })
     }
+}
+
+fn make(dir: &Path, mode: u32) -> Result<(), Error> {
+    let made = fs::DirBuilder::new().mode(mode).create(dir);
+    made.map_err(|source| Error::Io { op: "create", path: dir.into(), source })
+}
+
+/// Not truncated before it is written: what was reserved must not be given back to a full disk.
+fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    if file.metadata()?.len() == text.len() as u64 { Ok(()) } else { file.set_len(text.len() as u64) }
 }
 
 impl Process {
@@ -428,4 +429,4 @@ pub(crate) fn now_ms() -> u64 {
 
 #[cfg(test)]
 #[path = "bundle_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::cgroup::Band;
 
-fn config() -> BundleConfig {
+pub(crate) fn config() -> BundleConfig {
     let trees = [("cpu", "/sys/fs/cgroup/cpu/covey-1"), ("unified", "/sys/fs/cgroup/unified/covey-1")];
     BundleConfig {
         version: VERSION,
@@ -41,7 +41,7 @@ fn with_binds() -> BundleConfig {
     BundleConfig { binds, ..config() }
 }
 
-fn state() -> State {
+pub(crate) fn state() -> State {
     State {
         version: VERSION,
         shim: Process { pid: 41, start_time: 1000 },
@@ -50,7 +50,7 @@ fn state() -> State {
     }
 }
 
-fn exit() -> ExitRecord {
+pub(crate) fn exit() -> ExitRecord {
     ExitRecord {
         version: VERSION,
         code: None,

@@ -5,6 +5,7 @@
 
 mod remains;
 mod server;
+mod stock;
 
 use std::fs::File;
 use std::io;
@@ -17,6 +18,7 @@ use crate::bundle::{self, Announcement, Bundle, ExitRecord, Process, State};
 use crate::{cgroup, pidfd};
 
 pub use server::ForkServer;
+pub use stock::Stock;
 
 /// A run could not be spawned, signalled or removed.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +130,11 @@ pub fn delete_tree(dir: &Path) -> io::Result<()> {
     remains::delete(dir)
 }
 
+/// Delete all that is in a directory, in the same way.
+pub fn empty_tree(dir: &Path) -> io::Result<()> {
+    remains::empty(dir)
+}
+
 /// Signal a process that was recorded earlier. False when it is gone; a later process with its pid is never hit.
 pub fn signal(process: &Process, signal: i32) -> Result<bool, Error> {
     let failed = |source| Error::Signal { pid: process.pid, source };
@@ -153,6 +160,19 @@ pub fn exit_record(bundle: &Bundle) -> Result<Option<ExitRecord>, Error> {
 
 /// Remove all of a run: its shim and processes if any are left, its cgroups, its directory. Doing it again is fine.
 pub fn remove(bundle: &Bundle) -> Result<(), Error> {
+    end(bundle)?;
+    let failed = |source| Error::Delete { bundle: bundle.dir().display().to_string(), source };
+    remains::delete(bundle.dir()).map_err(failed)
+}
+
+/// The same, but that its directory may serve another run.
+pub fn recycle(bundle: &Bundle, stock: &Stock) -> Result<(), Error> {
+    end(bundle)?;
+    stock.put(bundle)
+}
+
+/// Leave nothing of a run but its directory.
+fn end(bundle: &Bundle) -> Result<(), Error> {
     if let Some(live) = Live::find(bundle)? {
         let _ = pidfd::signal(&live.shim_pidfd, libc::SIGKILL);
         let mut fds = [nix::poll::PollFd::new(
@@ -175,6 +195,5 @@ pub fn remove(bundle: &Bundle) -> Result<(), Error> {
         cgroup.kill()?;
         cgroup.remove()?;
     }
-    let failed = |source| Error::Delete { bundle: bundle.dir().display().to_string(), source };
-    remains::delete(bundle.dir()).map_err(failed)
+    Ok(())
 }

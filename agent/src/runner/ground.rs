@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::{
     bundle::Bundle,
     cgroup::{self, Tree},
-    container::{self, ForkServer, Live},
+    container::{self, ForkServer, Live, Stock},
     network::{Networks, Spares},
 };
 use tokio::{sync::Notify, task::spawn_blocking};
@@ -36,6 +36,7 @@ pub struct Ground {
     /// Where shims come from.
     pub server: ForkServer,
     pub bundles: PathBuf,
+    pub stock: Stock,
     /// Logs of runs that are over, and files.
     pub logs: PathBuf,
     pub left: Left,
@@ -78,7 +79,7 @@ impl Ground {
             {
                 tracing::warn!("{run}: {error}");
             }
-            container::remove(&bundle).map_err(|e| e.to_string())
+            container::recycle(&bundle, &self.stock).map_err(|e| e.to_string())
         } else {
             self.tree.kill(&name).and_then(|()| self.tree.remove(&name)).map_err(|e| e.to_string())
         }

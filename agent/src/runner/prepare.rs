@@ -76,7 +76,7 @@ pub(super) async fn spawn(
         let (config, spec) = bundle(&ground, &start, idmap, &wired, etc.mounts.clone())?;
         // Left by an earlier try of this very run that was cut short.
         let _ = std::fs::remove_dir_all(&dir);
-        let bundle = Bundle::create(dir, &config, &spec).map_err(transient)?;
+        let bundle = ground.stock.create(dir, &config, &spec).map_err(transient)?;
         etc.write().map_err(transient)?;
         let job = JobKey { owner, name };
         logs::mark(&bundle.log(), &job).map_err(transient)?;

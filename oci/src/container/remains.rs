@@ -11,11 +11,16 @@ use std::path::{Path, PathBuf};
 /// descriptors, of the process that does it. Here a directory below the first few levels is moved up before it is
 /// looked into, so that paths and stack stay short whatever is found.
 pub(super) fn delete(dir: &Path) -> io::Result<()> {
-    let mut heap = Heap { path: dir.join(".deleted"), is_there: false, next: 0 };
-    match heap.empty(dir, SHALLOW) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => return Ok(()),
-        other => other?,
+    match empty(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => Ok(()),
+        other => other.and_then(|()| fs::remove_dir(dir)),
     }
+}
+
+/// Delete all that is in `dir`, in the same way.
+pub(super) fn empty(dir: &Path) -> io::Result<()> {
+    let mut heap = Heap { path: dir.join(".deleted"), is_there: false, next: 0 };
+    heap.empty(dir, SHALLOW)?;
     if heap.is_there {
         loop {
             let mut found = false;
@@ -31,7 +36,7 @@ pub(super) fn delete(dir: &Path) -> io::Result<()> {
         }
         fs::remove_dir(&heap.path)?;
     }
-    fs::remove_dir(dir)
+    Ok(())
 }
 
 /// Levels that are deleted where they are: as many as the kernel leaves below an overlay's `work`.

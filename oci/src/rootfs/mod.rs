@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::IdMap;
+use crate::container;
 use crate::content::error::hint;
 pub(crate) use part::Part;
 use syscalls::FsContext;
@@ -221,7 +222,8 @@ fn parent_and_name(path: &Path) -> Option<(&Path, &Path)> {
 }
 
 fn prepare(top: &Path, upper: &Path, work: &Path, target: &Path, idmap: Option<&IdMap>) -> Result<(), Error> {
-    match fs::remove_dir_all(work) {
+    // The directory itself may have served before (see `container::Stock`).
+    match container::empty_tree(work) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("empty", work)(error)),
         _ => {}
     }
