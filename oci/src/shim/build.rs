@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -31,8 +32,7 @@ use crate::bundle::{
     Announcement, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
 };
 use crate::cgroup::{self, Doors};
-use crate::rootfs;
-use crate::seccomp;
+use crate::{pidfd, rootfs, seccomp};
 
 /// The name under which libcontainer knows every container: there is one per builder.
 const ID: &str = "c";
@@ -99,7 +99,7 @@ fn start(
     let early = !born.inside && late::is_shown(&spec);
     let early = early.then(|| doors(config)).transpose()?;
     let binds = Binds::open(&config.binds)?;
-    let prepared = prepare(bundle, config, &mut spec, &shared, ahead, &binds)?;
+    let prepared = prepare(bundle, config, &mut spec, &shared, ahead, &binds, born)?;
     if let Some(doors) = &early {
         doors.enter_unified().map_err(join)?;
     }
@@ -183,7 +183,10 @@ fn prepare(
     shared: &Shared,
     ahead: &Ahead,
     binds: &Binds<'_>,
+    born: &Born,
 ) -> Result<Prepared, Failure> {
+    // We live, so it has not been waited for, and the number is its own.
+    let shim = pidfd::open(born.shim.cast_signed()).map_err(|e| failed("hold the shim", e, ""))?;
     let profile = spec.linux_mut().as_mut().and_then(|linux| {
         let profile = linux.seccomp().clone();
         // Ours: see `seccomp::filter`.
@@ -215,7 +218,7 @@ fn prepare(
     let stdin = File::open("/dev/null").map_err(io("open /dev/null"))?;
     let path = Path::new(mounts::STATE).join("config.json");
     spec.save(path).map_err(|e| failed("write the adapted spec", e, ""))?;
-    let program = Program { report: reporter, filter, late_namespace };
+    let program = Program { shim: Arc::new(shim), report: reporter, filter, late_namespace };
     Ok(Prepared { program, report, stdin, oom_score_adj })
 }
 

@@ -3,13 +3,16 @@
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 
 use super::late::CgroupNamespace;
@@ -19,6 +22,8 @@ use crate::seccomp::Filter;
 
 #[derive(Clone)]
 pub(super) struct Program {
+    /// Who waits for it.
+    pub(super) shim: Arc<OwnedFd>,
     pub(super) report: Reporter,
     pub(super) filter: Option<Filter>,
     pub(super) late_namespace: Option<CgroupNamespace>,
@@ -27,8 +32,16 @@ pub(super) struct Program {
 impl Executor for Program {
     /// The first thing of ours in the container's init.
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
-            .map_err(|e| ExecutorValidationError::ArgValidationError(format!("cannot tie to the shim: {e}")))
+        let failed = |why| Err(ExecutorValidationError::ArgValidationError(why));
+        if let Err(error) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
+            return failed(format!("cannot tie to the shim: {error}"));
+        }
+        // One that died before that sends no signal, and nobody would give the word to go on. (From here a parent has no
+        // number: it is outside of the pid namespace.)
+        match poll(&mut [PollFd::new(self.shim.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) {
+            Ok(0) => Ok(()),
+            _ => failed("the shim is gone".into()),
+        }
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
@@ -177,4 +190,27 @@ fn machine(head: &[u8]) -> Option<String> {
         258 => "loongarch64".into(),
         other => format!("machine {other} (ELF)"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn nothing_waits_for_a_shim_that_died_before_it_was_tied_to_it() {
+        let mut shim = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let held = crate::pidfd::open(shim.id().cast_signed()).unwrap();
+        let (reading, writing) = nix::unistd::pipe().unwrap();
+        let report = Reporter::new(&writing);
+        let program = Program { shim: Arc::new(held), report, filter: None, late_namespace: None };
+        program.validate(&Spec::default()).unwrap();
+        // It ends when its input does.
+        drop(shim.stdin.take());
+        shim.wait().unwrap();
+        program.validate(&Spec::default()).unwrap_err();
+        nix::sys::prctl::set_pdeathsig(None).unwrap();
+        drop((reading, writing));
+    }
 }
