@@ -132,7 +132,7 @@ pub fn endings(parts: &[OwnPart]) -> Vec<Ended> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use placement::{
@@ -144,7 +144,8 @@ mod tests {
 
     use super::*;
 
-    fn report(job: &str, index: u32, band: Band, state: State, of: [u64; 3]) -> Report {
+    /// Of Ann's; `of`: limit, reservation and usage, in thousandths of a core and MiB.
+    pub(crate) fn report(job: &str, index: u32, band: Band, state: State, of: [u64; 3]) -> Report {
         let [limit, reservation, usage] = of.map(|n| Resources::new(n, n << 20));
         Report {
             key: TaskKey { uid: Uid { cell: 1, index: 7 }, index },
@@ -174,7 +175,7 @@ mod tests {
         }
     }
 
-    fn part(id: u64, tasks: Vec<Report>, ended: Vec<Ended>) -> OwnPart {
+    pub(crate) fn part(id: u64, tasks: Vec<Report>, ended: Vec<Ended>) -> OwnPart {
         let node = NodeInfo {
             id: NodeId(id),
             name: format!("n{id}"),

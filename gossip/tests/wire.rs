@@ -246,36 +246,19 @@ fn lesson() -> JobLesson {
 
 fn orders() -> Vec<ToAgent> {
     let (key, generation) = (KEY, GENERATION);
+    let offer = |lesson: Option<JobLesson>| {
+        let (version, spec, lesson) = (VERSION, spec(), lesson.map(Box::new));
+        Box::new(Offer { key, generation, version, spec, remark: None, lesson })
+    };
     let orders = vec![
-        Order::Offer(Box::new(Offer {
-            key,
-            generation,
-            version: VERSION,
-            spec: spec(),
-            remark: None,
-            lesson: None,
-        })),
+        Order::Offer(offer(None)),
         Order::Stop { key, generation, reason: "the job was stopped".into() },
         Order::Keep { key, generation },
         Order::Forget { key },
         Order::Restart { key, generation, at: 9 },
         Order::Beat,
-        Order::Amend(Box::new(Offer {
-            key,
-            generation,
-            version: VERSION,
-            spec: spec(),
-            remark: None,
-            lesson: None,
-        })),
-        Order::Offer(Box::new(Offer {
-            key,
-            generation,
-            version: VERSION,
-            spec: spec(),
-            remark: None,
-            lesson: Some(Box::new(lesson())),
-        })),
+        Order::Amend(offer(None)),
+        Order::Offer(offer(Some(lesson()))),
     ];
     orders.into_iter().map(|order| ToAgent { session: SESSION, order }).collect()
 }

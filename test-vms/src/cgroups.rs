@@ -15,8 +15,8 @@ use crate::{Error, Result};
 
 /// Where the hierarchies are mounted.
 const MOUNTS: &str = "/proc/self/mountinfo";
-/// How long killed processes may take to leave.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long killed processes may take to leave, on a machine that is busy with other things too.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The kernel's default period for CPU quotas, in microseconds.
 const PERIOD_US: u64 = 100_000;
 

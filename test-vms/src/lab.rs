@@ -167,7 +167,11 @@ impl Lab {
         }
         let files = Files::of(name);
         // Whoever holds it is making something, and ends soon.
-        let lock = files.lock(name).ok();
+        let lock = match files.lock(name) {
+            Ok(lock) => Some(lock),
+            Err(Error::NoLab(_)) => None,
+            Err(why) => return Err(why),
+        };
         let cgroups = Cgroups::find(&host::lab_cgroup(name))?;
         let found = lock.is_some() || cgroups.exist();
         cgroups.end().map_err(Error::step(format!("end lab `{name}`")))?;

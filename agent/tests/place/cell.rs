@@ -4,7 +4,7 @@
 //! prints one seed, `SEEDS=n` so many.
 
 mod checks;
-mod node;
+pub(crate) mod node;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -16,12 +16,13 @@ use agent::{
 };
 use gossip::wire::{Hello, PROTOCOL, Welcome};
 use placement::{
-    ids::{Activation, CellId, JobKey, NodeId},
+    ids::{CellId, JobKey, NodeId},
     ledger::{Command, Entry, Expect, Ledger},
-    node::NodeInfo,
     resources::{CPU, MEMORY, Resources},
 };
 use serde_json::json;
+
+use crate::cell::node::config;
 
 const MIB: u64 = 1 << 20;
 const MINUTE: u64 = 60_000;
@@ -167,27 +168,8 @@ fn usage(index: u32, now: u64) -> Resources {
 }
 
 fn node(id: NodeId) -> Node {
-    let info = NodeInfo {
-        id,
-        name: format!("n{}", id.0),
-        addr: String::new(),
-        version: "0".into(),
-        labels: BTreeMap::new(),
-        capacity: Resources::new(2_000, 8 << 30),
-        images: Default::default(),
-        volumes: Default::default(),
-        bad: Vec::new(),
-    };
-    let config = Config {
-        node: info,
-        cell: "c".into(),
-        life: 1,
-        promise: Activation { cell: 1, index: 1 + id.0 },
-        ports: 20000..=20005,
-        first_port: 20000,
-        claims: false,
-        estimate: Some(Estimates { settings: Settings::of(Preset::Normal, 24 * HOUR), learned: None }),
-    };
+    let estimate = Estimates { settings: Settings::of(Preset::Normal, 24 * HOUR), learned: None };
+    let config = Config { estimate: Some(estimate), ..config(id, Resources::new(2_000, 8 << 30)) };
     Node { core: Core::new(config), runs: Vec::new(), alive: true }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{panicking, sleep};
@@ -68,6 +68,7 @@ impl Cell {
 
     fn on(kind: impl Fn(&str, u32, PathBuf) -> Plan, story: &str, hosts: u32, patience: Duration) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        take_down_left(story);
         let name = format!("{story}-{}", std::process::id());
         let mut plan = kind(&name, hosts, test_vms::binary::covey().unwrap());
         plan.racks = 3;
@@ -131,6 +132,29 @@ impl Cell {
         .unwrap();
     }
 
+    /// A file beside the lab's, and where it is.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = lab::directory(self.name()).join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// A job file for one web server of a band that ends within a second of being told to; `keys` are more of its task's.
+    pub(crate) fn of_band(&self, name: &str, band: &str, keys: &str) -> String {
+        let text = format!(
+            r#"name = "{name}"
+band = "{band}"
+[task]
+image = "hello:1"
+command = ["/hello", "--listen", ":${{PORT_http}}"]
+ports = ["http"]
+grace = "1s"
+{keys}
+"#
+        );
+        self.file(&format!("{name}.toml"), &text)
+    }
+
     /// A job file for so many web servers, and where it is.
     pub(crate) fn web(&self, name: &str, count: u32) -> String {
         let text = format!(
@@ -145,9 +169,7 @@ ports = ["http"]
 health = {{ http = "/healthz", port = "http", interval = "1s" }}
 "#
         );
-        let path = lab::directory(self.name()).join(format!("{name}.toml"));
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
+        self.file(&format!("{name}.toml"), &text)
     }
 
     /// A job file for so many web servers with networks of their own, all in one rack, and where it is. `http`: the port as
@@ -167,9 +189,7 @@ ports = ["{http}"]
 health = {{ http = "/healthz", port = "http", interval = "1s" }}
 "#
         );
-        let path = lab::directory(self.name()).join(format!("{name}.toml"));
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
+        self.file(&format!("{name}.toml"), &text)
     }
 
     /// Creates or changes a job through a host, and waits until it is settled.
@@ -300,6 +320,18 @@ health = {{ http = "/healthz", port = "http", interval = "1s" }}
     }
 }
 
+/// What a story has left whose process was killed: its lab carries the process's id.
+fn take_down_left(story: &str) {
+    let labs = lab::directory("");
+    for entry in fs::read_dir(labs).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(story).and_then(|rest| rest.strip_prefix('-')?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            println!("lab `{name}` is left over: {:?}", Lab::down(&name));
+        }
+    }
+}
+
 fn said(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
@@ -324,8 +356,16 @@ impl Drop for Cell {
                 eprintln!("{}", lines[lines.len().saturating_sub(25)..].join("\n"));
             }
         }
-        if let Err(why) = Lab::down(self.lab.name()) {
-            eprintln!("{why}");
+        // What the kernel does last (writing a disk back) takes longer now and then, where others want the machine too.
+        let down = Lab::down(self.lab.name()).or_else(|why| {
+            eprintln!("once more: {why}");
+            Lab::down(self.lab.name())
+        });
+        match down {
+            Ok(_) => {}
+            Err(why) if panicking() => eprintln!("{why}"),
+            // Else nobody would hear of it.
+            Err(why) => panic!("the lab is left over: {why}"),
         }
     }
 }

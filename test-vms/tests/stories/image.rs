@@ -21,9 +21,7 @@ fn an_image_gets_to_where_it_is_needed() {
 
     // Through a node that has nothing of it.
     let job = fs::read_to_string(cell.web("web", 5)).unwrap().replace("hello:1", "web:1");
-    let path = lab::directory(cell.name()).join("web.toml");
-    fs::write(&path, job).unwrap();
-    cell.run(&lacking[0], &path.display().to_string());
+    cell.run(&lacking[0], &cell.file("web.toml", &job));
     let tasks = cell.running("h1", "web", 5, &all);
     for host in &lacking {
         let task = tasks.values().find(|task| task.node == *host).expect("five tasks on five nodes");

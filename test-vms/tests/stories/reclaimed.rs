@@ -1,7 +1,3 @@
-use std::fs;
-
-use test_vms::lab;
-
 use crate::cell::{Cell, names};
 
 const MIB: u64 = 1 << 20;
@@ -13,7 +9,8 @@ fn the_free_band_gives_way_and_runs_elsewhere() {
     cell.covey("h1", &["drain", "h2"]).unwrap();
     // Full on paper, and so far only there. Production comes last: nobody is in its way.
     for (name, band, memory) in [("sums", "batch", 110), ("rest", "free", 110), ("web", "production", 256)] {
-        cell.run("h1", &job(&cell, name, band, memory));
+        let keys = format!("cpu = \"50m\"\nmemory = \"{memory}MiB\"");
+        cell.run("h1", &cell.of_band(name, band, &keys));
     }
     let here = names(&["h1"]);
     let before = ["web", "sums", "rest"].map(|name| cell.running("h1", name, 1, &here)[&0].clone());
@@ -37,22 +34,4 @@ fn the_free_band_gives_way_and_runs_elsewhere() {
         events["items"].as_array().unwrap().iter().filter(of_kind).count()
     };
     assert_eq!(["web", "sums", "rest"].map(reclaimed), [0, 0, 1]);
-}
-
-fn job(cell: &Cell, name: &str, band: &str, memory: u64) -> String {
-    let text = format!(
-        r#"name = "{name}"
-band = "{band}"
-[task]
-image = "hello:1"
-command = ["/hello", "--listen", ":${{PORT_http}}"]
-cpu = "50m"
-memory = "{memory}MiB"
-ports = ["http"]
-grace = "1s"
-"#
-    );
-    let path = lab::directory(cell.name()).join(format!("{name}.toml"));
-    fs::write(&path, text).unwrap();
-    path.display().to_string()
 }

@@ -1,7 +1,5 @@
 use std::fs;
 
-use test_vms::lab;
-
 use crate::cell::{Cell, names};
 
 const MIB: u64 = 1 << 20;
@@ -11,7 +9,8 @@ const MIB: u64 = 1 << 20;
 fn a_machine_that_shrinks_takes_from_the_free_band() {
     let cell = Cell::of_small("shrinks", 1, 512 * MIB);
     for (name, band, memory) in [("web", "production", 128), ("rest", "free", 220)] {
-        cell.run("h1", &job(&cell, name, band, memory));
+        let keys = format!("cpu = \"50m\"\nmemory = \"{memory}MiB\"");
+        cell.run("h1", &cell.of_band(name, band, &keys));
     }
     let [web, rest] = ["web", "rest"].map(|name| cell.running("h1", name, 1, &names(&["h1"]))[&0].clone());
     assert!(cell.asks(&web, "/alloc?mib=110").contains("110 MiB kept"));
@@ -45,22 +44,4 @@ fn a_machine_that_shrinks_takes_from_the_free_band() {
         false => Err("nobody has".to_owned()),
     });
     assert_eq!(cell.running("h1", "web", 1, &names(&["h1"]))[&0], web);
-}
-
-fn job(cell: &Cell, name: &str, band: &str, memory: u64) -> String {
-    let text = format!(
-        r#"name = "{name}"
-band = "{band}"
-[task]
-image = "hello:1"
-command = ["/hello", "--listen", ":${{PORT_http}}"]
-cpu = "50m"
-memory = "{memory}MiB"
-ports = ["http"]
-grace = "1s"
-"#
-    );
-    let path = lab::directory(cell.name()).join(format!("{name}.toml"));
-    fs::write(&path, text).unwrap();
-    path.display().to_string()
 }

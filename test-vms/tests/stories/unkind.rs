@@ -1,7 +1,4 @@
-use std::fs;
-
 use serde_json::Value;
-use test_vms::lab;
 
 use crate::cell::{Cell, names};
 
@@ -12,7 +9,11 @@ const MIB: u64 = 1 << 20;
 fn who_is_unkind_stays_within_its_limits() {
     let cell = Cell::of_small("unkind", 1, 1024 * MIB);
     for (name, band) in [("web", "production"), ("bomb", "batch"), ("hider", "free")] {
-        cell.run("h1", &job(&cell, name, band));
+        let keys = r#"cpu = "200m"
+memory = "128MiB"
+pids = 64
+volumes = [{ tmpfs = "64MiB", path = "/scratch" }]"#;
+        cell.run("h1", &cell.of_band(name, band, keys));
     }
     let [web, bomb, hider] =
         ["web", "bomb", "hider"].map(|name| cell.running("h1", name, 1, &names(&["h1"]))[&0].clone());
@@ -44,24 +45,4 @@ fn who_is_unkind_stays_within_its_limits() {
     }
     cell.covey("h1", &["stop", "bomb"]).unwrap();
     cell.wait("nothing of the bomb is left", || if forks() == 0 { Ok(()) } else { Err(forks().to_string()) });
-}
-
-fn job(cell: &Cell, name: &str, band: &str) -> String {
-    let text = format!(
-        r#"name = "{name}"
-band = "{band}"
-[task]
-image = "hello:1"
-command = ["/hello", "--listen", ":${{PORT_http}}"]
-cpu = "200m"
-memory = "128MiB"
-pids = 64
-ports = ["http"]
-grace = "1s"
-volumes = [{{ tmpfs = "64MiB", path = "/scratch" }}]
-"#
-    );
-    let path = lab::directory(cell.name()).join(format!("{name}.toml"));
-    fs::write(&path, text).unwrap();
-    path.display().to_string()
 }

@@ -1,7 +1,5 @@
 use std::fs;
 
-use test_vms::lab;
-
 use crate::cell::{Cell, Task};
 
 /// A task's data stays where it is, and the task with it, until the machine is no more.
@@ -102,7 +100,5 @@ ports = ["http"]
 volumes = [{{ name = "data", path = "/data" }}, {{ tmpfs = "1MiB", path = "/scratch" }}]
 "#
     );
-    let path = lab::directory(cell.name()).join("db.toml");
-    fs::write(&path, text).unwrap();
-    path.display().to_string()
+    cell.file("db.toml", &text)
 }

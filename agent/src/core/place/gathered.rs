@@ -51,19 +51,19 @@ impl PlaceCore {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use placement::{
         ids::{CellId, Generation, JobKey, NodeId, TaskKey},
-        job::{Band, Kind},
+        job::Band,
         ledger::{Command, Entry, Expect},
-        node::{Books, NodeInfo},
-        resources::Resources,
+        node::Books,
         task::{Report, State},
     };
     use serde_json::json;
 
     use super::*;
+    use crate::shares::tests;
 
     /// A cell of nodes 1 to 3 that wants four copies of a job.
     fn ledger() -> Arc<Ledger> {
@@ -92,56 +92,16 @@ mod tests {
     /// Node `id`, with copies of these indexes: (index, activation of its generation).
     fn part(ledger: &Ledger, id: u64, copies: &[(u32, u64)]) -> OwnPart {
         let record = &ledger.jobs[&job()];
-        let limit = Resources::new(100, 1 << 20);
         let report = |(index, activation): &(u32, u64)| Report {
             key: TaskKey { uid: record.uid, index: *index },
-            job: job(),
-            kind: Kind::Service,
-            band: Band::Batch,
-            priority: 150,
             generation: Generation { cell: 1, activation: *activation, seq: 0 },
             version: record.version,
-            state: State::Running,
-            image: "hello:1".into(),
-            digest: String::new(),
-            pid: Some(42),
-            ports: BTreeMap::new(),
-            address: None,
-            restarts: 0,
-            restart_at: 0,
-            healthy: None,
-            ready: false,
-            since_ms: 0,
-            reason: None,
-            exit: None,
-            limit: limit.clone(),
-            reservation: limit.clone(),
-            usage: Resources::default(),
-            strain: None,
+            ..tests::report("web", *index, Band::Batch, State::Running, [100, 100, 0])
         };
+        let tasks: Vec<Report> = copies.iter().map(report).collect();
         let mut books = Books::default();
-        copies.iter().for_each(|_| books.add(Band::Batch, &limit, &limit));
-        let node = NodeInfo {
-            id: NodeId(id),
-            name: format!("n{id}"),
-            addr: String::new(),
-            version: String::new(),
-            labels: BTreeMap::new(),
-            capacity: Resources::new(1000, 1 << 30),
-            images: BTreeSet::new(),
-            volumes: Default::default(),
-            bad: Vec::new(),
-        };
-        OwnPart {
-            node,
-            books,
-            usage: Resources::default(),
-            tasks: copies.iter().map(report).collect(),
-            promise: Activation::default(),
-            applied: ledger.applied,
-            voter: true,
-            ended: Vec::new(),
-        }
+        tasks.iter().for_each(|task| books.add(task.band, &task.limit, &task.reservation));
+        OwnPart { books, applied: ledger.applied, ..tests::part(id, tasks, Vec::new()) }
     }
 
     fn rows(core: &PlaceCore) -> Vec<(u32, State, Option<u64>)> {

@@ -61,29 +61,34 @@ pub(crate) struct Told {
     pub(crate) notes: Vec<&'static str>,
 }
 
+/// A node that is new in its cell, and estimates nothing.
+pub(crate) fn config(id: NodeId, capacity: Resources) -> Config {
+    let node = NodeInfo {
+        id,
+        name: format!("n{}", id.0),
+        addr: String::new(),
+        version: "0".into(),
+        labels: BTreeMap::new(),
+        capacity,
+        images: Default::default(),
+        volumes: Default::default(),
+        bad: Vec::new(),
+    };
+    Config {
+        node,
+        cell: "c".into(),
+        life: 1,
+        promise: Activation { cell: 1, index: 1 + id.0 },
+        ports: 20000..=20005,
+        first_port: 20000,
+        claims: false,
+        estimate: None,
+    }
+}
+
 impl Node {
     pub(crate) fn new(id: NodeId) -> Node {
-        let node = NodeInfo {
-            id,
-            name: format!("n{}", id.0),
-            addr: String::new(),
-            version: "0".into(),
-            labels: BTreeMap::new(),
-            capacity: Resources::new(1_600, 4 << 30),
-            images: Default::default(),
-            volumes: Default::default(),
-            bad: Vec::new(),
-        };
-        let config = Config {
-            node,
-            cell: "c".into(),
-            life: 1,
-            promise: Activation { cell: 1, index: 1 + id.0 },
-            ports: 20000..=20005,
-            first_port: 20000,
-            claims: false,
-            estimate: None,
-        };
+        let config = config(id, Resources::new(1_600, 4 << 30));
         Node {
             core: Core::new(config.clone()),
             config,
