@@ -25,6 +25,23 @@ const NO_LIMIT_MILLI: u64 = 1_000_000;
 /// Many times what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How the directories of nodes are called, and their cgroups.
+const PREFIX: &str = "covey-node-";
+
+/// Ends all that is left of the nodes whose directories are in `dir`, and whose process is gone.
+///
+/// # Errors
+/// When a process does not die or a cgroup cannot be removed.
+pub fn end_left(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PREFIX) {
+            Cgroups::find(&name)?.end()?;
+        }
+    }
+    Ok(())
+}
+
 /// What a node shall be that is not as they usually are.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -60,7 +77,7 @@ impl Node {
     /// As [`Node::start`].
     pub fn start_as(plan: Plan) -> Result<Self> {
         let scratch = tempfile::Builder::new()
-            .prefix("covey-node-")
+            .prefix(PREFIX)
             .tempdir()
             .map_err(Error::file("make a directory in", std::env::temp_dir()))?;
         let name = scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();

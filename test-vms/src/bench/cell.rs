@@ -22,6 +22,8 @@ use test_vms::{Error, binary};
 use crate::figures::Series;
 use crate::peers::Swarm;
 
+/// The lab's name, before the process's id.
+pub(crate) const LAB: &str = "bench";
 /// As many as all figures of a cell have.
 pub(crate) const HOSTS: u32 = 5;
 /// Many times what anything here takes.
@@ -137,7 +139,7 @@ impl Cell {
 }
 
 fn plan() -> Result<Plan> {
-    Ok(Plan::new(&format!("bench-{}", std::process::id()), HOSTS, binary::covey()?))
+    Ok(Plan::new(&format!("{LAB}-{}", std::process::id()), HOSTS, binary::covey()?))
 }
 
 fn scratch() -> Result<TempDir> {

@@ -29,6 +29,7 @@ mod starts;
 mod submit;
 mod upgrades;
 mod usage;
+mod watched;
 
 use std::process::ExitCode;
 
@@ -127,6 +128,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(code) = watched::ended() {
+        return code;
+    }
     let mut missed = Vec::new();
     for (name, what, usual, run) in BENCHES {
         if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {

@@ -6,9 +6,9 @@ mod runtime;
 mod swarm;
 
 pub(crate) use cycles::Starter;
-pub(crate) use docker::Docker;
+pub(crate) use docker::{Docker, remove_cgroups};
 pub(crate) use runtime::Runtime;
-pub(crate) use swarm::Swarm;
+pub(crate) use swarm::{LAB, Swarm};
 
 use std::process::{Command, Stdio};
 

@@ -165,12 +165,17 @@ impl Drop for Docker {
         let _ = self.daemon.wait();
         // This one mount it leaves over, and the directories of its cgroups.
         let _ = umount2(&self.scratch.path().join("run/netns/default"), MntFlags::MNT_DETACH);
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        let mut left: Vec<PathBuf> = hierarchies.map(|entry| entry.path().join("docker")).collect();
-        left.push("/sys/fs/cgroup/docker".into());
-        for directory in left {
-            // Not empty: somebody else's engine.
-            let _ = fs::remove_dir(directory);
-        }
+        remove_cgroups();
+    }
+}
+
+/// The directories of its cgroups that an engine leaves over.
+pub(crate) fn remove_cgroups() {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let mut left: Vec<PathBuf> = hierarchies.map(|entry| entry.path().join("docker")).collect();
+    left.push("/sys/fs/cgroup/docker".into());
+    for directory in left {
+        // Not empty: somebody else's engine.
+        let _ = fs::remove_dir(directory);
     }
 }

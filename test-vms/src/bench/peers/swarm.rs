@@ -17,6 +17,9 @@ use super::output;
 const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(50);
 
+/// The lab's name, before the process's id.
+pub(crate) const LAB: &str = "swarm";
+
 /// A swarm, gone when dropped.
 pub(crate) struct Swarm {
     /// With its version.
@@ -33,7 +36,7 @@ impl Swarm {
         let unpacked = Unpacked::get(docker::SET, &[], docker::PACKAGES)?;
         let files = tempfile::tempdir()
             .map_err(|why| Error::Missing(format!("cannot make a temporary directory: {why}")))?;
-        let plan = Plan::new(&format!("swarm-{}", std::process::id()), hosts, binary::covey()?);
+        let plan = Plan::new(&format!("{LAB}-{}", std::process::id()), hosts, binary::covey()?);
         let lab = Lab::raise(&plan)?;
         let mut swarm =
             Self { name: String::new(), hosts: lab.hosts()?, lab, unpacked, engines: Vec::new(), files };
