@@ -29,7 +29,7 @@ help:
 	  'make sim SEEDS=N          the seeded simulations of make test, with so many seeds' \
 	  'make soak MINUTES=N       faults on a real host for so long'
 
-BENCHES := start submit agent-kills cycles start-cycle starts shim-memory memory many estimate idle logs upgrades beside antagonists hog jump cell-up cell-submit cell-crash cell-placer placer-kills reclaimed death-50 swim
+BENCHES := start submit agent-kills cycles start-cycle starts shim-memory memory many estimate idle logs upgrades beside antagonists hog jump valley cell-up cell-submit cell-crash cell-placer placer-kills reclaimed death-50 swim
 
 build:
 	$(needs) build

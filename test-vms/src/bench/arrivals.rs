@@ -78,11 +78,21 @@ impl Answered {
 
 /// Asks at random moments (Poisson), so often on the mean, for so long.
 pub(crate) fn poisson(asked: &Asked, a_second: f64, length: Duration, dice: &mut Dice) -> Result<Answered> {
+    varying(asked, |_| a_second, length, dice)
+}
+
+/// The same, as often as `a_second` says of each moment.
+pub(crate) fn varying(
+    asked: &Asked,
+    a_second: impl Fn(Duration) -> f64,
+    length: Duration,
+    dice: &mut Dice,
+) -> Result<Answered> {
     let mut due = Duration::ZERO;
     let mut moments = Vec::new();
     while due < length {
         moments.push(due);
-        due += Duration::from_secs_f64(-dice.share().ln() / a_second);
+        due += Duration::from_secs_f64(-dice.share().ln() / a_second(due));
     }
     on_a_thread(|| open_loop(asked, &moments, length))
 }

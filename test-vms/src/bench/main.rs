@@ -29,6 +29,7 @@ mod starts;
 mod submit;
 mod upgrades;
 mod usage;
+mod valley;
 mod watched;
 
 use std::process::ExitCode;
@@ -38,7 +39,7 @@ use test_vms::lab::Result;
 /// A figure's name, what it shows, how often it is done if nobody says, and what does it: true when its goal is met.
 type Bench = (&'static str, &'static str, usize, fn(usize) -> Result<bool>);
 
-const BENCHES: [Bench; 25] = [
+const BENCHES: [Bench; 26] = [
     ("start", "agent start to first task running", 20, |count| Ok(start::run(count)?)),
     ("submit", "submit to running, one task, image present", 50, |count| Ok(submit::run(count)?)),
     ("agent-kills", "kills and restarts of the agent under 20 running tasks", 1000, |count| {
@@ -69,6 +70,9 @@ const BENCHES: [Bench; 25] = [
     }),
     ("jump", "a service takes all that it may within a second, from batch work that had it", 3, |count| {
         Ok(jump::run(count)?)
+    }),
+    ("valley", "batch work beside a service whose load comes and goes, so many times", 2, |count| {
+        Ok(valley::run(count)?)
     }),
     ("cell-up", "five hosts and one cell of them, from nothing", 5, cell::up::run),
     ("cell-submit", "submit to all running and healthy, five hosts, image on all", 10, cell::submit::run),

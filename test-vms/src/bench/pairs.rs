@@ -81,6 +81,17 @@ impl Pairs {
     }
 }
 
+/// Pearson's, between the first and the second.
+pub(crate) fn correlation(pairs: &[[f64; 2]]) -> f64 {
+    let number = pairs.len() as f64;
+    let mean = |of: usize| pairs.iter().map(|both| both[of]).sum::<f64>() / number;
+    let means = [mean(0), mean(1)];
+    let sum = |a: usize, b: usize| -> f64 {
+        pairs.iter().map(|both| (both[a] - means[a]) * (both[b] - means[b])).sum()
+    };
+    sum(0, 1) / (sum(0, 0) * sum(1, 1)).sqrt()
+}
+
 /// Of sorted values.
 pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = (share * sorted.len().saturating_sub(1) as f64).round() as usize;
@@ -103,6 +114,12 @@ mod tests {
         assert_eq!(quantile(&pairs.ratios(Beside, Alone), 0.5), 2.0);
         assert!(pairs.show_at_most("x", 2.0, "ms") && !pairs.show_at_most("x", 1.9, "ms"));
         assert!(pairs.show_at_least("x", 2.0, "a second") && !pairs.show_at_least("x", 2.1, "a second"));
+    }
+
+    #[test]
+    fn what_moves_against_each_other_is_told_from_what_does_not() {
+        assert!((correlation(&[[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]]) + 1.0).abs() < 1e-9);
+        assert!(correlation(&[[1.0, 1.0], [2.0, 2.0], [1.0, 2.0], [2.0, 1.0]]).abs() < 1e-9);
     }
 
     #[test]

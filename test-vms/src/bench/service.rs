@@ -48,6 +48,15 @@ impl Service {
         Ok(Self { asked, a_second: SHARE * requests / used.as_secs_f64(), dice: Dice(0x5eed) })
     }
 
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// How many requests a second take this share of a core.
+    pub(crate) fn of_a_core(&self, share: f64) -> f64 {
+        self.a_second * share / SHARE
+    }
+
     pub(crate) fn at(&self) -> SocketAddr {
         self.asked.at
     }

@@ -85,7 +85,6 @@ pub(crate) fn run(count: usize) -> Result<bool> {
         work.tasks / work.samples.max(1),
         of("reclaimed")
     );
-    println!("  batch CPU to the services' CPU: correlation {:.2}", work.correlation());
     Ok(show_at_least("CPU, in reclaimed room", work.share(0), PERCENT, "% of all work")
         & show_at_least("memory, in reclaimed room", work.share(1), PERCENT, "% of all work")
         & show_at_most(
@@ -103,7 +102,6 @@ pub(crate) fn run(count: usize) -> Result<bool> {
 struct Work {
     all: [f64; 2],
     reclaimed: [f64; 2],
-    cpu: Vec<[f64; 2]>,
     samples: usize,
     tasks: usize,
 }
@@ -122,7 +120,6 @@ impl Work {
             }
             self.tasks += batch;
         }
-        let mut cpu = [0.0; 2];
         for [[prod, served], [limits, done]] in nodes.into_values() {
             for (place, capacity) in [CPU as f64, MEMORY as f64].into_iter().enumerate() {
                 self.all[place] += served[place] + done[place];
@@ -131,27 +128,13 @@ impl Work {
                     self.reclaimed[place] += done[place] * beyond / limits[place];
                 }
             }
-            cpu[0] += served[0];
-            cpu[1] += done[0];
         }
-        self.cpu.push(cpu);
         self.samples += 1;
     }
 
     /// In percent.
     fn share(&self, place: usize) -> f64 {
         self.reclaimed[place] * 100.0 / self.all[place]
-    }
-
-    /// Pearson's.
-    fn correlation(&self) -> f64 {
-        let number = self.cpu.len() as f64;
-        let mean = |of: usize| self.cpu.iter().map(|both| both[of]).sum::<f64>() / number;
-        let means = [mean(0), mean(1)];
-        let sum = |a: usize, b: usize| -> f64 {
-            self.cpu.iter().map(|both| (both[a] - means[a]) * (both[b] - means[b])).sum()
-        };
-        sum(0, 1) / (sum(0, 0) * sum(1, 1)).sqrt()
     }
 }
 
