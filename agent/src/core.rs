@@ -133,6 +133,7 @@ impl Core {
     /// What follows from one event. Actions are to be carried out in their order.
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
         self.now = now;
+        self.history.look(now);
         match event {
             Event::Hello { hello, fresh } => self.on_hello(hello, fresh),
             Event::Closed(session) => self.on_closed(session),

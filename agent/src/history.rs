@@ -1,7 +1,8 @@
 //! What a node remembers of the jobs whose tasks it ran, in little and fixed memory: how much of CPU and memory a task of each
 //! used (as Google's VPA recommender keeps it: weights in exponential buckets that halve each day), and what ended tasks.
 //!
-//! Pure: time is an argument (wall clock, milliseconds since 1970: it outlives the agent).
+//! Pure: time is an argument (wall clock, milliseconds since 1970: it outlives the agent; where that is set, what is remembered
+//! moves with it).
 
 pub mod advice;
 mod decaying;
@@ -20,12 +21,14 @@ use placement::{
 
 use self::{decaying::HALF_LIFE_MS, endings::Endings};
 pub use self::{endings::Ending, job::JobHistory};
-use crate::event::RunId;
+use crate::event::{Now, RunId};
 
 /// The peak of a task's memory within so long is one that counts.
 pub const WINDOW_MS: u64 = 600_000;
 /// Between two looks at a task; beyond that nobody knows what it did.
 const GAP_MS: u64 = 60_000;
+/// The wall clock was set if it went so much further, or less far, than time did.
+const SET_MS: u64 = 60_000;
 /// Jobs that a node remembers: those whose tasks ran here last.
 const JOBS: usize = 1_000;
 /// What a job did so long ago weighs nothing any more.
@@ -40,6 +43,7 @@ pub struct History {
     /// The tasks that run.
     runs: BTreeMap<RunId, Window>,
     endings: Endings,
+    looked: Option<Now>,
 }
 
 /// How much memory a run has used at most since `from_ms`.
@@ -52,11 +56,32 @@ struct Window {
     strained_ms: u64,
 }
 
+impl Window {
+    fn shift(&mut self, by_ms: i64) {
+        for ms in [&mut self.from_ms, &mut self.seen_ms, &mut self.strained_ms] {
+            *ms = ms.saturating_add_signed(by_ms);
+        }
+    }
+}
+
 impl History {
     /// What was kept before. What ended while no agent was here is counted already.
     pub fn resume(&mut self, kept: History) {
         self.jobs = kept.jobs;
         self.endings.merge(kept.endings);
+    }
+
+    /// Looks at the clocks, before whatever is of this time. Nothing grows old or is lost when the wall clock is set.
+    pub fn look(&mut self, now: Now) {
+        let Some(last) = self.looked.replace(now) else { return };
+        let since = |then: u64, now: u64| now.cast_signed().wrapping_sub(then.cast_signed());
+        let set_ms = since(last.wall_ms, now.wall_ms).wrapping_sub(since(last.mono_ms, now.mono_ms));
+        if set_ms.unsigned_abs() < SET_MS {
+            return;
+        }
+        self.jobs.values_mut().for_each(|job| job.shift(set_ms));
+        self.runs.values_mut().for_each(|window| window.shift(set_ms));
+        self.endings.shift(set_ms);
     }
 
     /// What a run uses now.
@@ -222,6 +247,54 @@ mod tests {
         // What comes after counts: it is not taken for what is twenty years old.
         assert!(web.cpu.share_above(100.0) > 0.8, "{}", web.cpu.share_above(100.0));
         assert!(web.watched_ms() < 7_200_000 + 600_000 + 3 * GAP_MS);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_changes_nothing() {
+        let limit = Resources::new(100, 64 * MIB);
+        let reclaimed = Ending { band: Band::Free, cause: Cause::Reclaimed, notified: None };
+        // Minutes by the kernel, and how far the wall clock is off from then on.
+        let day = 86_400_000_i64;
+        let seen = |set: [i64; 3]| {
+            let mut history = History::default();
+            let mut at = |minute: u64, set: i64| {
+                let mono_ms = minute * 60_000;
+                let wall_ms = (START + mono_ms).saturating_add_signed(set);
+                history.look(Now { mono_ms, wall_ms });
+                let name = if minute < 20 { "early" } else { "web" };
+                history.used(
+                    run(minute as u32 / 20),
+                    &job(name),
+                    &Resources::new(50 + minute, MIB << (minute / 20)),
+                    wall_ms,
+                );
+                if minute == 10 {
+                    history.throttled(run(0), &job(name), 500, wall_ms);
+                    history.ended(run(7), &job(name), reclaimed, &limit, wall_ms);
+                }
+                wall_ms
+            };
+            let off = |minute: u64| set[usize::from(minute >= 30) + usize::from(minute >= 45)];
+            let now_ms = (0..60).map(|minute| at(minute, off(minute))).last().unwrap();
+            let jobs = history.jobs().values().map(|job| {
+                let cpu = (job.cpu.total(now_ms), job.cpu.share_above(70.0));
+                let memory = (job.memory.total(now_ms), job.memory.share_above(2.0 * MIB as f64));
+                let rounded = |n: f64| (n * 1e6).round();
+                let age_ms = now_ms - job.seen_ms();
+                (
+                    [cpu.0, cpu.1, memory.0, memory.1, job.held_back_share(now_ms)].map(rounded),
+                    age_ms,
+                    job.watched_ms(),
+                )
+            });
+            (jobs.collect::<Vec<_>>(), history.endings(now_ms))
+        };
+        let usual = seen([0, 0, 0]);
+        assert_eq!((usual.0.len(), usual.1.len()), (2, 1));
+        assert_eq!(seen([0, 3650 * day, 0]), usual, "ten years ahead and back");
+        assert_eq!(seen([0, -30 * day, -30 * day]), usual, "back");
+        // A machine without a clock of its own, that is told the time.
+        assert_eq!(seen([3_600_000 - START.cast_signed(), 0, 0]), usual, "from 1970");
     }
 
     #[test]

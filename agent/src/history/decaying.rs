@@ -88,6 +88,11 @@ impl Decaying {
         self.weights[at] += weight;
     }
 
+    /// The wall clock was set.
+    pub(super) fn shift(&mut self, by_ms: i64) {
+        self.at_ms = self.at_ms.saturating_add_signed(by_ms);
+    }
+
     /// Counts from now on as of another time.
     fn rebase(&mut self, at_ms: u64) {
         let age = (at_ms as f64 - self.at_ms as f64) / HALF_LIFE_MS as f64;

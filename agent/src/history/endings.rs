@@ -91,6 +91,16 @@ impl Endings {
         self.0.entry((slot, band, cause)).or_default().add(one);
     }
 
+    /// The wall clock was set.
+    pub(super) fn shift(&mut self, by_ms: i64) {
+        let slots = by_ms / SLOT_MS.cast_signed();
+        let shifted = |((slot, band, cause), count): (_, Count)| {
+            let slot: u64 = slot;
+            ((slot.saturating_add_signed(slots), band, cause), count)
+        };
+        self.0 = std::mem::take(&mut self.0).into_iter().map(shifted).collect();
+    }
+
     pub(super) fn merge(&mut self, other: Endings) {
         for (of, count) in other.0 {
             self.0.entry(of).or_default().add(count);

@@ -73,6 +73,16 @@ impl JobHistory {
         self.seen_ms = now_ms;
     }
 
+    /// The wall clock was set.
+    pub(super) fn shift(&mut self, by_ms: i64) {
+        self.cpu.0.shift(by_ms);
+        self.memory.0.shift(by_ms);
+        // 0 is never.
+        if self.seen_ms > 0 {
+            self.seen_ms = self.seen_ms.saturating_add_signed(by_ms).max(1);
+        }
+    }
+
     pub(super) fn killed(&mut self, now_ms: u64) {
         self.age(now_ms);
         self.kills += 1.0;
