@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use oci::cgroup::{Band, Ceiling, Floor, Gauge};
+use oci::cgroup::{Alarm, Band, Ceiling, Floor, Gauge, Woken};
 use placement::{
     job,
     resources::{MEMORY, Resources},
@@ -63,7 +63,7 @@ pub(crate) fn start(ground: Arc<Ground>, node: NodeHandle, journal: Journal, bou
             threads("members").for_each(hasten);
             let Some(mut guard) = Guard::new(ground, node, journal, bounds) else { return };
             while let Some(pause) = guard.look() {
-                thread::sleep(pause);
+                guard.rest(pause);
             }
         }
     });
@@ -95,6 +95,7 @@ struct Guard {
     gauge: Gauge,
     ceiling: Option<Ceiling>,
     floor: Option<Floor>,
+    alarm: Option<Alarm>,
     decider: Decider,
     chooser: Chooser,
     about: Node,
@@ -117,7 +118,7 @@ impl Guard {
             journal.node("warning", format!("batch and free have no ceiling of memory: {error}"));
             None
         });
-        let floor = ground.tree.floor();
+        let (floor, alarm) = (ground.tree.floor(), ground.tree.alarm());
         Some(Guard {
             ground,
             node,
@@ -126,9 +127,10 @@ impl Guard {
             gauge,
             ceiling,
             floor,
+            about: Node { alarmed: alarm.is_some(), ..Node::default() },
+            alarm,
             decider: Decider::default(),
             chooser: Chooser::default(),
-            about: Node::default(),
             capacity: Resources::default(),
             looked_up: None,
             told_free: None,
@@ -166,6 +168,16 @@ impl Guard {
             self.node.tell(Event::Free { memory: memory.free });
         }
         Some(Duration::from_millis(step.pause_ms))
+    }
+
+    /// Until the next look: where the kernel tells that somebody waits for memory, no longer than that.
+    fn rest(&mut self, pause: Duration) {
+        match self.alarm.as_ref().map(|alarm| alarm.wait(pause)) {
+            None => thread::sleep(pause),
+            Some(Woken::InTime) => {}
+            Some(Woken::Alarmed) => self.gauge.forget(),
+            Some(Woken::Broken) => (self.alarm, self.about.alarmed) = (None, false),
+        }
     }
 
     /// What seldom changes. The core may be busy: then it is as before.

@@ -4,6 +4,7 @@
 //! and v2 hosts, whose hierarchies may each start at another directory, and lets limits be set when the container is
 //! built but not yet started, so that neither does building it count against them nor can it be throttled.
 
+mod alarm;
 mod apply;
 mod block;
 mod ceiling;
@@ -30,6 +31,7 @@ use crate::pidfd;
 pub use devices::Device;
 pub(crate) use nest::Nest;
 
+pub use alarm::{Alarm, Woken};
 pub use block::{Disk, Io};
 pub use ceiling::Ceiling;
 pub use floor::Floor;

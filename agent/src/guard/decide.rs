@@ -31,6 +31,10 @@ const PLENTY_MS: u64 = 250;
 const CALM_MS: u64 = 100;
 const CLOSE_MS: u64 = 25;
 const IDLE_MS: u64 = 500;
+/// While there is so much that nobody can take it within one, or nothing that may be interrupted, and the kernel tells at
+/// once when somebody waits for memory all the same.
+const ALARMED_MS: u64 = 1_000;
+const AMPLE_SHARE: u64 = 3;
 
 /// What the node is like, beside the reading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) capacity: u64,
     /// Sum of production's limits.
     pub(crate) prod_limits: u64,
+    /// The kernel wakes the guard when somebody waits for memory.
+    pub(crate) alarmed: bool,
 }
 
 /// What follows from one look.
@@ -120,9 +126,12 @@ impl Decider {
             }
         });
         let close = shortage.is_some() || self.waiting_since.is_some() || memory.free < 2 * headroom;
+        let ample = memory.free > node.capacity / AMPLE_SHARE;
         let pause_ms = match memory.spare {
+            0..NOTHING if node.alarmed => ALARMED_MS,
             0..NOTHING => IDLE_MS,
             _ if close => CLOSE_MS,
+            _ if ample && node.alarmed => ALARMED_MS,
             _ if memory.free > 4 * headroom => PLENTY_MS,
             _ => CALM_MS,
         };

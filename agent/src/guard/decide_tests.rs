@@ -3,7 +3,7 @@
 use super::*;
 
 const MIB: u64 = 1 << 20;
-const NODE: Node = Node { capacity: 4096 * MIB, prod_limits: 2048 * MIB };
+const NODE: Node = Node { capacity: 4096 * MIB, prod_limits: 2048 * MIB, alarmed: false };
 
 fn memory(free: u64, prod: u64, spare: u64) -> Memory {
     Memory { free: free * MIB, prod: prod * MIB, spare: spare * MIB, ..Memory::default() }
@@ -23,6 +23,17 @@ fn the_ceiling_leaves_the_room_that_is_kept_and_free_reaches_its_own_first() {
     assert_eq!(decider.look(50, &memory(300, 500, 800), &NODE).pause_ms, CALM_MS);
     // Nothing runs that could be interrupted.
     assert_eq!(decider.look(100, &memory(10, 4000, 0), &NODE).shortage, None);
+}
+
+#[test]
+fn looks_are_rare_where_the_kernel_tells_who_waits() {
+    let alarmed = Node { alarmed: true, ..NODE };
+    let pause = |free, spare, node| Decider::default().look(0, &memory(free, 500, spare), node).pause_ms;
+    assert_eq!([pause(1500, 800, &NODE), pause(1500, 800, &alarmed)], [PLENTY_MS, ALARMED_MS]);
+    assert_eq!([pause(1500, 0, &NODE), pause(1500, 0, &alarmed)], [IDLE_MS, ALARMED_MS]);
+    // What can be gone before it is felt is looked at as often as ever.
+    assert_eq!([pause(1000, 800, &NODE), pause(1000, 800, &alarmed)], [PLENTY_MS; 2]);
+    assert_eq!([pause(100, 800, &NODE), pause(100, 800, &alarmed)], [CLOSE_MS; 2]);
 }
 
 #[test]

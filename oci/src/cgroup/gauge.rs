@@ -172,6 +172,11 @@ impl Gauge {
         self.fresh = None;
     }
 
+    /// What was looked at a moment ago may not be so any more.
+    pub fn forget(&mut self) {
+        self.fresh = None;
+    }
+
     /// One look. `capacity`: what the node may use at all. `None` when a file that all depends on cannot be read.
     pub fn look(&mut self, capacity: u64) -> Option<Memory> {
         let fresh = self.tight || self.fresh.is_none_or(|at| at.elapsed() >= SELDOM);
