@@ -17,6 +17,8 @@ use super::{
 };
 use crate::{clock, core::Core, daemon::inbox::NodeHandle, event::Event, event::RunId, runner::Ground};
 
+const NOT_WEIGHED: &str = "the disk of the data directory is not shared by weight: batch and free are not held back where \
+                           production waits for it (bfq as its scheduler does that, or io.cost on cgroup v2)";
 /// What nobody uses may take so long to go before somebody has to.
 const COLLECT: Duration = Duration::from_secs(5);
 const COLLECT_IN_HURRY: Duration = Duration::from_millis(500);
@@ -30,12 +32,7 @@ const NOTHING: u64 = 1 << 20;
 /// What this node cannot do for production's IO.
 pub(crate) fn warnings(tree: &Tree, data: &Path) -> Option<String> {
     let disk = oci::cgroup::Disk::of(data)?;
-    (!tree.weighs_io(disk)).then(|| {
-        format!(
-            "the disk {disk} of the data directory is not shared by weight: batch and free are not held back where production \
-             waits for it (bfq as its scheduler does that, or io.cost on cgroup v2)"
-        )
-    })
+    (!tree.weighs_io(disk)).then(|| NOT_WEIGHED.to_string())
 }
 
 /// Whether the file system of that directory is short of room.
