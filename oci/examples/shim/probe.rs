@@ -5,7 +5,14 @@ use std::io::Error;
 pub(crate) fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["memory", mib] => memory(mib.parse().unwrap_or(0)),
+        ["memory", mib] => drop(memory(mib.parse().unwrap_or(0))),
+        ["hold", mib] => {
+            let _held = memory(mib.parse().unwrap_or(0));
+            loop {
+                // SAFETY: waits for a signal.
+                unsafe { libc::pause() };
+            }
+        }
         ["threads", number] => threads(number.parse().unwrap_or(0)),
         ["fds"] => fds(),
         ["spin"] => loop {
@@ -78,12 +85,13 @@ unsafe fn mknod(path: &std::ffi::CStr, kind: u32, device: u64) -> i64 {
 }
 
 /// Use memory until there is none.
-fn memory(mib: usize) {
+fn memory(mib: usize) -> Vec<Vec<u8>> {
     let mut held = Vec::new();
     for _ in 0..mib {
         held.push(vec![1u8; 1 << 20]);
     }
     println!("held {}", held.iter().map(|m| std::hint::black_box(m).len() >> 20).sum::<usize>());
+    held
 }
 
 /// Fork until that is refused, then say how far it went.

@@ -107,6 +107,12 @@ fn memory(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
             if oom.exists() {
                 write(&oom, "0")?;
             }
+            // Not swapped out for the sake of those above it either, as on v2: what it has would not be seen any more, and it
+            // would wait for the disk where another gives way.
+            let swappiness = dir.join("memory.swappiness");
+            if swappiness.exists() {
+                write(&swappiness, "0")?;
+            }
             let text = bytes.map_or("-1".to_string(), |b| b.to_string());
             // Absent when the kernel does not account for swap: then there is nothing to forbid by it.
             let swap_counts = with_swap.exists();

@@ -1,9 +1,11 @@
 //! Limits that are really in force, and figures that are really read.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci::cgroup::{Band, Limits, OutOfMemory, Placement};
@@ -132,7 +134,7 @@ fn what_runs_where_an_earlier_covey_put_it_is_found_there() {
     let mut before = world.tree.placement(Band::Production, "old");
     before.band = Band::Batch;
     before.create().unwrap();
-    let mut sleep = std::process::Command::new("/bin/busybox");
+    let mut sleep = Command::new("/bin/busybox");
     let inside = before.clone();
     // SAFETY: joining is a few writes to files.
     let mut sleep = unsafe { sleep.args(["sleep", "1000"]).pre_exec(move || join(&inside)) }.spawn().unwrap();
@@ -153,7 +155,7 @@ fn what_runs_where_an_earlier_covey_put_it_is_found_there() {
 
 /// Move the calling process in.
 fn join(cgroups: &Placement) -> std::io::Result<()> {
-    cgroups.dirs().iter().try_for_each(|dir| std::fs::write(dir.join("cgroup.procs"), "0"))
+    cgroups.dirs().iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), "0"))
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn capacity_is_the_least_of_machine_and_cgroups() {
         .apply(&Limits { cpu_milli: Some(700), memory_bytes: Some(48 << 20), ..Limits::default() })
         .unwrap();
     let inside = parent.clone();
-    let mut child = std::process::Command::new(crate::world::shim());
+    let mut child = Command::new(crate::world::shim());
     // SAFETY: joining is a few writes to files.
     unsafe { child.arg("capacity").pre_exec(move || join(&inside)) };
     let output = child.output().unwrap();
@@ -197,7 +199,7 @@ fn devices_are_denied_by_a_list_or_by_a_program() {
         placement.create().unwrap();
         let open = |name: &str| {
             let inside = placement.clone();
-            let mut cat = std::process::Command::new("/bin/busybox");
+            let mut cat = Command::new("/bin/busybox");
             cat.args(["head", "-c", "1"]).arg(disk.with_file_name(name));
             // SAFETY: joining is a few writes to files.
             unsafe { cat.pre_exec(move || join(&inside)) };
@@ -214,7 +216,7 @@ fn devices_are_denied_by_a_list_or_by_a_program() {
 fn a_kill_for_a_cgroup_above_is_told_from_one_for_the_own_limit() {
     let world = World::new();
     let band = world.tree.placement(Band::Batch, "all").trees["memory"].join("batch");
-    std::fs::write(band.join("memory.limit_in_bytes"), (96 << 20).to_string()).unwrap();
+    fs::write(band.join("memory.limit_in_bytes"), (96 << 20).to_string()).unwrap();
     let big = |name: &str, script: &str| {
         let mut run = world.run(name, script);
         run.config.limits.memory_bytes = Some(80 << 20);
@@ -222,7 +224,7 @@ fn a_kill_for_a_cgroup_above_is_told_from_one_for_the_own_limit() {
     };
     let whose = |running: &Running| running.bundle.config().unwrap().cgroup.out_of_memory();
     // Its page cache reaches its limit, which means nothing: that is taken back. (Of a hole, so that no disk is waited for.)
-    std::fs::File::create(world.layer.join("hole")).unwrap().set_len(100 << 20).unwrap();
+    File::create(world.layer.join("hole")).unwrap().set_len(100 << 20).unwrap();
     let cached = big(
         "cached",
         "cat /hole > /dev/null; echo cached
@@ -235,7 +237,7 @@ fn a_kill_for_a_cgroup_above_is_told_from_one_for_the_own_limit() {
     holder.wait_for("held\n");
     for running in [big("clean", "probe memory 60; exit $?"), cached] {
         if running.bundle.dir().ends_with("cached") {
-            std::fs::write(format!("/proc/{}/root/tmp/go", running.state().init.pid), "").unwrap();
+            fs::write(format!("/proc/{}/root/tmp/go", running.state().init.pid), "").unwrap();
         }
         let end = running.wait();
         assert_eq!((end.code, end.oom), (Some(137), true), "{}", running.output());
@@ -246,4 +248,55 @@ fn a_kill_for_a_cgroup_above_is_told_from_one_for_the_own_limit() {
     let alone = big("alone", "probe memory 90; exit $?");
     assert_eq!(alone.wait().code, Some(137));
     assert_eq!(whose(&alone), Some(OutOfMemory::Limit));
+}
+
+/// Swap on a loop device, off when dropped.
+struct Swap(String);
+
+impl Swap {
+    /// None: this kernel, or whoever bounds this machine, lets nobody have it.
+    fn on(dir: &Path) -> Option<Swap> {
+        let file = dir.join("swap");
+        File::create(&file).unwrap().set_len(64 << 20).unwrap();
+        let file = file.to_str().unwrap();
+        said("mkswap", &[file])?;
+        let swap = Swap(said("losetup", &["--find", "--show", file])?);
+        said("swapon", &[&swap.0]).map(|_| swap)
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        said("swapoff", &[&self.0]);
+        said("losetup", &["--detach", &self.0]);
+    }
+}
+
+fn said(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// What a task has stays in memory, where it is seen, also when all above it is short: then somebody has to give way.
+#[test]
+fn swap_hides_nothing() {
+    let world = World::new();
+    let Some(_swap) = Swap::on(world.dir.path()) else {
+        eprintln!("no swap can be had here");
+        return;
+    };
+    let mut run = world.program("keeper", &["probe", "hold", "40"]);
+    run.config.limits.memory_bytes = Some(64 << 20);
+    let placement = run.config.cgroup.clone();
+    let keeper = run.start();
+    keeper.wait_for("held 40");
+    let above = placement.trees["memory"].join("batch/memory.limit_in_bytes");
+    if above.exists() {
+        let short = fs::write(&above, (20 << 20).to_string());
+        fs::write(&above, "-1").unwrap();
+        assert_eq!(short.unwrap_err().raw_os_error(), Some(libc::EBUSY));
+    }
+    let held = placement.memory().unwrap();
+    assert!(held >= 40 << 20, "{held} bytes");
+    container::remove(&keeper.bundle).unwrap();
 }
