@@ -1,5 +1,5 @@
-//! A limited container on what most users run: a stock kernel with cgroup v2 alone, and an agent in a service's cgroup,
-//! as systemd would have started it. (The other root tests run on whatever this machine has.)
+//! Bands and a limited container on what most users run: a stock kernel with cgroup v2 alone, and an agent in a service's
+//! cgroup, as systemd would have started it. (The other root tests run on whatever this machine has.)
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
@@ -10,17 +10,23 @@ use test_vms::binary;
 use test_vms::vm::Vm;
 
 /// Many times what it takes, for a machine that is busy with other tests.
-const TIMEOUT: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(360);
 
-/// Prints what it sees in sections, for the test to judge.
-const SCRIPT: &str = r#"
+/// What the node may use: less than the machine has.
+const CAPACITY: u64 = 512 << 20;
+
+/// The scripts print what they see in sections, for the tests to judge. First, an agent.
+const BEGIN: &str = r#"
 section() { echo "--- $1"; }
 give_up() { section "$1"; cat /tmp/agent.log; covey events; dmesg | tail -5; exit 1; }
 
 # What systemd does for a unit with Delegate=yes.
 slice=/sys/fs/cgroup/system.slice
 mkdir -p $slice/covey.service
-for directory in /sys/fs/cgroup $slice; do echo "+cpu +memory +pids" > $directory/cgroup.subtree_control; done
+for directory in /sys/fs/cgroup $slice; do echo "+cpu +memory +pids +io" > $directory/cgroup.subtree_control; done
+echo 512M > $slice/covey.service/memory.max
+# A scheduler that shares the disk by weight.
+echo bfq > /sys/block/vda/queue/scheduler
 
 export COVEY_SOCKET=/run/covey/agent.sock
 (echo 0 > $slice/covey.service/cgroup.procs; exec covey dev >/tmp/agent.log 2>&1) &
@@ -28,7 +34,11 @@ agent=$!
 # A kill -0 that fails means that there is nobody to wait for.
 until covey nodes >/dev/null 2>&1; do kill -0 $agent || give_up "no agent"; sleep 0.1; done
 find /sys/fs/cgroup -type d | sort > /tmp/before
+"#;
 
+const BANDS: &str = include_str!("v2/bands.sh");
+
+const LIMITED: &str = r#"
 cat > limited.toml <<'END'
 name = "limited"
 [task]
@@ -93,13 +103,56 @@ exit 0
 "#;
 
 #[test]
-fn a_limited_container_on_pure_cgroup_v2() {
-    let output =
-        Vm::new().file(binary::covey().unwrap(), "/usr/bin/covey").script(SCRIPT).run(TIMEOUT).unwrap();
+fn bands_and_a_limited_container_on_pure_cgroup_v2() {
+    let script = [BEGIN, BANDS, LIMITED].concat();
+    let vm = Vm::new().file(binary::covey().unwrap(), "/usr/bin/covey").module("bfq").script(&script);
+    let output = vm.run(TIMEOUT).unwrap();
     println!("{}\n(took {:?})", output.said, output.took);
     assert_eq!(output.status, 0, "{}\n{}", output.said, output.console);
     let seen = sections(&output.said);
 
+    bands(&seen);
+    limited(&seen);
+    assert_eq!(seen["agent ended"], "0");
+}
+
+/// REQUIREMENTS BX19: free before batch, and never production; by files and by deeds.
+fn bands(seen: &BTreeMap<String, String>) {
+    let files: BTreeMap<&str, &str> =
+        seen["files"].lines().map(|line| line.split_once(' ').unwrap_or((line, ""))).collect();
+    let bands = ["monitoring", "production", "spare", "spare/batch", "spare/free"];
+    let of = |file: &str| bands.map(|band| files[format!("{band}/{file}").as_str()]);
+    assert_eq!(of("cpu.idle"), ["0", "0", "1", "0", "0"]);
+    assert_eq!(of("cpu.weight"), ["40", "20", "0", "100", "2"], "what is idle has no weight");
+    let io = ["default 800", "default 400", "default 40", "default 100", "default 10"];
+    assert_eq!((of("io.weight"), of("io.bfq.weight")), (io, io));
+    assert_eq!([files["web/io.bfq.weight"], files["sum/io.bfq.weight"]], ["default 100", "default 10"]);
+    let high = of("memory.high");
+    assert_eq!([high[0], high[1], high[3]], ["max"; 3]);
+    let [both, free] = [high[2], high[4]].map(|bytes| bytes.parse::<u64>().unwrap());
+    assert!(free < both && both < CAPACITY, "{free} {both}");
+    assert_eq!(files["web/memory.low"], (200_u64 << 20).to_string());
+    assert!(files["web/io.max"].ends_with("rbps=20971520 wbps=20971520 riops=500 wiops=500"), "{files:?}");
+
+    // The tree's, the shims', the band's, and its tasks': together they leave a fifth of the node.
+    let floors: Vec<u64> = seen["floors"].lines().map(|bytes| bytes.parse().unwrap()).collect();
+    let [tree, shims, production, ref tasks @ ..] = floors[..] else { panic!("{floors:?}") };
+    assert_eq!((tasks.len(), tasks.iter().sum::<u64>()), (2, production));
+    assert_eq!(tree, 2 * shims + production);
+    assert!(tree <= CAPACITY / 5 * 4 && tree + (2 << 20) > CAPACITY / 5 * 4 && tasks.iter().all(|t| *t > 0));
+    assert_eq!(seen["alarm"], "1", "the kernel tells the guard who waits");
+
+    assert_eq!(seen["before"], seen["after"], "production has not noticed");
+    // On a slow machine who is to go may seem not to, and then somebody else goes too: the order stays.
+    let mut reclaimed: Vec<&str> = seen["reclaimed"].lines().collect();
+    assert_eq!(reclaimed[0], "hog/0");
+    reclaimed.sort_unstable();
+    reclaimed.dedup();
+    assert_eq!(reclaimed, ["etl/0", "hog/0"]);
+    assert_eq!(seen["killed"], "oom_kill 0", "the kernel never chose");
+}
+
+fn limited(seen: &BTreeMap<String, String>) {
     let task: Value = serde_json::from_str(&seen["task"]).unwrap();
     assert_eq!(task["state"], "running");
     assert_eq!(task["healthy"], true);
@@ -118,7 +171,6 @@ fn a_limited_container_on_pure_cgroup_v2() {
     let killed: Value = serde_json::from_str(&seen["host"]).unwrap();
     assert_eq!(killed["exit"]["cause"], "oom.host");
     assert_eq!((seen["processes"].as_str(), seen["mounts"].as_str()), ("0", "0"));
-    assert_eq!(seen["agent ended"], "0");
 }
 
 fn sections(said: &str) -> BTreeMap<String, String> {
