@@ -31,7 +31,9 @@ use std::{
 use gossip::wire::Order;
 use placement::{
     ids::{Activation, TaskKey},
+    job::Band,
     node::NodeInfo,
+    task::Strain,
 };
 
 pub use self::estimate::Estimates;
@@ -95,6 +97,8 @@ pub struct Core {
     /// Monotonic: when each of the node's `bad` is forgotten.
     bad_until: BTreeMap<TaskKey, u64>,
     estimation: Estimation,
+    /// How its bands fare.
+    strain: BTreeMap<Band, Strain>,
     /// What the node remembers of its jobs.
     history: History,
     next_ticket: Ticket,
@@ -121,6 +125,7 @@ impl Core {
             disk_short: false,
             bad_until: BTreeMap::new(),
             estimation: Estimation::new(config.estimate.take()),
+            strain: BTreeMap::new(),
             history: History::default(),
             next_ticket: 0,
             wake_at: None,
@@ -152,6 +157,7 @@ impl Core {
             Event::Run { run, what } => self.on_run(run, what),
             Event::Measured(usage) => self.on_measured(usage),
             Event::Strained(strain) => self.on_strained(strain),
+            Event::BandsStrained(strain) => self.strain = strain,
             Event::Images(images) => {
                 self.node_changed |= self.config.node.images != images;
                 self.config.node.images = images;

@@ -91,6 +91,8 @@ pub enum Event {
     Measured(BTreeMap<RunId, Resources>),
     /// How some of them fare.
     Strained(BTreeMap<RunId, Strain>),
+    /// How all of a band's tasks together fare, of those bands that have any.
+    BandsStrained(BTreeMap<Band, Strain>),
     /// The images that the node has whole, by their digests.
     Images(BTreeSet<String>),
     /// The volumes that the node has, as in `NodeInfo`.

@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use oci::{bundle::Bundle, cgroup::Placement};
+use oci::{
+    bundle::Bundle,
+    cgroup::{Placement, Tree},
+};
 use placement::{
     job::Band,
     resources::{CPU, DISK, MEMORY, Resources},
@@ -67,6 +70,8 @@ struct Seen {
 /// What is known from the looks before.
 struct Known {
     runs: BTreeMap<RunId, Seen>,
+    /// The last look at how bands fare.
+    bands: BTreeMap<Band, Counted>,
     disks: Disks,
     marks: Marks,
     machine: Machine,
@@ -79,6 +84,8 @@ struct Known {
 struct Round {
     usage: BTreeMap<RunId, Resources>,
     strain: BTreeMap<RunId, Strain>,
+    /// Of bands, if it was time to look at them.
+    bands: Option<BTreeMap<Band, Strain>>,
     troubles: Vec<Trouble>,
 }
 
@@ -91,7 +98,8 @@ pub(crate) fn warnings() -> Option<String> {
 pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle, journal: Journal) {
     let disks = Disks::new(&ground.bundles, ground.anonymous.clone());
     let (machine, told) = (Machine::this(), BTreeSet::new());
-    let mut known = Known { runs: BTreeMap::new(), disks, marks: Marks::default(), machine, told };
+    let bands = BTreeMap::new();
+    let mut known = Known { runs: BTreeMap::new(), bands, disks, marks: Marks::default(), machine, told };
     let mut pause = EVERY;
     loop {
         sleep(pause).await;
@@ -110,6 +118,9 @@ pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle, journal: Journal)
         }
         if !round.strain.is_empty() {
             node.tell(Event::Strained(round.strain));
+        }
+        if let Some(bands) = round.bands {
+            node.tell(Event::BandsStrained(bands));
         }
         if !round.usage.is_empty() {
             node.tell(Event::Measured(round.usage));
@@ -147,7 +158,30 @@ impl Known {
             self.marks.look(run, &bundle.log(), now.cpu_us, clock::now());
             self.runs.insert(run, now);
         }
+        let on: BTreeSet<Band> = running.iter().map(|(_, on, _)| *on).collect();
+        round.bands = self.look_at_bands(&ground.tree, &on, clock::now().mono_ms);
         round
+    }
+
+    /// Those that have tasks, now and then, and at once when there are others than before.
+    fn look_at_bands(
+        &mut self,
+        tree: &Tree,
+        on: &BTreeSet<Band>,
+        at_ms: u64,
+    ) -> Option<BTreeMap<Band, Strain>> {
+        let due = |last: &Counted| at_ms >= last.at_ms + STRAIN_MS;
+        if self.bands.keys().eq(on) && !self.bands.values().any(due) {
+            return None;
+        }
+        let before = std::mem::take(&mut self.bands);
+        let mut strain = BTreeMap::new();
+        for &on in on {
+            let now = Counted { at_ms, cpu_us: None, busy: true, counters: tree.counters(band(on)) };
+            strain.extend(before.get(&on).map(|before| (on, now.since(before))));
+            self.bands.insert(on, now);
+        }
+        Some(strain)
     }
 }
 

@@ -12,7 +12,7 @@ use placement::{
     job::Band,
     node::Books,
     resources::Resources,
-    task::{Report, State},
+    task::{Report, State, Strain},
 };
 
 /// What tasks have in common that are put together. In the order in which they are shown.
@@ -131,6 +131,20 @@ pub fn endings(parts: &[OwnPart]) -> Vec<Ended> {
     sums.into_values().collect()
 }
 
+/// How a band's tasks fare: what they move, of all nodes together; what share of the time they wait or are held back, of the
+/// node where that is most. `None` where no node tells.
+pub fn strain(parts: &[OwnPart], band: Band) -> Option<Strain> {
+    let sum = |a: Option<u64>, b: Option<u64>| a.map_or(b, |a| Some(a.saturating_add(b.unwrap_or(0))));
+    parts.iter().filter_map(|part| part.strain.get(&band)).copied().reduce(|a, b| Strain {
+        memory_peak_bytes: sum(a.memory_peak_bytes, b.memory_peak_bytes),
+        io_bytes_per_second: sum(a.io_bytes_per_second, b.io_bytes_per_second),
+        throttled_permille: a.throttled_permille.max(b.throttled_permille),
+        waits_for_cpu_permille: a.waits_for_cpu_permille.max(b.waits_for_cpu_permille),
+        waits_for_memory_permille: a.waits_for_memory_permille.max(b.waits_for_memory_permille),
+        waits_for_io_permille: a.waits_for_io_permille.max(b.waits_for_io_permille),
+    })
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -188,7 +202,30 @@ pub(crate) mod tests {
             bad: Vec::new(),
         };
         let (books, usage, promise) = (Books::default(), Resources::default(), Activation::default());
-        OwnPart { node, books, usage, tasks, promise, applied: 1, voter: true, ended }
+        OwnPart {
+            node,
+            books,
+            usage,
+            tasks,
+            promise,
+            applied: 1,
+            voter: true,
+            ended,
+            strain: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_moved_adds_up_and_who_waits_longest_counts() {
+        let of = |id, io, cpu| {
+            let strain = Strain { io_bytes_per_second: io, waits_for_cpu_permille: cpu, ..Strain::default() };
+            OwnPart { strain: [(Band::Batch, strain)].into(), ..part(id, Vec::new(), Vec::new()) }
+        };
+        let parts = [of(1, Some(5), None), of(2, None, Some(70)), of(3, Some(6), Some(900))];
+        let expected =
+            Strain { io_bytes_per_second: Some(11), waits_for_cpu_permille: Some(900), ..Strain::default() };
+        assert_eq!(strain(&parts, Band::Batch), Some(expected));
+        assert_eq!(strain(&parts, Band::Free), None);
     }
 
     fn cell() -> Vec<OwnPart> {

@@ -110,6 +110,20 @@ fn what_is_shown_by_band_is_what_the_cgroups_have() {
     let rows = |name: &str| top[name].as_array().unwrap().len();
     assert_eq!((rows("nodes"), rows("bands"), rows("tasks")), (1, 4, 3));
 
+    // More than it may have: it waits, and so does its band.
+    get(&node.task("etl/0"), "/burn?cpu=4&seconds=300");
+    let began = Instant::now();
+    loop {
+        let bands = usage(&node, "band")["items"].clone();
+        let waits = |n: usize| bands[n]["strain"]["waits_for_cpu_permille"].as_u64();
+        if waits(3).is_some_and(|permille| permille > 50) {
+            assert!(bands[0]["strain"].is_null(), "nothing runs there: {bands}");
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{bands}");
+        sleep(Duration::from_millis(200));
+    }
+
     // Who is killed at its own limit counts, though not as evicted.
     get(&node.task("etl/0"), "/alloc?mib=400");
     node.until("etl/0", |task| task["exit"]["cause"] == "oom.limit");

@@ -17,7 +17,7 @@ use placement::{
     ledger::Refusal,
     node::{Books, NodeInfo},
     resources::Resources,
-    task::Cause,
+    task::{Cause, Strain},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -100,6 +100,10 @@ fn told() -> Vec<Told> {
             told: 2,
             notified: 2,
         }],
+        strain: BTreeMap::from([(
+            Band::Batch,
+            Strain { waits_for_cpu_permille: Some(900), ..Strain::default() },
+        )]),
     };
     vec![
         Told::Entries { first: 8, entries: vec![json!({"x": 1})] },

@@ -1,9 +1,9 @@
 //! What a run uses now, from its cgroups.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cgroup::{Placement, keyed, number};
+use crate::cgroup::{Band, Placement, Tree, UNIFIED, keyed, number};
 
 /// One look. A figure that the host cannot give is 0 (or `None` for a limit).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,11 +37,51 @@ pub struct Counters {
     pub waited_us: [Option<u64>; 3],
 }
 
+impl Counters {
+    /// Of the directory that there is in each hierarchy.
+    fn read(dir: impl Fn(&str) -> Option<PathBuf>) -> Counters {
+        let v2 = dir(UNIFIED);
+        let throttled_us = match (dir("cpu"), &v2) {
+            (Some(dir), _) => keyed(&dir.join("cpu.stat"), "throttled_time").map(|ns| ns / 1000),
+            (None, Some(dir)) => keyed(&dir.join("cpu.stat"), "throttled_usec"),
+            (None, None) => None,
+        };
+        let memory_peak = match (dir("memory"), &v2) {
+            (Some(dir), _) => number(&dir.join("memory.max_usage_in_bytes")),
+            (None, Some(dir)) => number(&dir.join("memory.peak")),
+            (None, None) => None,
+        };
+        let io_bytes = match (dir("blkio"), &v2) {
+            (Some(dir), _) => totals(&dir.join("blkio.throttle.io_service_bytes"), "Total"),
+            (None, Some(dir)) => transferred(&dir.join("io.stat")),
+            (None, None) => None,
+        };
+        let waited_us = ["cpu", "memory", "io"].map(|what| stalled(v2.as_deref()?, what));
+        Counters { throttled_us, memory_peak, io_bytes, waited_us }
+    }
+}
+
+impl Tree {
+    /// What a band's tasks have gone through together, but for their own limits. The highest memory is that since the band's
+    /// directory is there.
+    pub fn counters(&self, band: Band) -> Counters {
+        let read = Counters::read(|hierarchy| Some(band.dir(&self.tree_of(hierarchy)?)));
+        Counters { throttled_us: None, ..read }
+    }
+}
+
+/// In microseconds, by the kernel's own count (PSI).
+fn stalled(dir: &Path, what: &str) -> Option<u64> {
+    let text = fs::read_to_string(dir.join(format!("{what}.pressure"))).ok()?;
+    let some = text.lines().find(|line| line.starts_with("some "))?;
+    some.rsplit_once("total=")?.1.trim().parse().ok()
+}
+
 impl Placement {
     /// CPU time used so far, in microseconds: one file, for whoever looks all the time. `None` where the host does not
     /// tell, and once the run's cgroups are gone.
     pub fn cpu_us(&self) -> Option<u64> {
-        match (self.trees.get("cpuacct"), self.trees.get(crate::cgroup::UNIFIED)) {
+        match (self.trees.get("cpuacct"), self.trees.get(UNIFIED)) {
             (Some(tree), _) => number(&self.in_tree(tree).join("cpuacct.usage")).map(|ns| ns / 1000),
             // There without the controller too.
             (None, Some(tree)) => keyed(&self.in_tree(tree).join("cpu.stat"), "usage_usec"),
@@ -52,8 +92,7 @@ impl Placement {
     /// As in [`Stats::memory_working_set`]: two files, one of which the kernel has to put together. What is hidden in
     /// memory's file systems counts; where only the second file is of no use, so do the pages of files. `None` as above.
     pub fn memory(&self) -> Option<u64> {
-        let (tree, usage, inactive) = match (self.trees.get("memory"), self.trees.get(crate::cgroup::UNIFIED))
-        {
+        let (tree, usage, inactive) = match (self.trees.get("memory"), self.trees.get(UNIFIED)) {
             (Some(tree), _) => (tree, "memory.usage_in_bytes", "total_inactive_file"),
             (None, tree) => (tree?, "memory.current", "inactive_file"),
         };
@@ -71,41 +110,20 @@ impl Placement {
 
     /// Figures beside CPU and memory: up to six files.
     pub fn counters(&self) -> Counters {
-        let v1 = |controller: &str| self.trees.get(controller).map(|tree| self.in_tree(tree));
-        let v2 = self.trees.get(crate::cgroup::UNIFIED).map(|tree| self.in_tree(tree));
-        let throttled_us = match (v1("cpu"), &v2) {
-            (Some(dir), _) => keyed(&dir.join("cpu.stat"), "throttled_time").map(|ns| ns / 1000),
-            (None, Some(dir)) => keyed(&dir.join("cpu.stat"), "throttled_usec"),
-            (None, None) => None,
-        };
-        let memory_peak = match (v1("memory"), &v2) {
-            (Some(dir), _) => number(&dir.join("memory.max_usage_in_bytes")),
-            (None, Some(dir)) => number(&dir.join("memory.peak")),
-            (None, None) => None,
-        };
-        let io_bytes = match (v1("blkio"), &v2) {
-            (Some(dir), _) => totals(&dir.join("blkio.throttle.io_service_bytes"), "Total"),
-            (None, Some(dir)) => transferred(&dir.join("io.stat")),
-            (None, None) => None,
-        };
-        let waited_us = ["cpu", "memory", "io"].map(|what| self.stalled(what));
-        Counters { throttled_us, memory_peak, io_bytes, waited_us }
+        Counters::read(|hierarchy| self.trees.get(hierarchy).map(|tree| self.in_tree(tree)))
     }
 
     /// For how long some process of the run has waited for CPU, memory or IO so far, in microseconds; `None` where the
     /// kernel does not tell.
     pub fn stalled(&self, what: &str) -> Option<u64> {
-        let dir = self.in_tree(self.trees.get(crate::cgroup::UNIFIED)?);
-        let text = fs::read_to_string(dir.join(format!("{what}.pressure"))).ok()?;
-        let some = text.lines().find(|line| line.starts_with("some "))?;
-        some.rsplit_once("total=")?.1.trim().parse().ok()
+        stalled(&self.in_tree(self.trees.get(UNIFIED)?), what)
     }
 
     /// Read the run's figures; all zero once its cgroups are gone.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { oom_kills: self.oom_kills(), ..Stats::default() };
         let v1 = |controller: &str| self.trees.get(controller).map(|tree| self.in_tree(tree));
-        let v2 = self.trees.get(crate::cgroup::UNIFIED).map(|tree| self.in_tree(tree));
+        let v2 = self.trees.get(UNIFIED).map(|tree| self.in_tree(tree));
 
         if let Some(dir) = v1("cpuacct") {
             stats.cpu_usage_us = number(&dir.join("cpuacct.usage")).unwrap_or(0) / 1000;

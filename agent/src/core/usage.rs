@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use placement::{
     ids::TaskKey,
+    job::Band,
     obstacle::amount,
     resources::{DISK, Resources},
     task::{Cause, Strain},
@@ -51,6 +52,11 @@ impl Core {
                 self.history.throttled(id, &task.record.spec.job, held_back, self.now.wall_ms);
             }
         }
+    }
+
+    /// How the tasks of each band fare together, by the last look.
+    pub(crate) fn strain(&self) -> &BTreeMap<Band, Strain> {
+        &self.strain
     }
 
     /// Where the file system holds nobody to a limit, the task ends when it is found over it.

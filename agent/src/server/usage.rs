@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use super::{Services, look};
 use crate::{
     api, clock,
-    shares::{Group, Room, Share, endings, of_bands, shares},
+    shares::{Group, Room, Share, endings, of_bands, shares, strain},
 };
 
 pub(super) async fn usage(services: &Services, by: UsageBy) -> Result<Value, Refusal> {
@@ -128,6 +128,7 @@ impl Seen {
                 say("prod", json!(band.is_prod()));
                 say("evicted", evicted(ended, |of| of == *band));
                 say("notice", notice(ended, |of| of == *band));
+                say("strain", json!(strain(&self.parts, *band)));
             }
             Group::Owner(owner) => {
                 say("owner", json!(owner));
@@ -154,6 +155,7 @@ impl Seen {
                     say("capacity", json!(part.node.capacity));
                     say("room", json!({"prod": room.prod, "non_prod": room.non_prod}));
                     say("kept", json!(room.kept));
+                    say("strain", json!(part.strain));
                     say("predicted", json!(part.books.predicted.as_ref().map(|predicted| &predicted.peak)));
                 }
             }

@@ -90,11 +90,13 @@ fn usage_of(by: &str, items: Value) -> Value {
 
 fn usage_by_band() -> Value {
     let band = |name: &str, share| part_of(json!({"band": name}), share);
+    let strain =
+        json!({"waits_for_cpu_permille": 815, "waits_for_memory_permille": 4, "waits_for_io_permille": 20});
     usage_of(
         "band",
         json!([
             band("production", share(1, [1000, 400, 120], [512, 300, 256])),
-            band("free", share(2, [1000, 500, 480], [512, 212, 200]))
+            band("free", part_of(share(2, [1000, 500, 480], [512, 212, 200]), json!({"strain": strain})))
         ]),
     )
 }
@@ -287,11 +289,11 @@ fn what_people_see() {
         text.push_str(&format!("=== {name}\n{}\n", plain.trim_end()));
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/output.txt");
-    if std::env::var_os("GOLDEN").is_some_and(|it| it == "write") {
+    if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(text == golden, "output has changed; see `git diff` after GOLDEN=write:\n{text}");
+    assert!(text == golden, "output has changed; see `git diff` after UPDATE=1:\n{text}");
 }
 
 #[test]

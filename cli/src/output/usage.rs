@@ -38,7 +38,8 @@ pub(crate) fn usage(document: &Value) -> String {
     }
     table.row(Look::Past, row("total", &document["total"], evictions));
     let notice = if evictions { notice(&document["total"]["notice"]) } else { String::new() };
-    table.render("") + &others(document) + &cell(document) + &notice + &caveats(document)
+    let waits = if evictions { waits(document) } else { String::new() };
+    table.render("") + &others(document) + &cell(document) + &waits + &notice + &caveats(document)
 }
 
 fn name(item: &Value, by: &str) -> String {
@@ -71,6 +72,29 @@ fn others(document: &Value) -> String {
     };
     others.map(line).collect()
 }
+
+/// What bands wait for, if any does for long enough to be told of.
+fn waits(document: &Value) -> String {
+    let of = |item: &Value| {
+        let share = |(what, key): &(&str, &str)| {
+            let percent = item["strain"][key].as_u64().unwrap_or(0) / 10;
+            (percent > 0).then(|| format!("{percent} % of the time for {what}"))
+        };
+        let all: Vec<String> = WAITS.iter().filter_map(share).collect();
+        (!all.is_empty()).then(|| format!("{} {}", name(item, "band"), all.join(", ")))
+    };
+    let all: Vec<String> = items(document).iter().filter_map(of).collect();
+    match all.is_empty() {
+        true => String::new(),
+        false => format!("waits, on the node where they are longest: {}\n", all.join("; ")),
+    }
+}
+
+const WAITS: [(&str, &str); 3] = [
+    ("CPU", "waits_for_cpu_permille"),
+    ("memory", "waits_for_memory_permille"),
+    ("IO", "waits_for_io_permille"),
+];
 
 /// Whether tasks had time to end when they were told to.
 fn notice(notice: &Value) -> String {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use placement::{
     ids::{Activation, JobKey, TaskKey},
+    job::Band,
     ledger::Refusal,
     node::{Books, NodeInfo},
     resources::Resources,
-    task::Report,
+    task::{Report, Strain},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -170,4 +171,7 @@ pub struct OwnPart {
     /// What ended tasks there of late.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<Ended>,
+    /// How the tasks of its bands fare.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub strain: BTreeMap<Band, Strain>,
 }

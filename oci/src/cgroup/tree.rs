@@ -225,7 +225,7 @@ impl Tree {
         capacity
     }
 
-    pub(super) fn tree_of(&self, hierarchy: &str) -> Option<PathBuf> {
+    pub(crate) fn tree_of(&self, hierarchy: &str) -> Option<PathBuf> {
         self.trees.get(hierarchy).cloned()
     }
 

@@ -20,6 +20,7 @@ pub fn own(core: &Core, applied: u64, voter: bool) -> OwnPart {
         applied,
         voter,
         ended: core.endings(),
+        strain: core.strain().clone(),
     }
 }
 
