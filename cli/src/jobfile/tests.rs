@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::failure::Failure;
 
-/// `=== FILE ARGUMENTS`, the file's text, `---`, what is said about it. `GOLDEN=write` writes what is said anew.
+/// `=== FILE ARGUMENTS`, the file's text, `---`, what is said about it. `UPDATE=1` writes what is said anew.
 #[test]
 fn what_is_said_about_bad_job_files() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bad_jobs.txt");
@@ -17,10 +17,10 @@ fn what_is_said_about_bad_job_files() {
         let why = parse_with(head, text).expect_err(head);
         said.push_str(&format!("=== {head}\n{text}---\n{}\n", Failure::from(why).explain("run it")));
     }
-    if std::env::var_os("GOLDEN").is_some_and(|it| it == "write") {
+    if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &said).unwrap();
     }
-    assert!(said == golden, "what is said has changed; see `git diff` after GOLDEN=write:\n{said}");
+    assert!(said == golden, "what is said has changed; see `git diff` after UPDATE=1:\n{said}");
 }
 
 /// A file's text with the arguments behind the file's name.

@@ -211,7 +211,7 @@ fn top_in(columns: usize, rows: usize) -> String {
     lines.iter().map(|line| format!("{}\n", line.text)).collect()
 }
 
-/// All that is shown, in one golden file; `GOLDEN=write` writes it anew.
+/// All that is shown, in one golden file; `UPDATE=1` writes it anew.
 #[test]
 fn what_people_see() {
     let etl = json!({"name": "etl", "owner": "alice", "band": "free", "priority": 50, "kind": "batch", "count": 100,
