@@ -47,6 +47,16 @@ impl Disk {
         (bytes(stat.blocks_available()), bytes(stat.blocks()))
     }
 
+    /// Has the kernel share it by weight; whether it can.
+    fn weigh(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mut mounted = mounts.lines().filter_map(|line| line.split_once(' '));
+        let at = format!("{} ", self.at.display());
+        let (device, _) = mounted.find(|(_, rest)| rest.starts_with(&at)).unwrap();
+        let name = Path::new(device).file_name().unwrap().to_str().unwrap();
+        fs::write(format!("/sys/block/{name}/queue/scheduler"), "bfq").is_ok()
+    }
+
     /// Somebody else's file takes all but so much.
     fn fill(&self, name: &str, left: u64) {
         let file = self.at.join(name);
@@ -142,6 +152,39 @@ fn disk_is_taken_back_from_what_nobody_uses_then_from_free_then_from_batch() {
     let usage = node.json(&["usage", "--json"]);
     let reclaimed = |whose: &str| usage[whose]["evicted"]["causes"]["reclaimed"]["day"].as_u64();
     assert_eq!((reclaimed("prod"), reclaimed("non_prod")), (None, Some(3)), "{usage}");
+}
+
+/// REQUIREMENTS BX19: who waits for the disk longer.
+#[test]
+fn a_disk_is_shared_by_weight_where_the_kernel_does_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::mount(&dir.path().join("data"), 2 << 10);
+    let weighs = disk.weigh();
+    let node = Node::start_in(dir, "cpu=4,memory=1GiB");
+    let warned = node.covey(&["doctor"]);
+    let warned = String::from_utf8_lossy(&warned.stdout).contains("is not shared by weight");
+    assert_eq!(warned, !weighs, "an agent says what it cannot do");
+    if !weighs {
+        return;
+    }
+    node.runs(&job("web", "production"));
+    node.runs(&format!("{}class = \"batch\"\n", job("sum", "production")));
+    node.runs(&job("rest", "free"));
+    // The run's, and its band's.
+    let weights = |name: &str| {
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", node.task(&format!("{name}/0"))["pid"]));
+        let groups = groups.unwrap();
+        let of = |key: &str| groups.lines().find_map(|line| line.split_once(key)).map(|(_, path)| path);
+        let (run, file) = match of(":blkio:") {
+            Some(path) => (format!("/sys/fs/cgroup/blkio{path}"), "blkio.bfq.weight"),
+            None => (format!("/sys/fs/cgroup{}", of("0::").unwrap()), "io.bfq.weight"),
+        };
+        let of = |dir: &Path| fs::read_to_string(dir.join(file)).unwrap().replace("default ", "");
+        [Path::new(&run), Path::new(&run).parent().unwrap()].map(|dir| of(dir).trim().to_owned())
+    };
+    assert_eq!(weights("web"), ["100", "400"]);
+    assert_eq!(weights("sum"), ["10", "400"]);
+    assert_eq!(weights("rest"), ["100", "10"]);
 }
 
 fn dir_of(node: &Node) -> PathBuf {

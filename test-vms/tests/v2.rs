@@ -10,7 +10,7 @@ use test_vms::binary;
 use test_vms::vm::Vm;
 
 /// Many times what it takes, for a machine that is busy with other tests.
-const TIMEOUT: Duration = Duration::from_secs(360);
+const TIMEOUT: Duration = Duration::from_secs(280);
 
 /// What the node may use: less than the machine has.
 const CAPACITY: u64 = 512 << 20;
