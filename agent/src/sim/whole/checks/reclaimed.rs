@@ -31,9 +31,11 @@ impl Reclaimed {
         let Report { key, generation, restart_at, .. } = *report;
         match report.exit.as_ref().map(|exit| exit.cause) {
             Some(Cause::Reclaimed) => {
-                drop(self.0.insert((id, key), GaveWay { generation, restart_at, life, at_ms: now_ms }));
+                self.0.insert((id, key), GaveWay { generation, restart_at, life, at_ms: now_ms });
             }
-            _ => drop(self.0.remove(&(id, key))),
+            _ => {
+                self.0.remove(&(id, key));
+            }
         }
     }
 
