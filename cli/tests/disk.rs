@@ -25,6 +25,8 @@ fn does(program: &str, args: &[&str]) {
 /// A file system in a file.
 struct Disk {
     at: PathBuf,
+    /// The file that names its scheduler, and what that was: the device keeps it when this is gone.
+    scheduler: Option<(PathBuf, String)>,
     _image: tempfile::TempDir,
 }
 
@@ -37,7 +39,7 @@ impl Disk {
         let (image, place) = (image.to_str().unwrap(), at.to_str().unwrap());
         does("mkfs.ext4", &["-q", "-m", "0", image]);
         does("mount", &["-o", "loop", image, place]);
-        Disk { at: at.to_path_buf(), _image: dir }
+        Disk { at: at.to_path_buf(), scheduler: None, _image: dir }
     }
 
     /// Free, and all of it.
@@ -48,13 +50,18 @@ impl Disk {
     }
 
     /// Has the kernel share it by weight; whether it can.
-    fn weigh(&self) -> bool {
+    fn weigh(&mut self) -> bool {
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
         let mut mounted = mounts.lines().filter_map(|line| line.split_once(' '));
         let at = format!("{} ", self.at.display());
         let (device, _) = mounted.find(|(_, rest)| rest.starts_with(&at)).unwrap();
         let name = Path::new(device).file_name().unwrap().to_str().unwrap();
-        fs::write(format!("/sys/block/{name}/queue/scheduler"), "bfq").is_ok()
+        let file = PathBuf::from(format!("/sys/block/{name}/queue/scheduler"));
+        let all = fs::read_to_string(&file).unwrap_or_default();
+        let used = all.split(['[', ']']).nth(1).unwrap_or_default().to_owned();
+        let weighs = fs::write(&file, "bfq").is_ok();
+        self.scheduler = weighs.then_some((file, used));
+        weighs
     }
 
     /// Somebody else's file takes all but so much.
@@ -67,6 +74,9 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        if let Some((file, used)) = &self.scheduler {
+            let _ = fs::write(file, used);
+        }
         // Whoever has just ended may hold it for a moment.
         let began = Instant::now();
         let unmounted = || Command::new("umount").arg(&self.at).status().is_ok_and(|status| status.success());
@@ -158,7 +168,7 @@ fn disk_is_taken_back_from_what_nobody_uses_then_from_free_then_from_batch() {
 #[test]
 fn a_disk_is_shared_by_weight_where_the_kernel_does_that() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(&dir.path().join("data"), 2 << 10);
+    let mut disk = Disk::mount(&dir.path().join("data"), 2 << 10);
     let weighs = disk.weigh();
     let node = Node::start_in(dir, "cpu=4,memory=1GiB");
     let warned = node.covey(&["doctor"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::apply::{self, write};
 use super::block::BLKIO;
-use super::{Band, Disk, Error, Home, Placement, SPARE, Tree, UNIFIED};
+use super::{Band, Disk, Error, Home, Placement, SPARE, Tree, UNIFIED, number};
 
 /// Shims move everyone's log bytes.
 const SHIMS_WEIGHT: u64 = 40;
@@ -98,9 +98,10 @@ impl Tree {
 /// Whether any disk here is shared by weight.
 pub(super) fn any_disk() -> bool {
     let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    let mut schedulers =
-        disks.filter_map(|disk| fs::read_to_string(disk.path().join("queue/scheduler")).ok());
-    schedulers.any(|text| weighs(&text))
+    // A device that nothing is behind (a loop that was one) keeps its scheduler.
+    let mut there =
+        disks.map(|disk| disk.path()).filter(|disk| number(&disk.join("size")).is_some_and(|size| size > 0));
+    there.any(|disk| fs::read_to_string(disk.join("queue/scheduler")).is_ok_and(|text| weighs(&text)))
 }
 
 /// `mq-deadline [bfq] none`: the one in brackets is in use.
