@@ -120,6 +120,7 @@ fn whole_cell() {
             "reclaimed",
             "goes_on",
             "bad_node",
+            "returns",
         ];
         for what in often {
             assert!(

@@ -4,6 +4,7 @@ pub(super) mod acked;
 mod copies;
 mod finished;
 mod generations;
+mod home;
 mod offers;
 mod placers;
 mod reclaimed;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gossip::wire::Order;
 use placement::{
-    ids::{Activation, NodeId},
+    ids::{Activation, JobKey, NodeId},
     ledger::Ledger,
     view::View,
 };
@@ -76,6 +77,21 @@ impl Checks {
         self.hold("finished", verdict);
         let verdict = self.reclaimed.starts(id, run, restart_at, life, now_ms);
         self.hold("reclaimed", verdict);
+    }
+
+    /// The container of an index with a volume runs. Whether its data was here before.
+    pub(super) fn mounts(
+        &mut self,
+        id: NodeId,
+        job: &JobKey,
+        index: u32,
+        machines: &BTreeMap<NodeId, Machine>,
+    ) -> bool {
+        let given_up = |other, generation| self.copies.given_up(other, generation);
+        let found = home::starts(id, job, index, machines, given_up);
+        let returns = found == Ok(true);
+        self.hold("home", found.map(drop));
+        returns
     }
 
     pub(super) fn writes(&mut self, id: NodeId, changes: &[Change]) {

@@ -14,7 +14,9 @@ use crate::sim::{
     runtime::{draw_from, happens, sleep, spawn_in},
 };
 
-const NAMES: [(&str, &str); 4] = [("api", "service"), ("web", "service"), ("etl", "batch"), ("sum", "batch")];
+const NAMES: [(&str, &str); 5] =
+    [("api", "service"), ("web", "service"), (WITH_VOLUMES, "service"), ("etl", "batch"), ("sum", "batch")];
+const WITH_VOLUMES: &str = "db";
 /// A client gives up after so many tries.
 const TRIES: u64 = 12;
 
@@ -40,10 +42,12 @@ fn wish(submits: bool, nodes: &[NodeId]) -> Command {
 fn submit(job: JobKey, kind: &str, count: u32) -> Command {
     let cpu = [200, 300, 400][draw_from(0..3) as usize];
     let band = if happens(300) { "production" } else { "batch" };
+    let volumes: &[_] =
+        if job.name == WITH_VOLUMES { &[json!({"name": "data", "path": "/data"})] } else { &[] };
     let document = json!({
         "name": job.name, "kind": kind, "count": count, "band": band,
         "task": {
-            "image": "hello:1", "cpu": format!("{cpu}m"), "grace": "400ms",
+            "image": "hello:1", "cpu": format!("{cpu}m"), "grace": "400ms", "volumes": volumes,
             // Other limits are given in place, other variables need a new run.
             "env": {"LEVEL": if happens(300) { "debug" } else { "info" }},
         },

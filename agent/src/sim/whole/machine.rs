@@ -1,11 +1,14 @@
 //! A machine: what lives on when its agent does not.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use placement::{
     ids::{Generation, JobKey, NodeId, TaskKey},
     job::Band,
-    node::NodeInfo,
+    node::{Held, NodeInfo},
     resources::{CPU, Resources},
 };
 
@@ -43,6 +46,8 @@ pub(super) struct Run {
     pub(super) batch: bool,
     pub(super) band: Band,
     pub(super) limit: Resources,
+    /// Volumes of its own.
+    pub(super) volumes: BTreeSet<String>,
     pub(super) stage: Stage,
     pub(super) removing: bool,
 }
@@ -143,6 +148,12 @@ impl Machine {
     /// Runs of which processes are there. What is being removed has no name and no share any more.
     pub(super) fn living(&self) -> impl Iterator<Item = (RunId, &Run)> {
         self.runs.iter().filter(|(_, run)| run.lives() && !run.removing).map(|(id, run)| (*id, run))
+    }
+
+    /// A container of that generation has the volumes of its index from now on.
+    pub(super) fn mount(&mut self, job: &JobKey, run: RunId, names: BTreeSet<String>) {
+        let held = Held { generation: run.generation, names, bytes: 0 };
+        self.info.volumes.entry(job.to_string()).or_default().insert(run.key.index, held);
     }
 
     /// Whether another container of the job is not to live long here.

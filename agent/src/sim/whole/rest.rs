@@ -47,7 +47,7 @@ fn no_room(agent: &Agent, key: TaskKey) -> bool {
     let mut short = pending.obstacles.iter().map(|o| &o.no);
     !pending.unknown
         && short.clone().any(|no| matches!(no, No::Short { .. } | No::Draining))
-        && short.all(|no| matches!(no, No::Short { .. } | No::Draining | No::Gone))
+        && short.all(|no| matches!(no, No::Short { .. } | No::Draining | No::Gone | No::Volume { .. }))
 }
 
 /// Exactly the wanted copies are there, and the placer has nothing more to say.

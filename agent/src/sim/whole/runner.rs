@@ -1,8 +1,15 @@
 //! Containers: started, signalled and removed for the agent, and what they do by themselves.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use placement::{ids::NodeId, job::Kind, resources::MEMORY};
+use placement::{
+    ids::NodeId,
+    job::{
+        Kind,
+        container::{Container, Source},
+    },
+    resources::MEMORY,
+};
 
 use super::{
     machine::{Run, Stage},
@@ -18,6 +25,15 @@ const DISLIKES: u32 = 4;
 
 fn millis(range: std::ops::Range<u64>) -> Duration {
     Duration::from_micros(draw_from(range.start * 1_000..range.end * 1_000))
+}
+
+/// Of the volumes that stay with the index.
+fn names(container: &Container) -> BTreeSet<String> {
+    let name = |source: &Source| match source {
+        Source::Name(name) => Some(name.clone()),
+        _ => None,
+    };
+    container.volumes.iter().filter_map(|volume| name(&volume.source)).collect()
 }
 
 impl World {
@@ -37,6 +53,7 @@ impl World {
             batch,
             band: record.spec.band,
             limit: start.limit,
+            volumes: names(&start.container),
             stage: Stage::Starting,
             removing: false,
         };
@@ -66,7 +83,16 @@ impl World {
             return self.news(id, run, RunEvent::StartFailed { why: "luck".into(), transient: true });
         }
         this.stage = Stage::Running { since_ms: wall_ms };
-        let (batch, job) = (this.batch, this.job.clone());
+        let (batch, job, volumes) = (this.batch, this.job.clone(), this.volumes.clone());
+        if !volumes.is_empty() {
+            if self.checks.mounts(id, &job, run.key.index, &self.machines) {
+                self.reached("returns");
+            }
+            let machine = self.machines.get_mut(&id).unwrap();
+            machine.mount(&job, run, volumes);
+            let all = machine.info.volumes.clone();
+            self.hears(id, Event::Volumes(all));
+        }
         self.news(id, run, RunEvent::Started { pid: 100 });
         if batch {
             let code = i32::from(!calm && happens(450));
@@ -187,11 +213,15 @@ impl World {
     /// The agent hears of it, if it lives as long as that takes: in order.
     fn news(&mut self, id: NodeId, run: RunId, what: RunEvent) {
         self.say(|_| format!("n{} {run} {what:?}", id.0));
+        self.hears(id, Event::Run { run, what });
+    }
+
+    fn hears(&mut self, id: NodeId, event: Event) {
         let Some(group) = self.agents.get(&id).map(|agent| agent.group) else { return };
         let machine = self.machines.get_mut(&id).unwrap();
         let at = machine.news_at.max(now() / 1_000 + draw_from(10..5_000));
         machine.news_at = at;
         let after = Duration::from_nanos((at * 1_000).saturating_sub(now()));
-        self.later(group, after, move |w| w.core(id, Event::Run { run, what }));
+        self.later(group, after, move |w| w.core(id, event));
     }
 }

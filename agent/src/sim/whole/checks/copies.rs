@@ -40,14 +40,18 @@ impl Copies {
     }
 
     fn once(&self, name: &Name) -> Verdict {
-        let excused =
-            |id: &NodeId, run: &RunId| self.excused.get(id).is_some_and(|until| run.generation <= *until);
+        let excused = |id: &NodeId, run: &RunId| self.given_up(*id, run.generation);
         let runs = self.on.iter().filter_map(|(id, here)| here.get(name).map(|run| (id, run)));
         let counted: Vec<_> = runs.filter(|(id, run)| !excused(id, run)).collect();
         match counted.len() {
             0 | 1 => Ok(()),
             _ => Err(format!("{}/{} runs at once: {counted:?}, and nobody was given up", name.0, name.1)),
         }
+    }
+
+    /// Whether a node was given up since that was offered to it.
+    pub(super) fn given_up(&self, id: NodeId, generation: Generation) -> bool {
+        self.excused.get(&id).is_some_and(|until| generation <= *until)
     }
 
     /// Returns whether that is news.
