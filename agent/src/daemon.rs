@@ -163,7 +163,6 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     let (tree, problems) = Tree::open(&identity.node.to_string());
     warnings.extend(problems.iter().map(|w| format!("{}: {} ({})", w.problem, w.effect, w.hint)));
     warnings.extend(measure::warnings());
-    warnings.extend(guard::disk::warnings(&tree, dir.path()));
     let content = content(&config, &dir).await?;
     let (to_node, from_all) = unbounded_channel();
     let node = NodeHandle::new(to_node);
@@ -271,6 +270,10 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     journal.node("agent_started", format!("covey {} started", env!("CARGO_PKG_VERSION")));
     for warning in &warnings {
         journal.warn(warning.clone());
+    }
+    // So it is on most machines: for whoever asks what could be better, and no greeting.
+    if let Some(text) = guard::disk::warnings(&ground.tree, dir.path()) {
+        journal.node("warning", text);
     }
     ready(Ready { node: info, cell: cell_name, socket: config.socket.clone(), warnings });
 
