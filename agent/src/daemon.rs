@@ -27,6 +27,7 @@ use oci::{
     cgroup::Tree,
     container::{ForkServer, Stock},
     network::{Networks, Spares},
+    quota::Quotas,
 };
 use placement::{
     ids::{Activation, NodeId},
@@ -463,6 +464,7 @@ fn ground(
     Ok(Arc::new(Ground {
         exe: config.exe.clone(),
         server,
+        quotas: Quotas::of(&bundles),
         bundles,
         stock,
         logs,

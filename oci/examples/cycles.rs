@@ -105,6 +105,7 @@ impl Node {
             capabilities: Vec::new(),
             tmpfs: Vec::new(),
             binds: Vec::new(),
+            project: None,
         };
         let mut spec = spec::unfiltered(&input, &self.host)?;
         if let (None, Some(linux)) = (network, spec.linux_mut()) {

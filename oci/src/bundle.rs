@@ -51,6 +51,9 @@ pub struct BundleConfig {
     /// What the container sees of the host's files and devices. The spec mounts them, from [`bind_source`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub binds: Vec<Bind>,
+    /// To which the writable layer belongs, and by which the file system holds it to its limit (see [`crate::quota`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<u32>,
 }
 
 /// Where the shim makes the `n`-th of a bundle's binds ready: in its own mount namespace, out of the way of parents

@@ -28,6 +28,7 @@ pub(crate) fn config() -> BundleConfig {
         log_cap_bytes: 64 << 20,
         network: None,
         binds: Vec::new(),
+        project: None,
     }
 }
 

@@ -22,6 +22,7 @@ pub mod exec;
 pub mod logs;
 pub mod network;
 pub mod pidfd;
+pub mod quota;
 pub mod seccomp;
 pub mod shim;
 pub mod spec;

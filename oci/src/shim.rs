@@ -15,6 +15,7 @@
 
 mod binds;
 mod build;
+mod capability;
 mod cgroupfs;
 mod exec;
 mod inside;

@@ -30,6 +30,7 @@ pub struct Vm {
     script: String,
     memory_mib: u32,
     disk_mib: u32,
+    more: Option<PathBuf>,
     cpus: u32,
     modules: Vec<&'static str>,
 }
@@ -61,6 +62,7 @@ impl Vm {
             script: String::new(),
             memory_mib: 1024,
             disk_mib: 1024,
+            more: None,
             cpus: 2,
             modules: vec!["virtio_pci", "virtio_blk", "overlay"],
         }
@@ -75,6 +77,12 @@ impl Vm {
     /// What busybox's `sh` runs as root, with a pure cgroup v2 tree at `/sys/fs/cgroup`.
     pub fn script(mut self, script: &str) -> Self {
         script.clone_into(&mut self.script);
+        self
+    }
+
+    /// One more disk, `/dev/vdb`: that file's content, changed in place.
+    pub fn disk(mut self, image: impl Into<PathBuf>) -> Self {
+        self.more = Some(image.into());
         self
     }
 
@@ -115,6 +123,10 @@ impl Vm {
             ])
             .arg("-drive")
             .arg(format!("file={},format=raw,if=virtio,cache=unsafe", at("disk").display()))
+            .args(self.more.iter().flat_map(|image| {
+                let drive = format!("file={},format=raw,if=virtio,cache=unsafe", image.display());
+                ["-drive".to_owned(), drive]
+            }))
             .arg("-serial")
             .arg(format!("file:{}", at("console").display()))
             .arg("-serial")

@@ -20,9 +20,13 @@ impl Runner {
                 let disk = from.io.disk.or(to_limits.io.disk);
                 (from.io.disk, to_limits.io.disk) = (disk, disk);
                 let bundle = Bundle::at(ground.bundles.join(run.to_string()));
-                let cgroup = bundle.config().map_err(|e| e.to_string())?.cgroup;
-                let cgroup = ground.tree.with_io(cgroup, &to_limits);
+                let config = bundle.config().map_err(|e| e.to_string())?;
+                let cgroup = ground.tree.with_io(config.cgroup, &to_limits);
                 cgroup.change(&from, &to_limits).map_err(|e| e.to_string())?;
+                if let (Some(quotas), Some(project)) = (&ground.quotas, config.project) {
+                    let held = quotas.limit(project, prepare::layer(&to.limit, &to.container));
+                    held.map_err(|e| format!("its disk cannot be held to another limit: {e}"))?;
+                }
                 if let Err(error) = bundle.change_limits(&cgroup, &to_limits) {
                     tracing::warn!("{run} has other limits, but that cannot be written down: {error}");
                 }

@@ -14,6 +14,7 @@ use oci::{
     cgroup::{self, Tree},
     container::{self, ForkServer, Live, Stock},
     network::{Networks, Spares},
+    quota::Quotas,
 };
 use tokio::{sync::Notify, task::spawn_blocking};
 
@@ -37,6 +38,8 @@ pub struct Ground {
     pub server: ForkServer,
     pub bundles: PathBuf,
     pub stock: Stock,
+    /// Where the file system holds writable layers to their limits.
+    pub quotas: Option<Quotas>,
     /// Logs of runs that are over, and files.
     pub logs: PathBuf,
     pub left: Left,
@@ -69,7 +72,8 @@ impl Ground {
         self.networks.detach(&name).map_err(|e| e.to_string())?;
         if bundle.dir().exists() {
             crate::logs::keep(&self.logs, run, &bundle.log()).map_err(|e| e.to_string())?;
-            if bundle.config().is_err() {
+            let config = bundle.config().ok();
+            if config.is_none() {
                 // It does not say where its cgroups are; they have its name.
                 self.tree.kill(&name).and_then(|()| self.tree.remove(&name)).map_err(|e| e.to_string())?;
             }
@@ -79,7 +83,17 @@ impl Ground {
             {
                 tracing::warn!("{run}: {error}");
             }
-            container::recycle(&bundle, &self.stock).map_err(|e| e.to_string())
+            let Some(project) = config.and_then(|config| config.project) else {
+                return container::recycle(&bundle, &self.stock).map_err(|e| e.to_string());
+            };
+            // What belongs to a project is of no use to a run of another.
+            container::remove(&bundle).map_err(|e| e.to_string())?;
+            if let Some(quotas) = &self.quotas
+                && let Err(error) = quotas.limit(project, None)
+            {
+                tracing::warn!("{run}: its quota cannot be taken away: {error}");
+            }
+            Ok(())
         } else {
             self.tree.kill(&name).and_then(|()| self.tree.remove(&name)).map_err(|e| e.to_string())
         }

@@ -14,6 +14,7 @@ use oci::{
     cgroup::{Band, Disk, Io, Limits},
     digest::Digest,
     network::{Namespace, files::Etc},
+    quota::Quotas,
     spec::{self, SpecInput},
     supervisor::{self, Named, Processes},
 };
@@ -23,7 +24,7 @@ use placement::{
         self,
         container::{Class, Container, ProcessKind},
     },
-    resources::{CPU, MEMORY, Resources},
+    resources::{CPU, DISK, MEMORY, Resources},
 };
 use tokio::task::spawn_blocking;
 
@@ -77,6 +78,12 @@ pub(super) async fn spawn(
         // Left by an earlier try of this very run that was cut short.
         let _ = std::fs::remove_dir_all(&dir);
         let bundle = ground.stock.create(dir, &config, &spec).map_err(transient)?;
+        if let (Some(quotas), Some(project)) = (&ground.quotas, config.project)
+            && let Some(bytes) = layer(&start.limit, &start.container)
+            && let Err(error) = quotas.hold(&bundle, project, bytes)
+        {
+            tracing::warn!("{}: its disk is measured, and not held to a quota: {error}", config.run);
+        }
         etc.write().map_err(transient)?;
         let job = JobKey { owner, name };
         logs::mark(&bundle.log(), &job).map_err(transient)?;
@@ -167,6 +174,7 @@ fn bundle(
         log_cap_bytes: container.log_bytes.unwrap_or(LOG_CAP),
         network: wired.attachment.clone(),
         binds: surroundings.binds,
+        project: layer(&start.limit, container).and(ground.quotas.as_ref()).map(Quotas::project),
     };
     Ok((config, spec))
 }
@@ -213,6 +221,13 @@ fn signal_number(name: &str) -> Option<i32> {
     let known = || format!("SIG{bare}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32);
     let number = bare.parse().ok().or_else(known).or_else(real_time)?;
     (1..=64).contains(&number).then_some(number)
+}
+
+/// Bytes that a task's writable layer may take where the file system can hold it to that: its limit less what its logs may
+/// take, which nobody can tell to stop, or half of it.
+pub(super) fn layer(limit: &Resources, container: &Container) -> Option<u64> {
+    let (all, logs) = (limit.get(DISK), 2 * container.log_bytes.unwrap_or(LOG_CAP));
+    (all > 0).then(|| all.saturating_sub(logs).max(all / 2))
 }
 
 /// What a container may use at most.

@@ -27,7 +27,7 @@ use super::program::Program;
 use super::report::{self, Reporter};
 use super::serve::Ahead;
 use super::start::{Shared, failed};
-use super::{mounts, network, user, usual};
+use super::{capability, mounts, network, user, usual};
 use crate::bundle::{
     Announcement, Bundle, BundleConfig, ExitRecord, Failure, Process, State, VERSION, now_ms,
 };
@@ -262,8 +262,15 @@ fn mount_rootfs(bundle: &Bundle, config: &BundleConfig) -> Result<(), Failure> {
         }
     }
     let target = Path::new(mounts::ROOTFS);
-    rootfs::mount(&config.layers, &bundle.upper(), &bundle.work(), target, config.idmap.as_ref())
-        .map_err(|e| failed("mount the image", e, ""))
+    let mount =
+        || rootfs::mount(&config.layers, &bundle.upper(), &bundle.work(), target, config.idmap.as_ref());
+    let mounted = match config.project {
+        None => mount(),
+        // An overlay writes with the rights of who mounted it.
+        Some(_) => capability::without(capability::SYS_RESOURCE, mount)
+            .map_err(|e| failed("hold the container to its disk", e, ""))?,
+    };
+    mounted.map_err(|e| failed("mount the image", e, ""))
 }
 
 /// After a failed start: kill, record, and only then remove. The shim reaps.

@@ -7,9 +7,10 @@
 use std::collections::HashSet;
 use std::io;
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
+
+use super::capability;
 
 /// Taken from a spec, which had it.
 #[derive(Clone, Copy)]
@@ -17,9 +18,6 @@ pub(super) struct CgroupNamespace {
     /// The program has the capability too.
     granted: bool,
 }
-
-/// By number, in the kernel's words: CAP_SYS_ADMIN.
-const SYS_ADMIN: u32 = 21;
 
 /// Whether the container gets a file system that shows the namespace.
 pub(super) fn is_shown(spec: &Spec) -> bool {
@@ -58,39 +56,6 @@ impl CgroupNamespace {
 
     pub(super) fn enter(&self) -> io::Result<()> {
         unshare(CloneFlags::CLONE_NEWCGROUP)?;
-        if self.granted { Ok(()) } else { give_up(SYS_ADMIN) }
+        if self.granted { Ok(()) } else { capability::give_up(capability::SYS_ADMIN) }
     }
-}
-
-/// Take a capability from the calling process, for good.
-fn give_up(capability: u32) -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy, Default)]
-    struct Sets {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    /// Of 64 bits, in two parts.
-    const VERSION: u32 = 0x2008_0522;
-    let header = Header { version: VERSION, pid: 0 };
-    let mut sets = [Sets::default(); 2];
-    // SAFETY: both are what this version of the calls wants.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) })?;
-    if let Some(part) = sets.get_mut(capability as usize / 32) {
-        let others = !(1 << (capability % 32));
-        *part = Sets {
-            effective: part.effective & others,
-            permitted: part.permitted & others,
-            inheritable: part.inheritable & others,
-        };
-    }
-    // SAFETY: as above.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) })?;
-    Ok(())
 }

@@ -102,6 +102,7 @@ impl World {
             log_cap_bytes: 64 << 20,
             network: None,
             binds: Vec::new(),
+            project: None,
         };
         let input = SpecInput {
             args: args.iter().map(|a| a.to_string()).collect(),
