@@ -105,7 +105,6 @@ impl Node {
             capabilities: Vec::new(),
             tmpfs: Vec::new(),
             binds: Vec::new(),
-            project: None,
         };
         let mut spec = spec::unfiltered(&input, &self.host)?;
         if let (None, Some(linux)) = (network, spec.linux_mut()) {
@@ -134,6 +133,7 @@ impl Node {
             log_cap_bytes: 1 << 20,
             network: None,
             binds: Vec::new(),
+            project: None,
         };
         let bundle = self.stock.create(self.dir.join(name), &config, &self.spec(args, Some(&network))?)?;
         let mut said = Vec::new();

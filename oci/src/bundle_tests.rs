@@ -39,7 +39,7 @@ fn with_binds() -> BundleConfig {
         bind("/etc/ssl", "/ssl", BindKind::Host),
         bind("/dev/kvm", "/dev/kvm", BindKind::Device),
     ];
-    BundleConfig { binds, ..config() }
+    BundleConfig { binds, project: Some(1 << 30), ..config() }
 }
 
 pub(crate) fn state() -> State {
