@@ -133,7 +133,12 @@ pub fn next_step(
     rest.remove(leave);
     let replaced = missing.is_empty() || seats.voters.len() > wanted.len();
     let dead_weight = !alive(leave) && seats.voters.len().is_multiple_of(2);
-    ((replaced || dead_weight) && majority(&rest)).then_some(VoterStep::Demote(*leave))
+    // Who lives stays while one of the rest is dead and it could not bear another death: that may be so already, and nobody
+    // have noticed yet.
+    let living = rest.iter().filter(|id| alive(id)).count();
+    let bears = living == rest.len() || living.saturating_sub(1) * 2 > rest.len();
+    ((replaced || dead_weight) && majority(&rest) && (bears || !alive(leave)))
+        .then_some(VoterStep::Demote(*leave))
 }
 
 /// The next step of a leader that is about to leave, towards somebody else who votes and can lead; none if there is one,

@@ -84,11 +84,11 @@ impl Checks {
         &mut self,
         id: NodeId,
         job: &JobKey,
-        index: u32,
+        run: RunId,
         machines: &BTreeMap<NodeId, Machine>,
     ) -> bool {
         let given_up = |other, generation| self.copies.given_up(other, generation);
-        let found = home::starts(id, job, index, machines, given_up);
+        let found = home::starts(id, job, run, machines, given_up);
         let returns = found == Ok(true);
         self.hold("home", found.map(drop));
         returns

@@ -25,6 +25,10 @@ fn nobody(world: &World) -> String {
 
 /// Each wanted index runs among these, or there is no room for it (batch: runs, or has ended).
 pub(super) fn runs_again(run: &Run, side: &BTreeSet<NodeId>) -> Result<(), String> {
+    // A change of voters that was chosen before anybody noticed the last death may need one who is dead.
+    if run.majority().is_none_or(|now| now != *side) {
+        return Ok(());
+    }
     let world = run.world.lock().unwrap();
     let Some((id, agent, ledger)) = placer(&world) else { return Err(nobody(&world)) };
     if !side.contains(&id) {
@@ -64,7 +68,8 @@ pub(super) fn at_rest(run: &Run) -> Result<(), String> {
     let mut running = world.checks.running();
     for (key, job, _) in ledger.wanted() {
         let runs = running.remove(&(job.clone(), key.index)).unwrap_or_default();
-        let waits = usize::from(no_room(agent, key));
+        // What its data holds on a drained node waits out its back-off there, since it cannot be moved.
+        let waits = usize::from(no_room(agent, key) || runs.is_empty() && plan.stuck.contains_key(&key));
         let mine = runs.iter().filter(|(_, run)| run.key == key).count();
         if (runs.len(), mine) != (1 - waits, 1 - waits) {
             return Err(format!("{job}/{} runs as {runs:?}: {plan:?}", key.index));
@@ -80,8 +85,10 @@ pub(super) fn at_rest(run: &Run) -> Result<(), String> {
         return Err(format!("{}/{} runs as {runs:?}, and nobody wants it", name.0, name.1));
     }
     for (name, record) in &ledger.jobs {
-        let full = !record.wanted().any(|index| no_room(agent, TaskKey { uid: record.uid, index }));
-        if !record.stopped && !record.is_batch() && full && core.settled(name) != Some(Settled::Yes) {
+        let mut keys = record.wanted().map(|index| TaskKey { uid: record.uid, index });
+        // What its data holds on a drained node has no other version either.
+        let waits = keys.any(|key| no_room(agent, key) || plan.stuck.contains_key(&key));
+        if !record.stopped && !record.is_batch() && !waits && core.settled(name) != Some(Settled::Yes) {
             return Err(format!("{name} is not settled: {:?}", core.settled(name)));
         }
     }

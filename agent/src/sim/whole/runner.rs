@@ -85,7 +85,7 @@ impl World {
         this.stage = Stage::Running { since_ms: wall_ms };
         let (batch, job, volumes) = (this.batch, this.job.clone(), this.volumes.clone());
         if !volumes.is_empty() {
-            if self.checks.mounts(id, &job, run.key.index, &self.machines) {
+            if self.checks.mounts(id, &job, run, &self.machines) {
                 self.reached("returns");
             }
             let machine = self.machines.get_mut(&id).unwrap();
