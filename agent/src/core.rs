@@ -190,7 +190,9 @@ impl Core {
         let teach = self.estimation.tells_at().filter(|_| self.session.is_some());
         let others = opening.into_iter().chain(forget).chain(teach);
         let earliest = self.tasks.values().filter_map(|t| self.deadline(t)).chain(others).min();
-        if earliest.is_some() && earliest != self.wake_at {
+        // One that is due is on its way; put off, what it was for would not be done.
+        let comes = self.wake_at.is_some_and(|at| at <= self.now.mono_ms);
+        if earliest.is_some() && earliest != self.wake_at && !comes {
             self.out.extend(earliest.map(|mono_ms| Action::WakeAt { mono_ms }));
             self.wake_at = earliest;
         }
