@@ -13,8 +13,8 @@ use crate::usage::rss_mib;
 
 /// Cycles before the first look: what is made once and kept is made then.
 const WARM_UP: usize = 10;
-/// Ended runs whose logs an agent keeps, for `covey logs --previous`.
-const KEPT_LOGS: usize = 200;
+/// Ended runs whose logs an agent keeps, for `covey logs --previous`, and whose files, for `covey cp`.
+const KEPT: [(&str, usize); 2] = [("logs", 200), ("left", 20)];
 /// The agent's memory is looked at after so many, and at the end; it may have grown by so much between.
 const EARLY: usize = 1000;
 const GROWTH_MIB: f64 = 4.0;
@@ -57,12 +57,11 @@ pub(crate) fn run(count: usize) -> Result<bool> {
             after.descriptors <= before.descriptors,
             &format!("{} → {}", before.descriptors, after.descriptors),
         )
-        & show_same("files in DIR, but for kept logs", &before.files, &after.files)
-        & show_holds(
-            "logs of ended runs are kept, and bounded",
-            after.kept_logs <= KEPT_LOGS,
-            &format!("{} → {}, at most {KEPT_LOGS}", before.kept_logs, after.kept_logs),
-        );
+        & show_same("files in DIR, but for kept ones", &before.files, &after.files)
+        & KEPT.iter().enumerate().fold(true, |so_far, (n, (what, most))| {
+            let detail = format!("{} → {}, at most {most}", before.kept[n], after.kept[n]);
+            so_far & show_holds(&format!("{what} of ended runs are bounded"), after.kept[n] <= *most, &detail)
+        });
     // Caches are filled by then, its ring of events too.
     let Some(early) = early else {
         println!("  {:28} {late:>7.1} MiB", "VmRSS of the agent");
@@ -82,7 +81,7 @@ struct Left {
     mounts: BTreeSet<String>,
     cgroups: BTreeSet<String>,
     files: BTreeSet<String>,
-    kept_logs: usize,
+    kept: [usize; KEPT.len()],
     processes: usize,
     descriptors: usize,
 }
@@ -91,8 +90,8 @@ impl Left {
     fn of(node: &Node) -> Self {
         let mut files = BTreeSet::new();
         walk(&node.data(), &mut files);
-        let logs = node.data().join("logs");
-        files.retain(|path| !Path::new(path).starts_with(&logs));
+        let kept = KEPT.map(|(name, _)| node.data().join(name));
+        files.retain(|path| !kept.iter().any(|kept| Path::new(path).starts_with(kept)));
         let agent = node.agent_pid();
         Self {
             mounts: mounts("/proc/self/mounts", node)
@@ -101,7 +100,7 @@ impl Left {
                 .collect(),
             cgroups: node.cgroups.below().iter().map(|path| path.display().to_string()).collect(),
             files,
-            kept_logs: fs::read_dir(logs).map_or(0, Iterator::count),
+            kept: kept.map(|kept| fs::read_dir(kept).map_or(0, Iterator::count)),
             processes: node.cgroups.processes().len(),
             descriptors: fs::read_dir(format!("/proc/{agent}/fd")).map_or(0, Iterator::count),
         }
