@@ -23,9 +23,11 @@ impl Runner {
                 let config = bundle.config().map_err(|e| e.to_string())?;
                 let cgroup = ground.tree.with_io(config.cgroup, &to_limits);
                 cgroup.change(&from, &to_limits).map_err(|e| e.to_string())?;
-                if let (Some(quotas), Some(project)) = (&ground.quotas, config.project) {
-                    let held = quotas.limit(project, prepare::layer(&to.limit, &to.container));
-                    held.map_err(|e| format!("its disk cannot be held to another limit: {e}"))?;
+                // As at the start: where it cannot be held to a quota, its disk is measured, and the rest has changed.
+                if let (Some(quotas), Some(project)) = (&ground.quotas, config.project)
+                    && let Err(error) = quotas.limit(project, prepare::layer(&to.limit, &to.container))
+                {
+                    tracing::warn!("{run}: its quota cannot be changed: {error}");
                 }
                 if let Err(error) = bundle.change_limits(&cgroup, &to_limits) {
                     tracing::warn!("{run} has other limits, but that cannot be written down: {error}");
