@@ -1,4 +1,6 @@
-//! The agent's resident memory, idle and with 50 tasks.
+//! The agent's resident memory, idle and with 50 tasks: when they have just started, and while they run.
+
+use std::{thread::sleep, time::Duration};
 
 use test_vms::Result;
 use test_vms::node::Node;
@@ -8,16 +10,21 @@ use crate::peers::Docker;
 use crate::usage::{Memory, rss_mib, shims};
 
 const IDLE_MIB: f64 = 25.0;
-const BUSY_MIB: f64 = 40.0;
+const BUSY_MIB: f64 = 35.0;
 const TASKS: usize = 50;
+/// After this the agent has given back what only the starts have needed.
+const SETTLED: Duration = Duration::from_secs(40);
 
 pub(crate) fn run(_: usize) -> Result<bool> {
     let node = Node::start()?;
     let idle = rss_mib(node.agent_pid())?;
     node.run("many", &many(TASKS))?;
     let busy = rss_mib(node.agent_pid())?;
+    sleep(SETTLED);
+    let later = rss_mib(node.agent_pid())?;
     let met = show_at_most("covey agent, idle", idle, IDLE_MIB, "MiB")
-        & show_at_most(&format!("covey agent, {TASKS} tasks"), busy, BUSY_MIB, "MiB");
+        & show_at_most(&format!("covey agent, {TASKS} tasks"), later, BUSY_MIB, "MiB");
+    println!("  {:28} {busy:>7.1} MiB", "just started");
     let Memory { pss_mib, .. } = shims(&node)?;
     println!("  {:28} {pss_mib:>7.1} MiB   PSS of all {TASKS}", "covey shims");
     match Docker::start() {
