@@ -69,6 +69,13 @@ impl Cgroups {
         Self { roots: self.roots.iter().map(|root| root.join(name)).filter(|root| root.is_dir()).collect() }
     }
 
+    /// The one in which CPU time is shared out and memory is not, as on v1.
+    pub(crate) fn of_cpu(&self) -> Result<PathBuf> {
+        let mut alone = self.roots.iter().filter(|root| root.join("cpu.idle").exists());
+        let alone = alone.find(|root| root.join("cpu.shares").exists());
+        alone.cloned().ok_or_else(|| Error::Missing("there is no v1 hierarchy with `cpu.idle`".to_owned()))
+    }
+
     /// Whether any hierarchy has it.
     pub(crate) fn exist(&self) -> bool {
         !self.roots.is_empty()

@@ -12,6 +12,7 @@ mod faults;
 mod form;
 mod host;
 mod network;
+mod order;
 mod space;
 mod state;
 mod wait;
@@ -219,6 +220,14 @@ impl Lab {
     /// When there is no such host, or it is powered off.
     pub fn exec(&self, host: &str, program: &str) -> Result<Command> {
         self.machine(&self.state()?, host)?.command(program)
+    }
+
+    /// A command that sees what a host sees, as somebody who comes by: CPU and memory are the caller's, not the host's.
+    ///
+    /// # Errors
+    /// As [`Lab::exec`].
+    pub fn visit(&self, host: &str, program: &str) -> Result<Command> {
+        self.machine(&self.state()?, host)?.visit(program)
     }
 
     /// Runs `covey` on a host and gives what it printed.

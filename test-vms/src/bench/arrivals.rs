@@ -18,6 +18,9 @@ use crate::dice::Dice;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one waits for a connection: on this machine it takes no time, and meanwhile nobody else asks.
 const CONNECTS: Duration = Duration::from_secs(1);
+/// A connection that nobody has asked over for so long is not asked over again: servers close those (`hello` after half a
+/// minute), and may do so while the question is on its way.
+const FRESH: Duration = Duration::from_secs(10);
 /// A task has begun to listen by then.
 const LISTENS: Duration = Duration::from_secs(10);
 
@@ -61,18 +64,29 @@ impl Asked {
 pub(crate) struct Answered {
     /// Sorted.
     times: Vec<Duration>,
-    pub(crate) failed: usize,
+    /// How late the questions went out: what of the times is the asker's own. Sorted.
+    late: Vec<Duration>,
+    /// When and why.
+    pub(crate) failed: Vec<String>,
     pub(crate) a_second: f64,
 }
 
 impl Answered {
     pub(crate) fn quantile(&self, share: f64) -> Duration {
-        let place = (share * self.times.len().saturating_sub(1) as f64).round() as usize;
-        self.times.get(place).copied().unwrap_or_default()
+        of_sorted(&self.times, share)
     }
 
     pub(crate) fn p99(&self) -> Duration {
         self.quantile(0.99)
+    }
+
+    /// Of how late the questions went out.
+    pub(crate) fn p99_late(&self) -> Duration {
+        of_sorted(&self.late, 0.99)
+    }
+
+    fn fail(&mut self, after: Duration, why: &io::Error) {
+        self.failed.push(format!("after {:.1} s: {why}", after.as_secs_f64()));
     }
 }
 
@@ -106,7 +120,7 @@ pub(crate) fn flat_out(asked: &Asked, clients: usize, length: Duration) -> Resul
             busy.push(Connection::open(asked)?.ask(asked, Instant::now())?);
         }
         while begun.elapsed() < length && !busy.is_empty() {
-            for idle in answers(&mut busy, PATIENCE, &mut all)? {
+            for idle in answers(&mut busy, PATIENCE, &mut all, begun)? {
                 busy.push(idle.ask(asked, Instant::now())?);
             }
         }
@@ -131,10 +145,12 @@ fn open_loop(asked: &Asked, moments: &[Duration], length: Duration) -> io::Resul
     loop {
         let now = Instant::now();
         while let Some(due) = moments.next_if(|due| *due <= now) {
-            let connection = idle.pop().map_or_else(|| Connection::open(asked), Ok);
+            let fresh = idle.pop().filter(Connection::is_fresh);
+            let connection = fresh.map_or_else(|| Connection::open(asked), Ok);
+            all.late.push(due.elapsed());
             match connection.and_then(|connection| connection.ask(asked, due)) {
                 Ok(asked) => busy.push(asked),
-                Err(_) => all.failed += 1,
+                Err(why) => all.fail(begun.elapsed(), &why),
             }
         }
         let pause = match moments.peek() {
@@ -143,10 +159,10 @@ fn open_loop(asked: &Asked, moments: &[Duration], length: Duration) -> io::Resul
             None => (begun + length + PATIENCE).saturating_duration_since(now),
         };
         if pause.is_zero() && moments.peek().is_none() {
-            all.failed += busy.len();
+            busy.iter().for_each(|_| all.fail(begun.elapsed(), &io::ErrorKind::TimedOut.into()));
             break;
         }
-        idle.extend(answers(&mut busy, pause, &mut all)?);
+        idle.extend(answers(&mut busy, pause, &mut all, begun)?);
     }
     Ok(all.over(length))
 }
@@ -154,6 +170,7 @@ fn open_loop(asked: &Asked, moments: &[Duration], length: Duration) -> io::Resul
 impl Answered {
     fn over(mut self, length: Duration) -> Self {
         self.times.sort_unstable();
+        self.late.sort_unstable();
         self.a_second = self.times.len() as f64 / length.as_secs_f64();
         self
     }
@@ -162,6 +179,7 @@ impl Answered {
 struct Connection {
     stream: TcpStream,
     due: Instant,
+    answered: Instant,
     read: Vec<u8>,
 }
 
@@ -169,7 +187,12 @@ impl Connection {
     fn open(asked: &Asked) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&asked.at, CONNECTS)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, due: Instant::now(), read: Vec::new() })
+        let now = Instant::now();
+        Ok(Self { stream, due: now, answered: now, read: Vec::new() })
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.answered.elapsed() < FRESH
     }
 
     fn ask(mut self, asked: &Asked, due: Instant) -> io::Result<Self> {
@@ -198,23 +221,36 @@ impl Connection {
 }
 
 /// Waits for answers, but no longer than `pause`; whose has come is idle again.
-fn answers(busy: &mut Vec<Connection>, pause: Duration, all: &mut Answered) -> io::Result<Vec<Connection>> {
+fn answers(
+    busy: &mut Vec<Connection>,
+    pause: Duration,
+    all: &mut Answered,
+    begun: Instant,
+) -> io::Result<Vec<Connection>> {
     let mut fds: Vec<_> = busy.iter().map(|one| PollFd::new(one.stream.as_fd(), PollFlags::POLLIN)).collect();
     ppoll(&mut fds, Some(TimeSpec::from(pause)), None)?;
     let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
     let mut idle = Vec::new();
     for place in (0..busy.len()).rev().filter(|place| ready[*place]) {
-        match busy[place].take() {
-            Ok(None) => {}
+        let why = match busy[place].take() {
+            Ok(None) => continue,
             Ok(Some(true)) => {
-                all.times.push(busy[place].due.elapsed());
-                idle.push(busy.swap_remove(place));
+                let mut done = busy.swap_remove(place);
+                done.answered = Instant::now();
+                all.times.push(done.answered - done.due);
+                idle.push(done);
+                continue;
             }
-            Ok(Some(false)) | Err(_) => {
-                all.failed += 1;
-                busy.swap_remove(place);
-            }
-        }
+            Ok(Some(false)) => io::Error::other("it refused"),
+            Err(why) => why,
+        };
+        all.fail(begun.elapsed(), &why);
+        busy.swap_remove(place);
     }
     Ok(idle)
+}
+
+fn of_sorted(times: &[Duration], share: f64) -> Duration {
+    let place = (share * times.len().saturating_sub(1) as f64).round() as usize;
+    times.get(place).copied().unwrap_or_default()
 }

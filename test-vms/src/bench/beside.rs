@@ -8,7 +8,7 @@ use test_vms::Result;
 use test_vms::node::Node;
 
 use crate::arrivals::Asked;
-use crate::figures::show_at_least;
+use crate::figures::{show_at_least, show_none_failed};
 use crate::pairs::{Pairs, Window, order, quantile};
 use crate::service::{Service, address, job, overcommitted, room_on_paper, running};
 use crate::{band, cores};
@@ -44,7 +44,8 @@ fn in_turns(count: usize) -> Result<bool> {
         service.a_second,
         batch.len()
     );
-    let (mut p99, mut median, mut shares) = (Pairs::default(), Pairs::default(), Vec::new());
+    let (mut p99, mut median) = (Pairs::default(), Pairs::default());
+    let (mut shares, mut failed) = (Vec::new(), Vec::new());
     for round in 0..count {
         p99.begin();
         median.begin();
@@ -61,15 +62,14 @@ fn in_turns(count: usize) -> Result<bool> {
                 let left = took.saturating_sub(after.0 - before.1);
                 shares.push((after.1 - before.2).as_secs_f64() * 100.0 / left.as_secs_f64());
             }
-            if answered.failed > 0 {
-                println!("  {} requests failed", answered.failed);
-            }
+            failed.extend(answered.failed);
         }
     }
     shares.sort_by(f64::total_cmp);
     median.show("the service's median", "ms", "");
     Ok(p99.show_at_most("the service's p99", P99, "ms")
-        & show_at_least("batch, of what is left", quantile(&shares, 0.5), PERCENT, "%"))
+        & show_at_least("batch, of what is left", quantile(&shares, 0.5), PERCENT, "%")
+        & show_none_failed(&failed))
 }
 
 /// The service's limit is all that there is: batch work runs as far as the node predicts that it may.

@@ -5,6 +5,7 @@ use std::fs;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use test_vms::lab::{self, Lab};
 use test_vms::node::Node;
 use test_vms::{Error, Result};
 
@@ -19,12 +20,30 @@ const WEIGHT: u64 = 100;
 
 /// Gives the agent and this program one core; tasks get the other as they come ([`pin_tasks`]).
 pub(crate) fn part(node: &Node) -> Result<()> {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    if cpus < 2 {
-        return Err(Error::Missing("this takes two CPUs: one for clients, one for what they ask".to_owned()));
-    }
+    two()?;
     node.cgroups.weigh(WEIGHT)?;
     pin(node.agent_pid().cast_signed(), OTHERS)
+}
+
+/// The same for the hosts of a lab: agents, and all that this program does, have one core; whatever the agents start has the
+/// other from its beginning, since it is of a server's making that is there already.
+pub(crate) fn part_hosts(lab: &Lab) -> lab::Result<()> {
+    two()?;
+    pin(std::process::id().cast_signed(), OTHERS)?;
+    for host in lab.hosts()? {
+        let agent = lab.agent_pid(&host)?;
+        for pid in lab.processes(&host)? {
+            pin(pid, if Some(pid) == agent { OTHERS } else { MEASURED })?;
+        }
+    }
+    Ok(())
+}
+
+fn two() -> Result<()> {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        2.. => Ok(()),
+        _ => Err(Error::Missing("this takes two CPUs: one for clients, one for what they ask".to_owned())),
+    }
 }
 
 /// Puts all of a node's containers on their core.

@@ -118,6 +118,12 @@ pub(crate) fn show_holds(what: &str, holds: bool, detail: &str) -> bool {
     holds
 }
 
+/// Prints how many requests failed, and when and why the first of them; true when none did.
+pub(crate) fn show_none_failed(failed: &[String]) -> bool {
+    let detail = format!("{} {}", failed.len(), failed.first().map_or("", String::as_str));
+    show_holds("no request failed", failed.is_empty(), &detail)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -134,11 +134,15 @@ impl Days {
     }
 
     fn unharmed(&self, beside: &Seen) -> Result<bool> {
-        let (failed, again) = (beside.answered.failed, restarts(&self.node, "service")?);
-        let detail = format!("{failed} failed, {again} restarts");
+        let (failed, again) = (&beside.answered.failed, restarts(&self.node, "service")?);
+        let detail = format!(
+            "{} failed {}, {again} restarts",
+            failed.len(),
+            failed.first().map_or("", String::as_str)
+        );
         Ok(show_holds(
             "the service answered all, and was never restarted",
-            failed + again as usize == 0,
+            failed.is_empty() && again == 0,
             &detail,
         ))
     }

@@ -14,7 +14,7 @@ use crate::error::output_of;
 /// The cgroup of what is run with `exec`, below that of the host.
 const EXEC: &str = "exec";
 /// The same for the agent: what a unit's cgroup is under systemd, so the node's root.
-const AGENT: &str = "agent";
+pub(super) const AGENT: &str = "agent";
 /// The verb of covey-lab that runs a command in a virtual machine.
 const PASS_ON: &str = "pass-on";
 /// The cgroups of a lab are below this name and its own.
@@ -137,21 +137,24 @@ impl Machine {
 
     /// A command on this host, beside the agent.
     pub(super) fn command(&self, program: &str) -> Result<Command> {
-        self.in_cgroup(program, EXEC)
+        self.in_cgroup(program, Some(EXEC))
+    }
+
+    /// The same without a part in what the host may use: it is the caller's.
+    pub(super) fn visit(&self, program: &str) -> Result<Command> {
+        self.in_cgroup(program, None)
     }
 
     /// The same where the agent belongs.
     pub(super) fn service(&self, program: &Path) -> Result<Command> {
-        self.in_cgroup(&program.display().to_string(), AGENT)
+        self.in_cgroup(&program.display().to_string(), Some(AGENT))
     }
 
-    fn in_cgroup(&self, program: &str, cgroup: &str) -> Result<Command> {
+    fn in_cgroup(&self, program: &str, cgroup: Option<&str>) -> Result<Command> {
         // Into a virtual machine it is passed on by this program, which ends with its power too.
         let runs = if self.is_vm { self.dir.join("lab").into_os_string() } else { program.into() };
-        let mut command = self
-            .space
-            .command(runs, Some(cgroup))
-            .map_err(Error::step(format!("enter host `{}`", self.name)))?;
+        let mut command =
+            self.space.command(runs, cgroup).map_err(Error::step(format!("enter host `{}`", self.name)))?;
         if self.is_vm {
             command.args([PASS_ON, "--", program]);
         }
