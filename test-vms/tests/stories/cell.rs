@@ -166,7 +166,7 @@ command = ["/hello", "--listen", ":${{PORT_http}}"]
 cpu = "50m"
 memory = "16MiB"
 ports = ["http"]
-health = {{ http = "/healthz", port = "http", interval = "1s" }}
+health = {{ http = "/healthz", port = "http", interval = "1s", timeout = "5s" }}
 "#
         );
         self.file(&format!("{name}.toml"), &text)
@@ -186,7 +186,7 @@ cpu = "50m"
 memory = "16MiB"
 network = "private"
 ports = ["{http}"]
-health = {{ http = "/healthz", port = "http", interval = "1s" }}
+health = {{ http = "/healthz", port = "http", interval = "1s", timeout = "5s" }}
 "#
         );
         self.file(&format!("{name}.toml"), &text)
@@ -348,7 +348,11 @@ impl Deref for Cell {
 impl Drop for Cell {
     fn drop(&mut self) {
         if panicking() {
-            for host in self.lab.hosts().unwrap_or_default() {
+            let hosts = self.lab.hosts().unwrap_or_default();
+            if let Some(events) = hosts.iter().find_map(|host| self.lab.covey(host, &["events"]).ok()) {
+                eprintln!("--- events\n{events}");
+            }
+            for host in hosts {
                 let log = fs::read_to_string(self.lab.dir(&host).join("agent.log")).unwrap_or_default();
                 let lines: Vec<&str> = log.lines().collect();
                 let nodes = self.lab.nodes(&host).map(|nodes| nodes.len()).map_err(|why| why.to_string());
