@@ -357,4 +357,12 @@ fn what_the_run_before_has_left_is_copied_while_another_runs() {
     // What runs now begins with its image.
     let (_, why) = cell.refused(&["cp", "web/0:/mine", &none]);
     assert!(why.contains("/mine") && why.contains("No such file"), "{why}");
+
+    // Of an earlier job of that name too.
+    cell.done(&["cp", "/bin/busybox", "web/0:/busybox"]);
+    assert_eq!(cell.sh("echo second > /mine").0, Some(0));
+    cell.done(&["stop", "web"]);
+    cell.done(&["run", &cell.path("web.toml"), "--wait"]);
+    cell.done(&["cp", "--previous", "web/0:/mine", &back]);
+    assert_eq!(fs::read_to_string(&back).unwrap(), "second\n");
 }

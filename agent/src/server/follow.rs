@@ -182,10 +182,10 @@ fn broken(about: &Index<'_>, why: &str) -> Refusal {
 
 /// The question's answer, for a node that asks.
 pub(super) async fn runs(services: &Services, task: TaskKey, earlier: Option<JobKey>) -> Told {
-    match log::names(services, task, earlier).await {
+    match log::names(services, task, earlier.clone()).await {
         Ok(runs) => {
             let runs: Vec<String> = runs.iter().map(ToString::to_string).collect();
-            let left = left::newest(services, task).await.map(|run| run.to_string());
+            let left = left::newest(services, task, earlier).await.map(|run| run.to_string());
             Told::Runs { newest: runs.last().cloned(), runs, left }
         }
         Err(refusal) => Told::Refused(refusal),

@@ -66,6 +66,8 @@ pub(super) async fn client(
     let about = admitted(services, &passed.request.call, stamp)?;
     let located = locate(services, &passed, &about.job, about.index).await?;
     let task = located.task;
+    let previous = matches!(passed.request.call, Call::CopyOut { previous: true, .. });
+    let earlier = previous.then(|| about.job.clone());
     let node = match (&passed.request.call, running(&about, located)) {
         (Call::CopyOut { previous: true, .. }, _) => Err(no_earlier_run(&about)),
         (Call::CopyOut { .. }, Err(why)) => {
@@ -76,7 +78,7 @@ pub(super) async fn client(
     let node = match node {
         Ok(node) => node,
         Err(nothing) => {
-            let (run, node) = left::find(services, task, nothing).await?;
+            let (run, node) = left::find(services, task, earlier.as_ref(), nothing).await?;
             passed.run = Some(run.to_string());
             node
         }
@@ -121,7 +123,7 @@ async fn find(services: &Services, passed: &Passed, about: About, task: TaskKey)
         return Here::left(services, about, run);
     }
     match Here::find(services, about.clone(), task).await {
-        Err(why) if of_files => match left::newest(services, task).await {
+        Err(why) if of_files => match left::newest(services, task, None).await {
             Some(run) => Here::left(services, about, run),
             None => Err(why),
         },

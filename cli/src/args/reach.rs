@@ -68,7 +68,7 @@ impl FromStr for Variable {
                         cp --previous web/0:/core .    what it left before it was last restarted"
 )]
 pub(crate) struct Cp {
-    /// Out of the last run that is over, wherever it was, whether or not another runs
+    /// Out of the last run that is over, wherever it was, whether or not another runs; if need be of an earlier job of that name
     #[arg(long)]
     pub(crate) previous: bool,
     /// What to copy: JOB/INDEX:PATH, PATH or -

@@ -4,21 +4,23 @@ use std::{collections::BTreeMap, time::Duration};
 
 use gossip::wire::ask::{Question, Told};
 use placement::{
-    ids::{NodeId, TaskKey},
+    ids::{JobKey, NodeId, TaskKey},
     ledger::Refusal,
 };
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::Services;
-use crate::{event::RunId, left::KEPT_FOR};
+use crate::{event::RunId, left::KEPT_FOR, logs};
 
 /// For a node to say what it keeps.
 const SOON: Duration = Duration::from_millis(500);
 
-/// The newest run of which files are kept, and where; else that there is `nothing`, and why that may be so.
+/// The newest run of which files are kept, and where; with `earlier`, the job's name, also of earlier jobs of that name. Else
+/// that there is `nothing`, and why that may be so.
 pub(super) async fn find(
     services: &Services,
     task: TaskKey,
+    earlier: Option<&JobKey>,
     nothing: Refusal,
 ) -> Result<(RunId, NodeId), Refusal> {
     let me = services.cell.me();
@@ -29,11 +31,11 @@ pub(super) async fn find(
             continue;
         }
         let peers = services.cell.peers.clone();
-        let question = Question::Runs { task, job: None };
+        let question = Question::Runs { task, job: earlier.cloned() };
         asked.spawn(async move { (node, peers.ask_within(node, &question, SOON).await) });
     }
     let mut kept: BTreeMap<RunId, NodeId> =
-        newest(services, task).await.map(|run| (run, me)).into_iter().collect();
+        newest(services, task, earlier.cloned()).await.map(|run| (run, me)).into_iter().collect();
     while let Some(answer) = asked.join_next().await {
         match answer {
             Ok((node, Ok(Told::Runs { left: Some(run), .. }))) => {
@@ -47,10 +49,21 @@ pub(super) async fn find(
     kept.pop_last().ok_or_else(|| why(nothing, &missing))
 }
 
-/// On this node.
-pub(in crate::server) async fn newest(services: &Services, task: TaskKey) -> Option<RunId> {
-    let left = services.left_files.clone();
-    spawn_blocking(move || left.newest(task)).await.ok().flatten()
+/// On this node. Which job an earlier run was of is said by its logs.
+pub(in crate::server) async fn newest(
+    services: &Services,
+    task: TaskKey,
+    earlier: Option<JobKey>,
+) -> Option<RunId> {
+    let (left, bundles, logs) =
+        (services.left_files.clone(), services.bundles.clone(), services.logs.clone());
+    let look = move || {
+        left.newest(task).or_else(|| {
+            let runs = logs::before_task(&bundles, &logs, task, &earlier?).ok()?;
+            runs.into_iter().rev().map(|(run, _)| run).find(|run| left.bundle(*run).is_some())
+        })
+    };
+    spawn_blocking(look).await.ok().flatten()
 }
 
 fn why(nothing: Refusal, missing: &[String]) -> Refusal {
