@@ -88,6 +88,7 @@ pub(crate) fn node(row: &NodeRow, about: &About<'_>) -> Value {
         "confidence_permille": row.predicted.as_ref().map(|predicted| &predicted.confidence_permille),
         "room": {"prod": row.room.prod, "non_prod": row.room.non_prod},
         "kept": row.room.kept,
+        "short": row.short,
         "tasks": row.tasks,
         "volumes": info.map(|i| volumes(&i.volumes)).unwrap_or_default(),
     })
@@ -263,6 +264,7 @@ mod tests {
                 usage: Resources::default(),
                 predicted: None,
                 room: Default::default(),
+                short: Resources::default(),
                 tasks: 0,
             };
             let about = About { alive, stale, addr: Some("10.0.0.1:7411"), ..About::default() };

@@ -92,8 +92,8 @@ pub struct Core {
     node_changed: bool,
     /// Memory that could be had, as last told.
     free: Option<u64>,
-    /// The disk of the data directory is short, as last told.
-    disk_short: bool,
+    /// The disk of the data directory has less free than so much that is kept of it, as last told.
+    disk_kept: Option<u64>,
     /// Monotonic: when each of the node's `bad` is forgotten.
     bad_until: BTreeMap<TaskKey, u64>,
     estimation: Estimation,
@@ -122,7 +122,7 @@ impl Core {
             gone: BTreeSet::new(),
             node_changed: false,
             free: None,
-            disk_short: false,
+            disk_kept: None,
             bad_until: BTreeMap::new(),
             estimation: Estimation::new(config.estimate.take()),
             strain: BTreeMap::new(),
@@ -172,7 +172,7 @@ impl Core {
             }
             Event::Evict { run, hard, what, used, why } => self.on_evict(run, hard, (what, used), why),
             Event::Free { memory } => self.on_free(memory),
-            Event::DiskShort(short) => self.on_disk_short(short),
+            Event::DiskShort(kept) => self.on_disk_short(kept),
             Event::Woke => {
                 self.wake_at = None;
                 self.write_promise_again();

@@ -233,6 +233,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
         images: images.clone(),
         volumes: volumes.clone(),
         bundles: ground.bundles.clone(),
+        tree: ground.tree.clone(),
         logs: ground.logs.clone(),
         left_files: ground.left.clone(),
         exe: ground.exe.clone(),
@@ -271,10 +272,6 @@ pub async fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), AgentE
     journal.node("agent_started", format!("covey {} started", env!("CARGO_PKG_VERSION")));
     for warning in &warnings {
         journal.warn(warning.clone());
-    }
-    // So it is on most machines: for whoever asks what could be better, and no greeting.
-    if let Some(text) = guard::disk::warnings(&ground.tree, dir.path()) {
-        journal.node("warning", text);
     }
     ready(Ready { node: info, cell: cell_name, socket: config.socket.clone(), warnings });
 

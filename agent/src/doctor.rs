@@ -40,6 +40,8 @@ pub(crate) enum Weight {
     Wrong,
     /// Good to know.
     Note,
+    /// Could be better, and does no harm.
+    Hint,
 }
 
 /// Something that a person should know.
@@ -67,6 +69,7 @@ pub(crate) fn diagnose(facts: &Facts) -> Vec<Finding> {
     facts.examined.values().for_each(|node| one(facts, node, &mut found));
     versions(facts, &mut found);
     warnings(facts, &mut found);
+    disks(facts, &mut found);
     found.sort();
     found
 }
@@ -291,7 +294,7 @@ fn one(facts: &Facts, node: &Examined, found: &mut Vec<Finding>) {
             "disk",
             name(),
             format!("the disk of {} has {free} MiB left", node.name),
-            "when it is full, tasks are refused there, and if it votes its vote is lost until there is room",
+            "batch and free get nothing new there and give way; when it is full, all tasks are refused, and a voter's vote is lost until there is room",
             "free room on the file system with its data directory: covey image rm, logs of others",
         ));
     }
@@ -364,6 +367,24 @@ fn warnings(facts: &Facts, found: &mut Vec<Finding>) {
                 .to_owned(),
         });
     }
+}
+
+/// So it is on most machines.
+fn disks(facts: &Facts, found: &mut Vec<Finding>) {
+    let plain = |node: &&Examined| node.disk.is_some_and(|disk| disk.weighed == Some(false));
+    let nodes: Vec<String> = facts.examined.values().filter(plain).map(|node| node.name.clone()).collect();
+    if nodes.is_empty() {
+        return;
+    }
+    let (disk, is) = if nodes.len() == 1 { ("disk", "is") } else { ("disks", "are") };
+    found.push(Finding {
+        weight: Weight::Hint,
+        kind: "disk_unweighed",
+        text: format!("the {disk} of {} {is} not shared by weight", list(&nodes)),
+        nodes,
+        means: "what batch and free read and write may slow production's".to_owned(),
+        hint: "bfq as the disk's scheduler shares it, or io.cost on cgroup v2".to_owned(),
+    });
 }
 
 fn list(names: &[String]) -> String {

@@ -112,8 +112,8 @@ pub enum Event {
     Free {
         memory: u64,
     },
-    /// Whether the disk of the data directory is short; told when that changes.
-    DiskShort(bool),
+    /// The disk of the data directory has less free than so many bytes, which are kept of it; none once there is more again.
+    DiskShort(Option<u64>),
     /// The time last asked for by `WakeAt` has come.
     Woke,
 }
@@ -217,9 +217,11 @@ pub enum Action {
     /// Kill what is left in the run's cgroup (a lost shim may leave processes), wait until it is empty, remove cgroup and
     /// bundle, try again until that is done, then `Removed`. A run without a bundle is `Removed` at once. From then on a
     /// scan at the agent's start does not find it. Its logs stay readable elsewhere: those of the two newest runs of a
-    /// key, so that `logs --previous` works; how long after the key's last record is gone is the shell's to bound.
+    /// key, so that `logs --previous` works; how long after the key's last record is gone is the shell's to bound. `own`:
+    /// so do the volumes that the copy alone has, which else stay until it is over.
     Remove {
         run: RunId,
+        own: bool,
     },
     /// Check from now on: results come as `RunEvent::Health`. `Check::Startup` ends with its first success.
     Probe {

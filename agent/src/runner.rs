@@ -175,14 +175,14 @@ impl Runner {
     }
 
     /// Tries until it is done: while anything of the run is left, its resources are not free.
-    pub fn remove(&mut self, run: RunId) {
+    pub fn remove(&mut self, run: RunId, own: bool) {
         self.unprobe(run);
         self.inits.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
         let (ground, node) = (self.ground.clone(), self.node.clone());
         tokio::spawn(async move {
             loop {
                 let ground = ground.clone();
-                match spawn_blocking(move || ground.remove(run)).await {
+                match spawn_blocking(move || ground.remove(run, own)).await {
                     Ok(Ok(())) => break,
                     Ok(Err(why)) => tracing::warn!("cannot remove {run} yet: {why}"),
                     Err(_) => tracing::warn!("the removal of {run} broke off"),

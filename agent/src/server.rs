@@ -76,6 +76,7 @@ pub(crate) struct Services {
     pub(crate) images: Images,
     pub(crate) volumes: Volumes,
     pub(crate) bundles: PathBuf,
+    pub(crate) tree: oci::cgroup::Tree,
     /// Of runs that are over.
     pub(crate) logs: PathBuf,
     /// What containers have left.

@@ -307,6 +307,9 @@ fn news() -> Vec<FromAgent> {
     let mut all: Vec<FromAgent> = all.into_iter().enumerate().map(number).collect();
     let news = News::Delta(Delta::default());
     all.push(FromAgent { session: SESSION, number: all.len() as u64, news, lessons: vec![lesson()] });
+    let short = Books { short: [("disk_bytes", 1 << 29)].into_iter().collect(), ..Books::default() };
+    let news = News::Delta(Delta { books: short, ..Delta::default() });
+    all.push(FromAgent { session: SESSION, number: all.len() as u64, news, lessons: Vec::new() });
     all
 }
 

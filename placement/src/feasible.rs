@@ -41,7 +41,9 @@ pub fn places(view: &View) -> Vec<Place<'_>> {
 impl Place<'_> {
     /// Whether the amounts fit: what changes as the plan goes.
     pub fn fits(&self, band: Band, task: &Template) -> bool {
-        self.room.short_of(band, &task.limit).is_none() && self.ports + task.ports.len() as u32 <= PORTS
+        self.room.shuts_out(band).is_none()
+            && self.room.short_of(band, &task.limit).is_none()
+            && self.ports + task.ports.len() as u32 <= PORTS
     }
 
     pub fn take(&mut self, band: Band, task: &Template) {
@@ -55,11 +57,14 @@ impl Place<'_> {
         self.ports = self.ports.saturating_sub(copy.ports.len() as u32);
     }
 
-    /// Why nothing can be offered to it now, whatever the task.
-    pub fn closed(&self) -> Option<No> {
+    /// Why nothing of the band can be offered to it now, whatever the task.
+    pub fn closed(&self, band: Band) -> Option<No> {
         match self.node.standing {
             Standing::Live if self.node.draining => Some(No::Draining),
-            Standing::Live => None,
+            Standing::Live => {
+                let (resource, kept) = self.room.shuts_out(band)?;
+                Some(No::Kept { resource: resource.to_string(), kept })
+            }
             Standing::Unheard => Some(No::NotReported),
             Standing::Away => Some(No::Away),
             Standing::Gone => Some(No::Gone),

@@ -94,6 +94,10 @@ pub struct Books {
     /// None while the node predicts nothing: then all count at their limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Predicted>,
+    /// What the node itself has less of than it keeps free for prod, and how much it keeps: until there is more, no other
+    /// band gets anything new.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub short: Resources,
 }
 
 /// What a node believes that its tasks will need at most, all together: of CPU and memory.
@@ -133,6 +137,7 @@ impl Books {
     /// What tasks to come may ask for.
     pub fn room(&self, capacity: &Resources) -> Room {
         let mut room = Room::new(capacity);
+        room.reserve(&self.short);
         for (band, book) in &self.bands {
             room.take(*band, &book.limit);
         }

@@ -34,6 +34,11 @@ pub enum No {
         free: u64,
         capacity: u64,
     },
+    /// The node has less of it than it keeps for prod, and this is not prod.
+    Kept {
+        resource: String,
+        kept: u64,
+    },
     /// Too few free ports.
     NoPort {
         wanted: u64,
@@ -124,6 +129,11 @@ impl fmt::Display for Obstacle {
                 let most = if many { "at most " } else { "" };
                 write!(f, "{name}: wants {wanted}, {most}{left} are free on {nodes}")
             }
+            No::Kept { resource, kept } => {
+                let (name, kept) = (units(resource).0, amount(resource, *kept));
+                let keeps = if many { "keep" } else { "keeps" };
+                write!(f, "{name}: {nodes} {has} less than {kept} left, and {keeps} that for production")
+            }
             No::NoPort { wanted, free } => write!(f, "ports: wants {wanted}, {free} are free on {nodes}"),
             No::Nowhere { constraint, .. } if constraint.contains("!=") => {
                 write!(f, "no node meets {constraint}")
@@ -178,6 +188,10 @@ impl fmt::Display for Names<'_> {
 /// "memory: wants 9 GiB, 3.2 GiB are free", of a node whose capacity the speaker does not know.
 pub fn shortage(resource: &str, wanted: u64, free: u64) -> String {
     let (name, unit) = units(resource);
+    if wanted <= free {
+        // It is not the amount that it is about.
+        return format!("{name}: what is left is kept for production");
+    }
     let (wanted, free) = (unit(wanted, Round::Up), unit(free, Round::Down));
     format!("{name}: wants {}, {} are free", join(&wanted), join(&free))
 }

@@ -52,6 +52,11 @@ impl Resources {
         }
     }
 
+    /// Whether nothing is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes `other` away; what would fall below 0 becomes 0.
     pub fn sub(&mut self, other: &Resources) {
         other.0.iter().for_each(|(name, amount)| self.lower(name, *amount));

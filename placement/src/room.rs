@@ -19,6 +19,8 @@ pub struct Room {
     /// By all tasks together, as predicted, or by their limits.
     all: Resources,
     predicted: bool,
+    /// What is left of these is for prod alone, and how much of each the node keeps.
+    short: Resources,
 }
 
 /// Whether a node can take it back from a task while that runs, or by evicting it when prod needs it.
@@ -39,6 +41,18 @@ impl Room {
             }
             self.all.raise(name, *amount);
         }
+    }
+
+    /// The node has less of these than it keeps for prod.
+    pub(crate) fn reserve(&mut self, short: &Resources) {
+        self.short = short.clone();
+    }
+
+    /// Why a task of the band may not come at all, however little it asks for: the first of those of which what is left is
+    /// for prod, and how much of it the node keeps.
+    pub fn shuts_out(&self, band: Band) -> Option<(&str, u64)> {
+        let (name, kept) = self.short.0.iter().next().filter(|_| !band.is_prod())?;
+        Some((name, *kept))
     }
 
     /// What all that are there are predicted to need takes the place of what they may use. Later ones count at their limits.
@@ -63,13 +77,18 @@ impl Room {
 
     /// How much of a resource a task of the band may ask for.
     pub fn of(&self, band: Band, resource: &str) -> u64 {
+        if !band.is_prod() && self.short.0.contains_key(resource) {
+            return 0;
+        }
         let held = if band.is_prod() { &self.prod } else { &self.all };
         self.capacity.get(resource).saturating_sub(held.get(resource))
     }
 
-    /// The same of all resources.
+    /// The same of all resources: what a task to come may ask for.
     pub fn all_of(&self, band: Band) -> Resources {
-        self.capacity.0.keys().map(|name| (name.as_str(), self.of(band, name))).collect()
+        let shut = self.shuts_out(band).is_some();
+        let of = |name: &str| if shut { 0 } else { self.of(band, name) };
+        self.capacity.0.keys().map(|name| (name.as_str(), of(name))).collect()
     }
 
     /// The first resource, in order of name, of which there is less than a task of the band wants: (name, wanted, here).
@@ -120,6 +139,21 @@ mod tests {
         assert_eq!(room.all_of(Band::Batch), amounts(250, 0, 400));
         room.give(Band::Production, &more, &more);
         assert_eq!(room.all_of(Band::Batch), amounts(650, 390, 400));
+    }
+
+    #[test]
+    fn what_is_left_of_what_is_short_is_for_prod() {
+        let mut room = Room::new(&amounts(1000, 1000, 1000));
+        room.reserve(&[(DISK, 50)].into_iter().collect());
+        for band in [Band::Free, Band::Batch] {
+            assert_eq!(room.shuts_out(band), Some((DISK, 50)));
+            assert_eq!(room.all_of(band), amounts(0, 0, 0));
+            // Who is there already may have more of the rest.
+            assert_eq!(room.short_of(band, &amounts(10, 10, 0)), None);
+            assert_eq!(room.short_of(band, &amounts(0, 0, 1)), Some((DISK, 1, 0)));
+        }
+        assert_eq!(room.shuts_out(Band::Production), None);
+        assert_eq!(room.all_of(Band::Production), amounts(1000, 1000, 1000));
     }
 
     #[test]

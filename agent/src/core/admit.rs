@@ -3,6 +3,7 @@
 use gossip::wire::{News, Offer, RefusedOffer};
 use placement::{
     ids::{Generation, TaskKey},
+    obstacle::shortage,
     task::{Cause, Exit, State, TaskSpec},
 };
 
@@ -128,6 +129,10 @@ impl Core {
             return Err(RefusedOffer::Busy { generation: task.record.generation });
         }
         let room = self.books().room(&self.config.node.capacity);
+        if let Some((resource, _)) = room.shuts_out(spec.band) {
+            let (wanted, free) = (spec.limit.get(resource), 0);
+            return Err(RefusedOffer::Short { resource: resource.to_string(), wanted, free });
+        }
         match room.short_of(spec.band, &spec.limit) {
             Some((resource, wanted, free)) => {
                 Err(RefusedOffer::Short { resource: resource.to_string(), wanted, free })
@@ -157,9 +162,7 @@ impl Core {
 /// Why an offer was refused, to show.
 fn sentence(refused: &RefusedOffer) -> String {
     match refused {
-        RefusedOffer::Short { resource, wanted, free } => {
-            format!("it asks for {wanted} of {resource}, and {free} are free")
-        }
+        RefusedOffer::Short { resource, wanted, free } => shortage(resource, *wanted, *free),
         RefusedOffer::NoPort { free } => format!("only {free} of the ports that it asks for are free"),
         RefusedOffer::Stale { seen } => format!("{seen} was seen already"),
         RefusedOffer::Busy { generation } => format!("the copy {generation} is still here"),

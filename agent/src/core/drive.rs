@@ -130,8 +130,9 @@ impl Core {
         let Some(run) = task.run.as_mut() else { return };
         run.stage = Stage::Ended { removing: true };
         let number = run.number;
-        let run = task.run_id(number);
-        self.out.push(Action::Remove { run });
+        // What was written is what it had to go for.
+        let (run, own) = (task.run_id(number), task.wants_disk);
+        self.out.push(Action::Remove { run, own });
     }
 
     /// Starts a run if nothing stands against it; first writes its number down if that is not done yet.

@@ -5,6 +5,7 @@ use placement::{
     ids::TaskKey,
     job::Band,
     node::Bad,
+    obstacle::amount,
     resources::{CPU, DISK, MEMORY},
     task::Cause,
 };
@@ -15,7 +16,7 @@ use super::{
     task::{Goal, Stage},
 };
 use crate::{
-    event::RunId,
+    event::{Action, Note, RunId},
     guard::{
         signals::{Limited, Watched},
         who::Tenant,
@@ -68,8 +69,25 @@ impl Core {
         self.look_again(WAITS_FOR_ROOM);
     }
 
-    pub(crate) fn on_disk_short(&mut self, short: bool) {
-        self.disk_short = short;
+    pub(crate) fn on_disk_short(&mut self, kept: Option<u64>) {
+        let before = std::mem::replace(&mut self.disk_kept, kept);
+        if before.is_some() != kept.is_some() {
+            let (kind, text) = match kept {
+                Some(kept) => {
+                    let kept = amount(DISK, kept);
+                    (
+                        "disk_short",
+                        format!(
+                            "less than {kept} of disk are left, and kept for production: batch and free get nothing new here"
+                        ),
+                    )
+                }
+                None => ("disk_well", "there is disk for batch and free again".to_string()),
+            };
+            self.out.push(Action::Note(Note { kind, about: None, text, ms: None }));
+        }
+        // The books say so.
+        self.node_changed |= before != kept;
         self.look_again(WAITS_FOR_DISK);
     }
 
@@ -122,7 +140,7 @@ impl Core {
 
     /// Whether it has to wait until there is as much room here as it had.
     pub(crate) fn waits_for_room(&mut self, key: TaskKey) -> bool {
-        let (free, short, now) = (self.free, self.disk_short, self.now.mono_ms);
+        let (free, short, now) = (self.free, self.disk_kept.is_some(), self.now.mono_ms);
         let Some(task) = self.tasks.get_mut(&key) else { return false };
         let waits_for = if task.wants_disk && short {
             WAITS_FOR_DISK

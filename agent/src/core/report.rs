@@ -122,6 +122,7 @@ impl Core {
             books.add(task.record.spec.band, &task.held(), &task.reservation());
         }
         books.predicted = self.predicted();
+        books.short = self.disk_kept.iter().map(|kept| (DISK, *kept)).collect();
         books
     }
 

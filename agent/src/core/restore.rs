@@ -55,7 +55,7 @@ impl Core {
     /// or that never began.
     fn remove_stray(&mut self, id: RunId) {
         self.strays.insert(id);
-        self.out.push(Action::Remove { run: id });
+        self.out.push(Action::Remove { run: id, own: false });
         if !self.tasks.contains_key(&id.key) {
             let text = format!("found the container {id}, which no record accounts for: removing it");
             self.out.push(Action::Note(Note { kind: "stray", about: None, text, ms: None }));

@@ -96,7 +96,7 @@ impl NodeLoop {
                 Action::Signal { run, signal } => self.runner.signal(run, signal),
                 Action::Abandon { run } => self.runner.abandon(run),
                 Action::Amend(amend) => self.runner.amend(*amend),
-                Action::Remove { run } => self.runner.remove(run),
+                Action::Remove { run, own } => self.runner.remove(run, own),
                 Action::Probe { run, check, health, port, good } => {
                     self.runner.probe(run, check, health, port, good);
                 }

@@ -17,7 +17,7 @@ fn well() -> Facts {
         places: id.0 == 1,
         broken: false,
         twin: false,
-        disk: Some(Disk { free_bytes: 10 << 30, size_bytes: 20 << 30 }),
+        disk: Some(Disk { free_bytes: 10 << 30, size_bytes: 20 << 30, weighed: Some(true) }),
         certificate_ends_ms: Some(NOW + 5 * 24 * 3_600_000),
         silent: Vec::new(),
         warnings: Vec::new(),
@@ -138,7 +138,9 @@ fn what_is_wrong_on_one_node_is_said_of_it() {
     let harms: [(&str, Harm); 6] = [
         ("ledger_broken", |node| node.broken = true),
         ("twin", |node| node.twin = true),
-        ("disk", |node| node.disk = Some(Disk { free_bytes: 100 << 20, size_bytes: 10 << 30 })),
+        ("disk", |node| {
+            node.disk = Some(Disk { free_bytes: 100 << 20, size_bytes: 10 << 30, weighed: None })
+        }),
         ("certificate", |node| node.certificate_ends_ms = Some(NOW + 3_600_000)),
         ("certificate", |node| node.certificate_ends_ms = Some(NOW - 1)),
         ("versions", |node| node.version = "0.2.0".into()),
@@ -155,7 +157,7 @@ fn what_is_wrong_on_one_node_is_said_of_it() {
     assert_eq!(facts.kinds(), [of("ledger_behind", &["n1"]), of("ledger_behind", &["n2"])]);
     // A small disk that is half empty.
     let mut facts = well();
-    facts.node(2).disk = Some(Disk { free_bytes: 100 << 20, size_bytes: 200 << 20 });
+    facts.node(2).disk = Some(Disk { free_bytes: 100 << 20, size_bytes: 200 << 20, weighed: None });
     assert_eq!(diagnose(&facts), []);
 }
 
@@ -176,4 +178,20 @@ fn placers_and_those_who_do_not_report_to_them() {
         facts.node(id).voter = false;
     }
     assert_eq!(facts.kinds(), [of("voters_settling", &[])]);
+}
+
+#[test]
+fn disks_that_could_be_shared_better_are_a_hint_that_comes_last() {
+    let mut facts = well();
+    for id in [1, 3] {
+        facts.node(id).disk = Some(Disk { free_bytes: 10 << 30, size_bytes: 20 << 30, weighed: Some(false) });
+    }
+    let found = diagnose(&facts);
+    assert_eq!(
+        (found.len(), found[0].weight, &found[0].nodes[..]),
+        (1, Weight::Hint, &["n1", "n3"].map(String::from)[..])
+    );
+    assert_eq!(found[0].text, "the disks of n1 and n3 are not shared by weight");
+    facts.node(2).version = "0.2.0".into();
+    assert_eq!(diagnose(&facts).last().unwrap().kind, "disk_unweighed");
 }

@@ -15,10 +15,11 @@ use super::{
     room::{Disk, Room},
     who::{Chooser, Shortage, Tenant},
 };
-use crate::{clock, core::Core, daemon::inbox::NodeHandle, event::Event, event::RunId, runner::Ground};
+use crate::{
+    clock, core::Core, daemon::inbox::NodeHandle, event::Event, event::RunId, runner::Ground,
+    volumes::anonymous::Anonymous,
+};
 
-const NOT_WEIGHED: &str = "the disk of the data directory is not shared by weight: batch and free are not held back where \
-                           production waits for it (bfq as its scheduler does that, or io.cost on cgroup v2)";
 /// What nobody uses may take so long to go before somebody has to.
 const COLLECT: Duration = Duration::from_secs(5);
 const COLLECT_IN_HURRY: Duration = Duration::from_millis(500);
@@ -29,10 +30,9 @@ const WALKS: Duration = Duration::from_secs(1);
 /// Who has written less gives nobody room.
 const NOTHING: u64 = 1 << 20;
 
-/// What this node cannot do for production's IO.
-pub(crate) fn warnings(tree: &Tree, data: &Path) -> Option<String> {
-    let disk = oci::cgroup::Disk::of(data)?;
-    (!tree.weighs_io(disk)).then(|| NOT_WEIGHED.to_string())
+/// Whether the disk of that directory is shared by weight, if it is one that could be.
+pub(crate) fn is_weighed(tree: &Tree, path: &Path) -> Option<bool> {
+    Some(tree.weighs_io(oci::cgroup::Disk::of(path)?))
 }
 
 /// Whether the file system of that directory is short of room.
@@ -62,7 +62,7 @@ pub(crate) async fn run(ground: Arc<Ground>, node: NodeHandle) {
         let step = room.look(clock::now().mono_ms, disk);
         if step.short != told {
             told = step.short;
-            guard.node.tell(Event::DiskShort(told));
+            guard.node.tell(Event::DiskShort(told.then(|| disk.kept())));
         }
         if let Some(shortage) = &step.shortage
             && guard.relieve(shortage).await.is_none()
@@ -85,7 +85,7 @@ struct Guard {
 impl Guard {
     /// `None` once the node's loop has ended.
     async fn relieve(&mut self, shortage: &Shortage) -> Option<()> {
-        let bundles = self.ground.bundles.clone();
+        let (bundles, anonymous) = (self.ground.bundles.clone(), self.ground.anonymous.clone());
         let before = self.going.len();
         self.going.retain(|run, _| bundles.join(run.to_string()).exists());
         if self.going.len() < before {
@@ -109,7 +109,7 @@ impl Guard {
         let gone = |run: &RunId| !tenants.iter().any(|tenant| tenant.run == *run);
         let deleted: Vec<Tenant> = self.going.values().filter(|t| gone(&t.run)).cloned().collect();
         let walked = spawn_blocking(move || {
-            walk(&bundles, &mut tenants);
+            walk(&bundles, &anonymous, &mut tenants);
             tenants
         });
         let mut tenants = walked.await.unwrap_or_default();
@@ -124,16 +124,47 @@ impl Guard {
     }
 }
 
-/// What they have written by now, and gives room once they are gone. (What the image alone calls a volume stays the copy's.)
-fn walk(bundles: &Path, tenants: &mut [Tenant]) {
+/// What they have written by now, and gives room once they are gone: what the image alone calls a volume too. The volumes
+/// that the job names stay.
+fn walk(bundles: &Path, anonymous: &Anonymous, tenants: &mut [Tenant]) {
     let until = Instant::now() + WALKS;
     for tenant in tenants {
         if Instant::now() < until {
             let bundle = Bundle::at(bundles.join(tenant.run.to_string()));
-            tenant.used = oci::disk::used(&[&bundle.upper(), &bundle.log()]);
+            tenant.used = oci::disk::used(&[&bundle.upper(), &bundle.log(), &anonymous.of(tenant.run)]);
         }
         if tenant.used < NOTHING {
             tenant.used = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use placement::job::Band;
+
+    use super::*;
+
+    #[test]
+    fn what_goes_with_a_run_counts_and_what_stays_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bundles, anonymous) = (dir.path().join("bundles"), Anonymous::new(dir.path().join("anonymous")));
+        let writes = |at: &Path, mib: u64| {
+            fs::create_dir_all(at).unwrap();
+            fs::write(at.join("file"), vec![1; usize::try_from(mib << 20).unwrap()]).unwrap();
+        };
+        let runs: [RunId; 2] = ["1.7.0-1.2.3-4", "1.8.0-1.2.5-0"].map(|run| run.parse().unwrap());
+        let bundle = Bundle::at(bundles.join(runs[0].to_string()));
+        writes(&bundle.upper().join("var"), 2);
+        writes(&bundle.log(), 1);
+        writes(&anonymous.path(runs[0], Path::new("/var/lib/x")), 4);
+        writes(&dir.path().join("volumes/ann/web/0/data"), 8);
+        let tenant = |run: RunId| Tenant { run, band: Band::Batch, used: 9, reserved: 0, since_ms: 0 };
+        let mut tenants = runs.map(tenant);
+        walk(&bundles, &anonymous, &mut tenants);
+        assert_eq!(tenants.map(|tenant| tenant.used >> 20), [7, 0]);
     }
 }

@@ -8,6 +8,9 @@ use super::who::Shortage;
 /// Kept free: this share of the file system, and never more than so much.
 const SHARE: u64 = 20;
 const MOST: u64 = 512 << 20;
+/// It counts as short until there has been more for so long: who comes where somebody has just been sent away would only be
+/// the next.
+const CALMS_MS: u64 = 10_000;
 /// At the pace of the last look: it counts as short already when it would be full so soon, and there is no time for a
 /// grace.
 const AHEAD_MS: u64 = 1_000;
@@ -38,6 +41,8 @@ pub(crate) struct Step {
 pub(crate) struct Room {
     before: Option<(u64, u64)>,
     short: bool,
+    /// There has been enough since then: monotonic.
+    enough_since: Option<u64>,
 }
 
 impl Disk {
@@ -59,7 +64,13 @@ impl Room {
         let full_ms = disk.free.saturating_mul(1000).checked_div(per_second).unwrap_or(u64::MAX);
         let (kept, enough) = (disk.kept(), disk.kept() / 4 * 5);
         // An end of it that is a little further away, lest it come and go.
-        self.short = disk.is_short() || self.short && disk.free < enough;
+        if disk.is_short() || disk.free < enough {
+            self.enough_since = None;
+        } else if self.enough_since.is_none() {
+            self.enough_since = Some(at_ms);
+        }
+        let calm = self.enough_since.is_some_and(|since| at_ms >= since + CALMS_MS);
+        self.short = disk.is_short() || self.short && !calm;
         let shortage = (disk.is_short() || full_ms < AHEAD_MS).then(|| {
             let (free, kept_text) = (amount(DISK, disk.free), amount(DISK, kept));
             Shortage {
@@ -104,7 +115,12 @@ mod tests {
         assert_eq!(shortage.why, "190MiB of disk are free, of 200MiB that are kept for production");
         let step = look(180_000, 240);
         assert_eq!((step.short, step.shortage), (true, None));
-        assert!(!look(190_000, 250).short);
+        assert!(look(190_000, 250).short && look(199_000, 250).short, "not yet");
+        assert!(!look(200_000, 250).short);
+        // Who comes near it again is not short, who is there again is, and the time begins anew.
+        assert!(!look(300_000, 210).short && look(301_000, 199).short);
+        assert!(look(302_000, 250).short && look(311_000, 249).short && look(320_000, 250).short);
+        assert!(look(329_000, 250).short && !look(330_000, 250).short);
         assert!(look(900_000, 60).shortage.unwrap().hurry, "little is left");
     }
 

@@ -58,11 +58,29 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Kills what is left, removes cgroup and bundle, and puts logs and files aside.
-    pub(super) fn remove(&self, run: RunId) -> Result<(), String> {
+    /// Kills what is left, removes cgroup and bundle, and puts logs and files aside. `own`: removes what the copy alone has, too.
+    pub(super) fn remove(&self, run: RunId, own: bool) -> Result<(), String> {
+        if own {
+            self.remove_own(run);
+        }
         self.remove_run(run)?;
         self.anonymous.look();
         Ok(())
+    }
+
+    /// Before the bundle, with which the room of a run counts as given back. Nobody writes there any more.
+    fn remove_own(&self, run: RunId) {
+        let dir = self.anonymous.of(run);
+        let removed =
+            match dir.exists() {
+                true => self.tree.kill(&run.to_string()).map_err(|e| e.to_string()).and_then(|()| {
+                    container::delete_tree(&dir).map_err(|e| format!("{}: {e}", dir.display()))
+                }),
+                false => Ok(()),
+            };
+        if let Err(error) = removed {
+            tracing::warn!("the data that {run} leaves cannot be removed: {error}");
+        }
     }
 
     fn remove_run(&self, run: RunId) -> Result<(), String> {

@@ -111,7 +111,7 @@ impl Watched {
     /// Nothing is left of it when the core hears of it.
     async fn failed(&self, failure: prepare::Failure) {
         let (ground, run) = (self.ground.clone(), self.run);
-        if let Ok(Err(error)) = spawn_blocking(move || ground.remove(run)).await {
+        if let Ok(Err(error)) = spawn_blocking(move || ground.remove(run, false)).await {
             tracing::warn!("after a start that failed: {error}");
         }
         self.tell(RunEvent::StartFailed { why: failure.why, transient: failure.transient });

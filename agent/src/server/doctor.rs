@@ -19,6 +19,7 @@ use crate::{
     clock,
     dir::read_json,
     doctor::{Facts, Weight, diagnose},
+    guard::disk::is_weighed,
     identity::Identity,
     ledger::Role,
     peers::Peers,
@@ -99,7 +100,7 @@ pub(crate) async fn examine(services: &Services) -> Examined {
         places: silent.is_some(),
         broken: *cell.ledger.role().borrow() == Role::Broken,
         twin: cell.has_twin(),
-        disk: disk(&services.bundles),
+        disk: disk(services),
         certificate_ends_ms: services.bundles.parent().and_then(certificate_ends),
         silent: silent.unwrap_or_default(),
         warnings: services.journal.warnings(),
@@ -130,10 +131,15 @@ async fn reach(peers: Peers, node: NodeId) -> Reach {
     }
 }
 
-fn disk(path: &Path) -> Option<Disk> {
+fn disk(services: &Services) -> Option<Disk> {
+    let path = &services.bundles;
     let stat = statvfs(path).ok()?;
     let unit = stat.fragment_size();
-    Some(Disk { free_bytes: stat.blocks_available() * unit, size_bytes: stat.blocks() * unit })
+    Some(Disk {
+        free_bytes: stat.blocks_available() * unit,
+        size_bytes: stat.blocks() * unit,
+        weighed: is_weighed(&services.tree, path),
+    })
 }
 
 /// Of the certificate on disk, which is the newest.

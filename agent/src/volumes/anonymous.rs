@@ -1,5 +1,6 @@
 //! What an image says is data (its VOLUME entries) and its job says nothing of: directories outside of the writable layer,
-//! which begin with what the image has there, stay over restarts in place, and go with the copy.
+//! which begin with what the image has there, stay over restarts in place, and go with the copy (or with a run that has to end
+//! since the disk is short: its writable layer goes too).
 //!
 //! ```text
 //! DIR/anonymous/KEY-GENERATION/PATH     PATH as one name: %2fvar%2flib%2fdata

@@ -311,7 +311,7 @@ impl Stage {
                 let what = if words[0] == "crowd" { DISK } else { MEMORY };
                 Event::Evict { run, hard, what, used: 0, why: rest(3) }
             }
-            "disk" => Event::DiskShort(words[1] == "short"),
+            "disk" => Event::DiskShort((words[1] == "short").then_some(200 << 20)),
             "free" => Event::Free { memory: words[1].parse().unwrap() },
             "phase" => run(RunEvent::Phase(rest(2))),
             "over" => run(RunEvent::PhaseOver {

@@ -29,7 +29,8 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Signal { run, signal: Signal::Term } => format!("SIGTERM {run}"),
         Action::Signal { run, signal: Signal::Kill } => format!("SIGKILL {run}"),
         Action::Abandon { run } => format!("abandon {run}"),
-        Action::Remove { run } => format!("remove {run}"),
+        Action::Remove { run, own: false } => format!("remove {run}"),
+        Action::Remove { run, own: true } => format!("remove {run} and what its copy alone has"),
         Action::Probe { run, check, health, port, good } => {
             let port = port.unwrap_or_default();
             let what = match &health.probe {
@@ -132,7 +133,11 @@ fn state(task: &Report) -> String {
 }
 
 fn sums(books: &Books) -> String {
-    format!(" ({})", amounts(&books.limits()))
+    let short = match amounts(&books.short) {
+        none if none.is_empty() => none,
+        short => format!("; short of {short}"),
+    };
+    format!(" ({}{short})", amounts(&books.limits()))
 }
 
 fn amounts(resources: &Resources) -> String {

@@ -17,6 +17,8 @@ pub(crate) struct NodeModel {
     pub(crate) offers: BTreeMap<TaskKey, Offer>,
     /// Changes in place, likewise.
     pub(crate) amends: BTreeMap<TaskKey, Offer>,
+    /// What it keeps for prod.
+    pub(crate) short: Resources,
 }
 
 impl NodeModel {
@@ -32,7 +34,13 @@ impl NodeModel {
             volumes: Default::default(),
             bad: Vec::new(),
         };
-        NodeModel { info, tasks: BTreeMap::new(), offers: BTreeMap::new(), amends: BTreeMap::new() }
+        NodeModel {
+            info,
+            tasks: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            amends: BTreeMap::new(),
+            short: Resources::default(),
+        }
     }
 
     /// What the name and index stand for here: the copy, else the offer.
@@ -43,7 +51,7 @@ impl NodeModel {
     }
 
     pub(crate) fn books(&self) -> Books {
-        let mut books = Books::default();
+        let mut books = Books { short: self.short.clone(), ..Books::default() };
         for task in self.tasks.values().filter(|t| t.state.holds_resources()) {
             books.add(task.band, &task.limit, &task.limit);
         }

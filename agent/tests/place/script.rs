@@ -16,6 +16,7 @@
 //! changed n1 me/web/0 | rigid … | cannot …    its answer to a change in place
 //! task n1 me/web/0 STATE [healthy|unhealthy] [CODE] [reason_with_underscores] | gone
 //! bad n1 me/web/0 | forgets n1     it failed three times in a row there; the node's memory of all that is over
+//! short n1 MIB                so much disk is kept for production, since less is free; 0: there is enough
 //! again n1 | skip n1 | stray n1    its last message twice; the next is lost; one of another session
 //! dead n1 | alive n1          membership
 //! at MS                       time passes; wakes if it was asked for
@@ -36,6 +37,7 @@ use gossip::wire::{Delta, FromAgent, News, Order, RefusedOffer, SessionId, ToAge
 use placement::{
     ids::{Activation, CellId, Generation, JobKey, NodeId, TaskKey, Uid},
     ledger::{Answer, Command, Entry, Expect, Ledger},
+    resources::{CPU, DISK},
 };
 use serde_json::{Value, json};
 
@@ -212,6 +214,13 @@ impl Script {
                 node.info.bad.clear();
                 let delta = Delta { node: Some(node.info.clone()), ..node.delta(&[]) };
                 self.say(&name, News::Delta(delta))?;
+            }
+            "short" => {
+                let node = self.nodes.get_mut(&name).unwrap();
+                let mib: u64 = words[2].parse().unwrap();
+                node.short = (mib > 0).then_some((DISK, mib << 20)).into_iter().collect();
+                let news = News::Delta(node.delta(&[]));
+                self.say(&name, news)?;
             }
             "again" => {
                 let from = Box::new(self.last[&name].clone());
@@ -440,7 +449,11 @@ impl Script {
     fn node_rows(&mut self) {
         for row in self.core.nodes() {
             let standing = format!("{:?}", row.standing).to_lowercase();
-            self.answers.push(format!("{} {standing}, {} tasks", row.name, row.tasks));
+            let room = match row.room.non_prod.get(CPU) {
+                _ if row.room.non_prod.is_empty() => "no room".to_string(),
+                cpu => format!("room for {cpu}m"),
+            };
+            self.answers.push(format!("{} {standing}, {} tasks, {room}", row.name, row.tasks));
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn doctor(document: &Value) -> String {
     text.push('\n');
     text.push_str(&ways(document));
     let findings = items(document);
-    for finding in findings {
+    for finding in findings.iter().filter(|finding| !is_hint(finding)) {
         let mark = if is_wrong(finding) { "wrong" } else { "note" };
         text.push_str(&format!(
             "{mark}: {}\n  that means: {}\n  to do: {}\n",
@@ -28,7 +28,15 @@ pub(crate) fn doctor(document: &Value) -> String {
     if !findings.iter().any(is_wrong) {
         text.push_str("nothing is wrong\n");
     }
+    for hint in findings.iter().filter(|finding| is_hint(finding)) {
+        let [what, means, to_do] = ["text", "means", "hint"].map(|name| field(hint, name));
+        text.push_str(&format!("could be better: {what}: {means} ({to_do})\n"));
+    }
     text
+}
+
+fn is_hint(finding: &Value) -> bool {
+    finding["weight"] == "hint"
 }
 
 fn is_wrong(finding: &Value) -> bool {

@@ -56,7 +56,19 @@ pub(crate) fn nodes(list: &Value) -> String {
         row.extend([field(node, "version"), labels(node)]);
         table.row(Look::of(&state), row);
     }
-    table.render("no nodes") + &kept_free(items(list)) + &caveats(list)
+    table.render("no nodes") + &kept_free(items(list)) + &short(items(list)) + &caveats(list)
+}
+
+/// Why a node with room takes nothing.
+fn short(nodes: &[Value]) -> String {
+    let line = |node: &Value| {
+        let kept = node["short"]["disk_bytes"].as_u64().filter(|_| node["state"] != "gone")?;
+        let (name, kept) = (field(node, "name"), bytes(kept));
+        Some(format!(
+            "{name} has less than {kept} of disk left: until there is more, batch and free get nothing new there\n"
+        ))
+    };
+    nodes.iter().filter_map(line).collect()
 }
 
 /// Why ROOM is less than what PEAK leaves.

@@ -60,7 +60,9 @@ fn ill_cell() -> Value {
            "pairs": [{"from": "n1", "to": "n2", "rtt_us": 312}, {"from": "n1", "to": "n3", "rtt_us": null, "why": "silent"},
                      {"from": "n2", "to": "n1", "rtt_us": 12_040}],
            "items": [{"weight": "wrong", "kind": "gone", "nodes": ["n3"], "text": "n3 is gone: nobody reaches it",
-                      "means": "what ran there is placed elsewhere", "hint": "start its agent"}]})
+                      "means": "what ran there is placed elsewhere", "hint": "start its agent"},
+                     {"weight": "hint", "kind": "disk_unweighed", "nodes": ["n1"], "text": "the disk of n1 is not shared by weight",
+                      "means": "batch may slow production", "hint": "bfq shares it"}]})
 }
 
 fn share(tasks: u32, cpu: [u64; 3], mib: [u64; 3]) -> Value {
@@ -222,7 +224,7 @@ fn what_people_see() {
                       "limits": {"cpu_milli": 1750, "memory_bytes": 192 << 20},
                       "usage": {"cpu_milli": 130, "memory_bytes": 70 << 20}, "reserved": {"cpu_milli": 300, "memory_bytes": 80 << 20},
                       "predicted": {"cpu_milli": 210, "memory_bytes": 75 << 20},
-                      "kept": {"memory_bytes": 164 << 20},
+                      "kept": {"memory_bytes": 164 << 20}, "short": {"disk_bytes": 512 << 20},
                       "room": {"prod": {}, "non_prod": {"cpu_milli": 1790, "memory_bytes": 7_953_u64 << 20}}});
     let mut gone = node.clone();
     for (name, value) in [("name", "n2"), ("state", "gone"), ("admin", "draining"), ("addr", "10.0.0.2:7411")]
@@ -231,6 +233,7 @@ fn what_people_see() {
     }
     gone["placer"] = json!(false);
     (gone["predicted"], gone["kept"]) = (Value::Null, json!({}));
+    gone["room"] = json!({"prod": {}, "non_prod": {}});
     let event = json!({"time": "2026-05-04T11:59:58.123Z", "node": "n1", "seq": 7, "kind": "exited", "job": "web",
                        "owner": "root", "index": 2, "text": "exited with code 3\nand more"});
     let mut of_node = event.clone();

@@ -49,6 +49,9 @@ pub struct Warned {
 pub struct Disk {
     pub free_bytes: u64,
     pub size_bytes: u64,
+    /// Whether the kernel shares its time by weight, so that production comes before batch and free; none if nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighed: Option<bool>,
 }
 
 /// How it reaches another node: there and back, or why not.

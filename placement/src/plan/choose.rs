@@ -111,7 +111,7 @@ impl<'a> Search<'a> {
         let name = &wanted.key;
         let (mut open, mut closed) = (Vec::new(), Vec::new());
         for (at, place) in places.iter().enumerate() {
-            match place.closed().or_else(|| place.unmet(&job.require)) {
+            match place.closed(job.band).or_else(|| place.unmet(&job.require)) {
                 None => open.push(at),
                 Some(no) => closed.push((no, at)),
             }

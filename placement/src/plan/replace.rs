@@ -107,7 +107,7 @@ fn room_for_next(
         let failed = (to == Where::Elsewhere).then(|| elsewhere::failed_on(place.node, wanted)).flatten();
         let refused = place.node.refusal(key, wanted.record.version, restart_at, now_ms);
         let no = place
-            .closed()
+            .closed(job.band)
             .or_else(|| place.unmet(&job.require))
             .or_else(|| refused.map(|r| No::Refused(r.why.clone())))
             .or_else(|| failed.map(elsewhere::no));

@@ -146,7 +146,7 @@ impl Asked<'_> {
         let task = job.template(index);
         let here = places(self.view);
         let own = self.after_own_end(index, &here);
-        let open = own.iter().filter(|p| p.closed().is_none() && p.unmet(&job.require).is_none());
+        let open = own.iter().filter(|p| p.closed(job.band).is_none() && p.unmet(&job.require).is_none());
         let (_, cuts) = open.filter_map(|place| cuts(place, job.band, task)).min()?;
         let plan = self.after(|record| {
             for cut in &cuts {
@@ -188,7 +188,8 @@ impl Asked<'_> {
             let all = job.require.iter().enumerate();
             all.filter(|(_, c)| !met(c, place.label(&c.label))).map(|(i, _)| i).collect()
         };
-        let open = here.iter().filter(|p| p.closed().is_none() && p.fits(job.band, job.template(index)));
+        let open =
+            here.iter().filter(|p| p.closed(job.band).is_none() && p.fits(job.band, job.template(index)));
         let drop = open.map(unmet).filter(|u| !u.is_empty()).min_by_key(|u| (u.len(), u.clone()))?;
         let keep = |i: &usize| !drop.contains(i);
         let rest: Vec<String> =

@@ -54,8 +54,10 @@ pub struct NodeRow {
     pub usage: Resources,
     /// What the node believes that its tasks will need at most.
     pub predicted: Option<Predicted>,
-    /// What it could still take; nothing while it is drained.
+    /// What it could still take; nothing while it is drained, or gone.
     pub room: Room,
+    /// What it has less of than it keeps for prod, and how much it keeps.
+    pub short: Resources,
     /// How many copies hold resources there.
     pub tasks: u32,
 }
@@ -93,9 +95,12 @@ impl PlaceCore {
             usage: node.usage.clone(),
             predicted: node.books.predicted.clone(),
             room: match &node.info {
-                Some(info) if !node.draining => Room::of(&node.books, &info.capacity),
+                Some(info) if !node.draining && node.standing != Standing::Gone => {
+                    Room::of(&node.books, &info.capacity)
+                }
                 _ => Room::default(),
             },
+            short: node.books.short.clone(),
             tasks: node.tasks.values().filter(|t| t.state.holds_resources()).count() as u32,
         };
         let mut rows: Vec<NodeRow> = active.view.nodes.iter().map(row).collect();

@@ -131,7 +131,7 @@ impl World {
                 Action::Amend(amend) => self.amend(id, *amend),
                 Action::Abandon { run } => self.abandon(id, run),
                 Action::Signal { run, signal } => self.signal(id, run, signal),
-                Action::Remove { run } => self.remove(id, run),
+                Action::Remove { run, .. } => self.remove(id, run),
                 Action::WakeAt { mono_ms } => self.wake_core(id, mono_ms),
                 Action::Note(note) => self.reached(note.kind),
                 Action::Probe { .. } | Action::Unprobe { .. } => {}

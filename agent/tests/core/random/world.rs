@@ -207,7 +207,7 @@ impl World {
                     self.news.push_back(Event::Run { run: id, what });
                 }
             }
-            Action::Remove { run: id } => match self.runs.get_mut(&id) {
+            Action::Remove { run: id, .. } => match self.runs.get_mut(&id) {
                 Some(run) => run.removing = true,
                 None => self.news.push_back(Event::Run { run: id, what: RunEvent::Removed }),
             },

@@ -154,7 +154,7 @@ impl Node {
                         run.told |= matches!(signal, Signal::Term | Signal::Kill);
                     }
                 }
-                Action::Remove { run: id } => match self.runs.get_mut(&id) {
+                Action::Remove { run: id, .. } => match self.runs.get_mut(&id) {
                     Some(run) => run.removing = true,
                     None => self.news.push_back(Event::Run { run: id, what: RunEvent::Removed }),
                 },

@@ -19,7 +19,7 @@ impl Asked<'_> {
     pub(super) fn label(&self, index: u32) -> Option<Fix> {
         let job = self.wanted.job.as_ref().ok()?;
         let here = places(self.view);
-        let open = here.iter().filter(|p| p.closed().is_none());
+        let open = here.iter().filter(|p| p.closed(job.band).is_none());
         let mut candidates: Vec<_> = open.filter_map(|p| Some((missing(p, &job.require)?, p))).collect();
         let changed = |place: &Place<'_>, labels: &[(&str, &str)]| {
             labels.iter().filter(|(label, _)| place.label(label).is_some()).count()
