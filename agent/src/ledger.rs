@@ -2,7 +2,7 @@
 //!
 //! `handle` is all that the daemon sees; `keeper` runs behind it. Below them `log` and `state` give openraft what it asks
 //! for, over a `disk`: `file` is the one that lasts, the simulation has one of its own. `record` is what stands on disk.
-//! Beside them `seats` changes who votes, and `network` says to other voters what `rpc` puts in words.
+//! Beside them `seats` changes who votes, `network` says to other voters what `rpc` puts in words, and `heard` notes who answers.
 //! Nothing here decides anything about jobs or nodes.
 
 mod batch;
@@ -10,6 +10,7 @@ mod copy;
 mod disk;
 mod file;
 mod handle;
+mod heard;
 mod keeper;
 mod log;
 mod network;
@@ -30,6 +31,8 @@ pub use copy::{Copy, CopyError};
 pub use disk::{Change, Disk, DiskError, Note};
 pub use file::File;
 pub use handle::{LedgerHandle, ProposeError, Role};
+#[cfg(test)]
+pub(crate) use heard::{Heard, noted};
 pub use log::Log;
 #[cfg(test)]
 pub(crate) use network::Ways;

@@ -27,6 +27,28 @@ pub struct Candidate {
     pub since_ms: u64,
 }
 
+/// Calls of the leader's that a node has not answered, by the leader's monotonic clock, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// The first.
+    pub since_ms: u64,
+    /// The last.
+    pub called_ms: u64,
+}
+
+impl Candidate {
+    /// As a leader finds it that has no answer: dead to the ledger, whatever membership sees, unless it has come back since the
+    /// last call.
+    pub fn unless_silent(self, silence: Option<Silence>) -> Candidate {
+        match silence {
+            Some(Silence { called_ms, .. }) if self.alive && self.since_ms > called_ms => self,
+            Some(Silence { since_ms, .. }) if self.alive => Candidate { alive: false, since_ms, ..self },
+            Some(Silence { since_ms, .. }) => Candidate { since_ms: since_ms.min(self.since_ms), ..self },
+            None => self,
+        }
+    }
+}
+
 /// Who holds which part in the ledger now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seats {

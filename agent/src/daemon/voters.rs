@@ -41,7 +41,8 @@ pub(super) async fn run(cell: Cell, placer: PlacerHandle, who: Held, journal: Jo
         let (ledger, alive) = (cell.state(), cell.peers.alive());
         let _ = company.look(ledger.roster.keys().copied(), &alive, now);
         let drained = |id| ledger.roster.get(&id).is_some_and(|member| member.draining);
-        let nodes = company.candidates(|node| rack(&ledger, &told, node), drained);
+        let nodes =
+            company.candidates(|node| rack(&ledger, &told, node), drained, |node| cell.ledger.silence(node));
         let leaves = drained(cell.me());
         let alone = ledger.roster.len() <= 1 && cell.ledger.voters().len() <= 1;
         let pause = if alone { SELDOM } else { LOOK };

@@ -6,17 +6,19 @@ use openraft::Raft;
 use placement::{
     ids::NodeId,
     ledger::{Answer, Entry, Ledger},
-    voters::{Seats, VoterStep},
+    voters::{Seats, Silence, VoterStep},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
     Ask, Batch, CallError, Copy, CopyError, Daemon, DiskError, File, Since, StepError, Unreached, View,
     alone, answer, config,
+    heard::{Heard, noted},
     keeper::{Keeper, Pulse, Request},
     network::Ways,
     seats, take,
 };
+use crate::clock;
 
 /// Requests that may wait; beyond it proposers wait for a place.
 const QUEUE: usize = 4096;
@@ -71,6 +73,7 @@ pub struct LedgerHandle {
     view: Arc<View>,
     role: watch::Receiver<Role>,
     pulse: Arc<Pulse>,
+    heard: Heard,
     core: watch::Receiver<Option<Raft<Daemon>>>,
     /// Of the one who is making a step.
     stepping: Arc<Semaphore>,
@@ -113,12 +116,14 @@ impl LedgerHandle {
         let pulse = Arc::<Pulse>::default();
         let (role, roles) = watch::channel(Role::Follower { leader: None });
         let (stop, stopped) = watch::channel(false);
-        let ways = Ways(unless_unheard(ask, pulse.clone()));
+        let heard = Heard::default();
+        let noted = noted(ask, heard.clone(), || clock::now().mono_ms);
+        let ways = Ways(unless_unheard(noted, pulse.clone()));
         let keeper = Keeper::start(file, node, config, view.clone(), pulse.clone(), role, ways).await?;
         let core = keeper.core();
         tokio::spawn(keeper.run(queue, stopped));
         let (stop, stepping) = (Arc::new(stop), Arc::new(Semaphore::new(1)));
-        Ok(LedgerHandle { node, requests, view, role: roles, pulse, core, stepping, stop })
+        Ok(LedgerHandle { node, requests, view, role: roles, pulse, heard, core, stepping, stop })
     }
 
     /// Makes this node the sole voter of a new ledger and proposes its first entries. Doing it again does nothing if the
@@ -186,6 +191,11 @@ impl LedgerHandle {
         let metrics = core.as_ref()?.metrics();
         let metrics = metrics.borrow();
         seats(&metrics)
+    }
+
+    /// That a node does not answer this leader's calls, if that is so for long enough to count.
+    pub fn silence(&self, node: NodeId) -> Option<Silence> {
+        self.heard.silence(node, clock::now().mono_ms)
     }
 
     /// What a copy lacks that has all up to the entry `after`.

@@ -16,15 +16,23 @@ use tokio::sync::oneshot;
 use super::{
     disk::Memory,
     net::{Net, Sim},
-    runtime::{Group, kill, spawn_in},
+    runtime::{Group, kill, now, spawn_in},
     seeded::Seeded,
 };
-use crate::ledger::{Batch, Log, Machine, View, Ways, config};
+use crate::ledger::{Batch, Heard, Log, Machine, View, Ways, config, noted};
 
 struct Node {
     disk: Memory,
     view: Arc<View>,
+    /// Who has answered it, since its last start.
+    heard: Heard,
     live: Option<(Group, Raft<Sim>)>,
+}
+
+impl Node {
+    fn new() -> Node {
+        Node { disk: Memory::default(), view: Arc::default(), heard: Heard::default(), live: None }
+    }
 }
 
 /// The cell, seen by somebody who sees everything.
@@ -58,10 +66,9 @@ impl Cell {
             snapshot_max_chunk_size: 700,
             ..config()
         };
-        let node = || Node { disk: Memory::default(), view: Arc::default(), live: None };
         let mut cell = Cell {
             net: Net::default(),
-            nodes: (1..=size).map(|id| (NodeId(id), node())).collect(),
+            nodes: (1..=size).map(|id| (NodeId(id), Node::new())).collect(),
             starts: 0,
             config: Arc::new(config.validate().unwrap()),
             leaders: BTreeMap::new(),
@@ -76,7 +83,7 @@ impl Cell {
 
     /// Starts a node that has never been there; it learns nothing before somebody asks it.
     pub(crate) async fn add(&mut self, id: NodeId) {
-        self.nodes.insert(id, Node { disk: Memory::default(), view: Arc::default(), live: None });
+        self.nodes.insert(id, Node::new());
         self.start(id).await;
     }
 
@@ -90,6 +97,11 @@ impl Cell {
 
     pub(crate) fn ledger(&self, id: NodeId) -> Arc<Ledger> {
         self.nodes[&id].view.ledger()
+    }
+
+    /// Who has answered the node's ledger, since its last start.
+    pub(crate) fn heard(&self, id: NodeId) -> Heard {
+        self.nodes[&id].heard.clone()
     }
 
     /// What the node shows of its ledger, since its last start.
@@ -112,8 +124,10 @@ impl Cell {
     pub(crate) async fn start(&mut self, id: NodeId) {
         self.starts += 1;
         let (group, config, disk) = (self.starts, self.config.clone(), self.nodes[&id].disk.clone());
-        let (view, ways) = (Arc::<View>::default(), Ways(self.net.ask(id)));
-        self.nodes.get_mut(&id).unwrap().view = view.clone();
+        let (view, heard) = (Arc::<View>::default(), Heard::default());
+        let ways = Ways(noted(self.net.ask(id), heard.clone(), || now() / 1_000_000));
+        let node = self.nodes.get_mut(&id).unwrap();
+        (node.view, node.heard) = (view.clone(), heard);
         let (started, start) = oneshot::channel();
         spawn_in(group, async move {
             let machine = Machine::open(disk.clone(), view).unwrap();

@@ -21,13 +21,14 @@ use super::{
     runtime::{draw_from, happens, now, run, sleep, spawn_in},
     seeds::{play, seeds},
 };
-use crate::ledger::{StepError, seats, take};
+use crate::ledger::{Heard, StepError, seats, take};
 
 const NODES: u64 = 7;
 /// How often a leader looks whether something is to be done.
 const LOOK: Duration = Duration::from_millis(100);
-/// So many looks in a row have to say the same before it is believed: the membership's verdict, simplified.
-const VERDICT: u64 = 15;
+/// So many looks in a row have to say that somebody is dead, or back, before it is believed: membership, simplified.
+const DEAD: u64 = 40;
+const BACK: u64 = 10;
 /// Within so many seconds after the last trouble all is settled: verdict, patience and an election, and then some.
 const SETTLED: u64 = 15;
 
@@ -56,7 +57,13 @@ struct Steps {
 type Roster = Arc<Mutex<BTreeMap<NodeId, String>>>;
 
 /// What of the daemon changes voters: looks around, and takes one step after the other while it leads.
-async fn mind(raft: Raft<Sim>, id: NodeId, net: Net, roster: Roster, steps: Arc<Mutex<Steps>>) {
+async fn mind(
+    raft: Raft<Sim>,
+    id: NodeId,
+    (net, heard): (Net, Heard),
+    roster: Roster,
+    steps: Arc<Mutex<Steps>>,
+) {
     let mut known: BTreeMap<NodeId, Candidate> = BTreeMap::new();
     let mut doubts: BTreeMap<NodeId, u64> = BTreeMap::new();
     loop {
@@ -72,14 +79,19 @@ async fn mind(raft: Raft<Sim>, id: NodeId, net: Net, roster: Roster, steps: Arc<
             });
             let doubt = doubts.entry(node).or_default();
             *doubt = if known.alive == reached { 0 } else { *doubt + 1 };
+            let enough = if reached { BACK } else { DEAD };
             // A false verdict, now and then.
-            if *doubt >= VERDICT || (node != id && known.alive && happens(2)) {
+            if *doubt >= enough || (node != id && known.alive && happens(2)) {
                 (known.alive, known.since_ms, *doubt) = (!known.alive, now_ms, 0);
             }
         }
         let seats = seats(&raft.metrics().borrow());
         let Some(seats) = seats else { continue };
-        let Some(step) = next_step(&seats, &known, Patience::default(), now_ms) else { continue };
+        let found = |(node, known): (&NodeId, &Candidate)| {
+            (*node, known.clone().unless_silent(heard.silence(*node, now_ms)))
+        };
+        let found = known.iter().map(found).collect();
+        let Some(step) = next_step(&seats, &found, Patience::default(), now_ms) else { continue };
         let taken = take(&raft, step).await;
         let mut steps = steps.lock().unwrap();
         match taken {
@@ -131,8 +143,8 @@ impl Story {
         for id in self.cell.live() {
             let (Some(group), Some(raft)) = (self.cell.group(id), self.cell.raft(id)) else { continue };
             if self.minded.insert(id, group) != Some(group) {
-                let (net, roster, steps) = (self.cell.net.clone(), self.roster.clone(), self.steps.clone());
-                spawn_in(group, mind(raft, id, net, roster, steps));
+                let (eyes, roster) = ((self.cell.net.clone(), self.cell.heard(id)), self.roster.clone());
+                spawn_in(group, mind(raft, id, eyes, roster, self.steps.clone()));
             }
         }
     }

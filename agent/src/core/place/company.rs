@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use placement::{ids::NodeId, voters::Candidate};
+use placement::{
+    ids::NodeId,
+    voters::{Candidate, Silence},
+};
 
 use super::PlaceEvent;
 
@@ -60,22 +63,18 @@ impl Company {
         self.seen.iter().filter_map(|(id, known)| verdict(*id, *known)).collect()
     }
 
-    /// For `placement::voters::next_step`. `rack`: a node's label, empty if it has none; `drained`: as the ledger says.
+    /// For `placement::voters::next_step`. `rack`: a node's label, empty if it has none; `drained`: as the ledger says;
+    /// `silent`: whether it answers the leader.
     pub fn candidates(
         &self,
         rack: impl Fn(NodeId) -> String,
         drained: impl Fn(NodeId) -> bool,
+        silent: impl Fn(NodeId) -> Option<Silence>,
     ) -> BTreeMap<NodeId, Candidate> {
         let candidate = |(id, known): (&NodeId, &Verdict)| {
-            (
-                *id,
-                Candidate {
-                    rack: rack(*id),
-                    alive: known.alive,
-                    drained: drained(*id),
-                    since_ms: known.since_ms,
-                },
-            )
+            let Verdict { alive, since_ms, .. } = *known;
+            let seen = Candidate { rack: rack(*id), alive, drained: drained(*id), since_ms };
+            (*id, seen.unless_silent(silent(*id)))
         };
         self.seen.iter().map(candidate).collect()
     }
@@ -106,9 +105,20 @@ mod tests {
         assert_eq!(company.look([ONE, TWO], &one, 30), [PlaceEvent::MemberGone(TWO)]);
         assert_eq!(company.look([ONE, TWO], &one, 40), []);
         assert_eq!(company.verdicts(), [PlaceEvent::MemberAlive(ONE), PlaceEvent::MemberGone(TWO)]);
-        let candidates = company.candidates(|id| format!("rack{}", id.0), |_| false);
+        let racks = |id: NodeId| format!("rack{}", id.0);
+        let candidates = company.candidates(racks, |_| false, |_| None);
         let two = Candidate { rack: "rack2".into(), alive: false, drained: false, since_ms: 30 };
         assert_eq!((candidates[&ONE].since_ms, &candidates[&TWO]), (10, &two));
+        // Who does not answer the leader is dead since then, or since membership says so.
+        let silent = |since_ms: u64, called_ms: u64| {
+            let silence = Some(Silence { since_ms, called_ms });
+            let all = company.candidates(racks, |_| false, |_| silence);
+            [ONE, TWO].map(|id| (all[&id].alive, all[&id].since_ms))
+        };
+        assert_eq!(silent(25, 40), [(false, 25), (false, 25)]);
+        assert_eq!(silent(35, 40), [(false, 35), (false, 30)]);
+        // Who has come back since was called for the last time before.
+        assert_eq!(silent(2, 9), [(true, 10), (false, 2)]);
         // Who has not been here yet is not dead.
         assert_eq!(company.look([ONE, TWO, NodeId(3)], &one, 45), []);
         assert_eq!(company.verdicts().len(), 2);

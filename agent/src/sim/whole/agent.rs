@@ -18,7 +18,7 @@ use super::{
 use crate::{
     core::{Config, Core},
     event::{Action, Event, RunEvent},
-    ledger::View,
+    ledger::{Heard, View},
     sim::{
         net::Sim,
         runtime::{Group, draw_from, sleep, spawn_in},
@@ -44,7 +44,7 @@ pub(super) struct Agent {
 }
 
 impl World {
-    pub(super) fn boot(&mut self, id: NodeId, group: Group, raft: Raft<Sim>, view: Arc<View>) {
+    pub(super) fn boot(&mut self, id: NodeId, group: Group, raft: Raft<Sim>, view: Arc<View>, heard: Heard) {
         let machine = self.machines.get_mut(&id).unwrap();
         machine.life += 1;
         let (life, now) = (machine.life, machine.now());
@@ -69,7 +69,7 @@ impl World {
             session: None,
             placer_is: None,
             swim: Swim::new(id, life),
-            placer: Placer::new(id, raft, view),
+            placer: Placer::new(id, raft, view, heard),
         };
         self.agents.insert(id, agent);
         self.say(|_| format!("n{} its agent starts, the {life}th time", id.0));

@@ -102,7 +102,7 @@ impl Run {
     /// The agent beside a ledger that has started.
     fn boot(&mut self, id: NodeId) {
         if let (Some(group), Some(raft)) = (self.cell.group(id), self.cell.raft(id)) {
-            self.world.lock().unwrap().boot(id, group, raft, self.cell.view(id));
+            self.world.lock().unwrap().boot(id, group, raft, self.cell.view(id), self.cell.heard(id));
         }
     }
 

@@ -26,7 +26,7 @@ use crate::{
         company::Company,
         reign::{Reign, Sight, Step},
     },
-    ledger::View,
+    ledger::{Heard, View},
     sim::{cell::propose, net::Sim, runtime::spawn_in},
 };
 
@@ -38,6 +38,7 @@ pub(super) struct Placer {
     pub(super) reign: Reign,
     pub(super) company: Company,
     pub(super) raft: Raft<Sim>,
+    pub(super) heard: Heard,
     pub(super) view: Arc<View>,
     metrics: watch::Receiver<RaftMetrics<NodeId, EmptyNode>>,
     /// When what a majority answered was sent, at the latest; and the last look.
@@ -57,13 +58,14 @@ pub(super) struct Placer {
 }
 
 impl Placer {
-    pub(super) fn new(id: NodeId, raft: Raft<Sim>, view: Arc<View>) -> Placer {
+    pub(super) fn new(id: NodeId, raft: Raft<Sim>, view: Arc<View>, heard: Heard) -> Placer {
         Placer {
             core: PlaceCore::new(PlaceConfig::default()),
             reign: Reign::new(id),
             company: Company::default(),
             metrics: raft.metrics(),
             raft,
+            heard,
             view,
             acked_ms: 0,
             looked_ms: ms(),

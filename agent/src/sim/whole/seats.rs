@@ -19,7 +19,8 @@ impl World {
         let Some(seats) = seats(&placer.raft.metrics().borrow()).filter(|_| !placer.stepping) else { return };
         let ledger = placer.view.ledger();
         let drained = |node| ledger.roster.get(&node).is_some_and(|member| member.draining);
-        let candidates = placer.company.candidates(|node| format!("r{}", node.0 % 3), drained);
+        let silent = |node| placer.heard.silence(node, ms());
+        let candidates = placer.company.candidates(|node| format!("r{}", node.0 % 3), drained, silent);
         let Some(step) = next_step(&seats, &candidates, Patience::default(), ms()) else { return };
         placer.stepping = true;
         let (raft, life, world) = (placer.raft.clone(), agent.life, self.shared());
