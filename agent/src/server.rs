@@ -153,7 +153,11 @@ impl Out {
     }
 
     pub(crate) async fn send(&mut self, reply: &Reply) -> Result<(), Stopped> {
-        frame::write(&mut self.0, reply).await.map_err(Stopped::Frame)
+        match frame::write(&mut self.0, reply).await {
+            // Nothing of it was written.
+            Err(FrameError::TooLong(bytes)) => Err(too_large(bytes).into()),
+            written => written.map_err(Stopped::Frame),
+        }
     }
 
     /// Of what goes both ways, once it has begun.
@@ -163,6 +167,15 @@ impl Out {
 
     pub(crate) async fn item(&mut self, document: Value) -> Result<(), Stopped> {
         self.send(&Reply::Item(document)).await
+    }
+}
+
+fn too_large(bytes: usize) -> Refusal {
+    let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+    Refusal {
+        code: "too_large".into(),
+        message: format!("the answer has {} MiB, and one may have {}", mib(bytes), mib(frame::MAX)),
+        hint: Some("ask for less at a time: one job, or one task".into()),
     }
 }
 

@@ -20,7 +20,7 @@ impl FromStr for Patience {
     fn from_str(text: &str) -> Result<Self, String> {
         humantime::parse_duration(text)
             .map(Patience)
-            .map_err(|_| "a duration is written as 500ms, 30s, 2m or 1h".into())
+            .map_err(|_| "a duration is written as 500ms, 30s, 2m, 1h or 7d".into())
     }
 }
 

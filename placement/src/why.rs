@@ -22,6 +22,9 @@ use crate::{
     view::{Standing, View},
 };
 
+/// Kinds of hindrance for which changes are tried, where many indexes are asked for.
+const TRIED: usize = 4;
+
 /// The answer to `covey why`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Why {
@@ -69,6 +72,45 @@ pub fn why(intent: &Intent, view: &View, job: &JobKey, index: Option<u32>, asker
     let asked =
         fixes::Asked { intent, view, wanted, name: &name, index: stuck, whole: index.is_none(), now: &now };
     Why { obstacles: obstacles.list(), fixes: fixes::fixes(&asked) }
+}
+
+/// Each of these indexes by itself, by one plan for all: a job may have many. Changes are tried for the first few that are
+/// hindered in different ways: what helps the first of a kind is told of all of it.
+pub fn why_each(
+    intent: &Intent,
+    view: &View,
+    job: &JobKey,
+    indexes: impl IntoIterator<Item = u32>,
+    asker: &str,
+) -> Vec<Why> {
+    let Some(wanted) = intent.jobs.get(job) else {
+        return indexes.into_iter().map(|_| Why::default()).collect();
+    };
+    let now = plan(intent, view);
+    let name = if job.owner == asker { job.name.clone() } else { job.to_string() };
+    let mut tried: Vec<Why> = Vec::new();
+    let mut each = |index: u32| {
+        let mut all = Obstacles::default();
+        of_job(wanted).into_iter().for_each(|no| all.add(no, None));
+        let nos = of_index(wanted, index, view, &now, &name);
+        let stuck = (!nos.is_empty()).then_some(index);
+        nos.into_iter().for_each(|obstacle| all.add_all(obstacle));
+        let obstacles = all.list();
+        if let Some(same) = tried.iter().find(|why| why.obstacles == obstacles) {
+            let mut why = same.clone();
+            // Of that one index.
+            why.fixes.retain(|fix| !fix.command.starts_with("covey restart "));
+            return why;
+        }
+        if obstacles.is_empty() || tried.len() == TRIED {
+            return Why { obstacles, fixes: Vec::new() };
+        }
+        let asked = fixes::Asked { intent, view, wanted, name: &name, index: stuck, whole: false, now: &now };
+        let why = Why { obstacles, fixes: fixes::fixes(&asked) };
+        tried.push(why.clone());
+        why
+    };
+    indexes.into_iter().map(&mut each).collect()
 }
 
 /// What keeps every index of the job from running.

@@ -3,7 +3,12 @@
 
 mod world;
 
-use placement::{ledger::Command, task::State, view::Standing, why::Why};
+use placement::{
+    ledger::Command,
+    task::State,
+    view::Standing,
+    why::{Why, why_each},
+};
 use serde_json::json;
 use world::{World, ended, job};
 
@@ -65,6 +70,27 @@ fn more_than_fit() {
             "covey run web.toml --set task.memory=1GiB: with the job's file: each task may use 1GiB instead of 1.5GiB",
             "covey scale web 2: nothing waits then: 2 of 3 have a place",
         ]
+    );
+}
+
+/// A job of many is asked for with one plan, and says of each what stands in its way.
+#[test]
+fn of_many_each_says_what_stands_in_its_way() {
+    let mut world = World::new(&[("n1", 4, 4)]);
+    world.submit("me", "web", json!({"count": 5000, "task.memory": "1536MiB"})).settle();
+    let all = why_each(&world.intent(), &world.view, &job("me", "web"), 0..5000, "me");
+    assert_eq!(all.len(), 5000);
+    assert_eq!(all[0], Why::default());
+    assert!(!all[4999].fixes.is_empty());
+    for index in [1, 2] {
+        assert_eq!(all[index as usize], world.why("me", "web", Some(index)), "{index}");
+    }
+    // What would help the first of those that wait is told of all.
+    assert_eq!(all[4999], all[2]);
+    assert_eq!(all[4999].obstacles, world.why("me", "web", Some(4999)).obstacles);
+    assert_eq!(
+        why_each(&world.intent(), &world.view, &job("me", "none"), [0, 1], "me"),
+        [Why::default(), Why::default()]
     );
 }
 

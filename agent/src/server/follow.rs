@@ -67,14 +67,14 @@ pub(super) async fn logs(
                 }
             }
             None if wanted.previous => {
-                let why = format!(
-                    "has been neither restarted nor moved, nor had an earlier job of this name one, or too long ago{}",
-                    found.but()
-                );
-                return Err(nothing(&about, &why).into());
+                return Err(nothing_before(&about, &found.but()).into());
             }
             None if !follow => {
+                let wants = services.ledger.state().jobs.get(about.job).map_or(0, |record| record.count());
                 let why = match found.newest_missing {
+                    false if about.index >= wants => {
+                        format!("is not wanted: the job wants {wants}, from index 0{}", found.but())
+                    }
                     true => format!("is on {}, which does not answer", found.missing.join(" or ")),
                     false => format!("has not run, or too long ago{}", found.but()),
                 };
@@ -169,6 +169,15 @@ fn nothing(about: &Index<'_>, why: &str) -> Refusal {
             job.name
         )),
     }
+}
+
+/// Of one before the newest.
+fn nothing_before(about: &Index<'_>, but: &str) -> Refusal {
+    let why = format!(
+        "has been neither restarted nor moved, nor had an earlier job of this name one, or too long ago{but}"
+    );
+    let hint = format!("covey logs {}/{} shows what it says now", about.job.name, about.index);
+    Refusal { hint: Some(hint), ..nothing(about, &why) }
 }
 
 fn broken(about: &Index<'_>, why: &str) -> Refusal {

@@ -104,11 +104,15 @@ impl Read {
             Read::Why { job, index, asker } => {
                 let asked =
                     core.tasks_of(job).into_iter().filter(|row| index.is_none_or(|i| i == row.key.index));
-                let about = |row: &TaskRow| {
-                    let (intent, view) = core.view()?;
-                    Some(why::why(intent, view, job, Some(row.key.index), asker))
+                let rows: Vec<TaskRow> = asked.collect();
+                let indexes = rows.iter().map(|row| row.key.index);
+                let whys = match core.view() {
+                    Some((intent, view)) => {
+                        why::why_each(intent, view, job, indexes, asker).into_iter().map(Some).collect()
+                    }
+                    None => vec![None; rows.len()],
                 };
-                What::Why(asked.map(|row| (about(&row), row)).collect())
+                What::Why(whys.into_iter().zip(rows).collect())
             }
         };
         let nodes = core.view().into_iter().flat_map(|(_, view)| view.nodes.values());

@@ -36,8 +36,8 @@ pub(crate) struct Exec {
     /// JOB/INDEX
     #[arg(value_name = "JOB/INDEX")]
     pub(crate) task: TaskName,
-    /// The program and its arguments
-    #[arg(value_name = "CMD", required = true, last = true)]
+    /// The program and its arguments; -- before them may be left out
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
 

@@ -246,6 +246,8 @@ fn what_people_see() {
                                        {"text": "its image is not here", "nodes": []}],
                          "fixes": [{"command": "covey run web.toml --set task.cpu=250m", "text": "ask for less", "cost": 1},
                                    {"text": "add a node", "cost": 5}]});
+    let mut alike = blocked.clone();
+    alike["index"] = json!(11);
     let mut crashing = web_task(2, "starting");
     crashing["reason"] = json!("waits 8 s before it is started again: it exited with code 3");
     let mut stale = list(json!([etl]));
@@ -277,7 +279,7 @@ fn what_people_see() {
         ("why", why(&blocked)),
         (
             "why, of a job",
-            why(&list(json!([blocked, web_task(0, "running"), web_task(1, "running"), crashing]))),
+            why(&list(json!([blocked, alike, web_task(0, "running"), web_task(1, "running"), crashing]))),
         ),
         ("why, of a job that does well", why(&list(json!([web_task(0, "running")])))),
         ("why, of a job without tasks", why(&list(json!([])))),

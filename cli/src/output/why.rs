@@ -6,13 +6,17 @@ use super::{caveats, field, shown, task::reason, whose};
 
 /// One task's document, or the list of a job's.
 pub(crate) fn why(document: &Value) -> String {
-    let Some(tasks) = document["items"].as_array() else { return of_task(document) };
+    let Some(tasks) = document["items"].as_array() else { return of_task(document, 0) };
     let well = |task: &Value| {
         matches!(task["state"].as_str(), Some("running" | "succeeded"))
             && task["obstacles"].as_array().is_none_or(Vec::is_empty)
     };
     let (well, ill): (Vec<_>, Vec<_>) = tasks.iter().partition(|task| well(task));
-    let mut text: String = ill.into_iter().map(of_task).collect();
+    let alike = |one: &&Value, other: &&Value| {
+        ["state", "reason", "obstacles", "fixes"].iter().all(|what| one[*what] == other[*what])
+    };
+    let groups = ill.chunk_by(alike);
+    let mut text: String = groups.map(|group| of_task(group[0], group.len() - 1)).collect();
     text.push_str(&match (well.len(), text.is_empty()) {
         (0, true) => "it wants no tasks\n".to_owned(),
         (0, false) => String::new(),
@@ -22,13 +26,18 @@ pub(crate) fn why(document: &Value) -> String {
     text + &caveats(document)
 }
 
-fn of_task(document: &Value) -> String {
+/// A task, and so many more of the job of which the same is to be said.
+fn of_task(document: &Value, more: usize) -> String {
     let list = |name: &str| document[name].as_array().cloned().unwrap_or_default();
     let (obstacles, fixes) = (list("obstacles"), list("fixes"));
     // Often the first obstacle.
     let reason = reason(document).filter(|why| !obstacles.iter().any(|o| field(o, "text") == *why));
     let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
-    let mut text = format!("{} is {}{reason}\n", whose(document, "job"), field(document, "state"));
+    let (task, state) = (whose(document, "job"), field(document, "state"));
+    let mut text = match more {
+        0 => format!("{task} is {state}{reason}\n"),
+        more => format!("{task} and {more} more are {state}{reason}\n"),
+    };
     match document["state"].as_str() {
         Some("running" | "succeeded") if obstacles.is_empty() => text.push_str("  nothing is in its way\n"),
         _ if obstacles.is_empty() && reason.is_empty() => {
