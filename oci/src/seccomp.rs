@@ -37,6 +37,10 @@ impl Filter {
         Err(NotEnforced)
     }
 
+    pub(crate) unsafe fn compile_aside(_: &LinuxSeccomp) -> Result<Filter, NotEnforced> {
+        Err(NotEnforced)
+    }
+
     pub(crate) fn install(&self) -> std::io::Result<()> {
         match *self {}
     }

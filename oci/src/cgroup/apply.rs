@@ -84,6 +84,13 @@ pub(super) fn quota(home: &Home, milli: Option<u64>) -> Result<(), Error> {
     }
 }
 
+/// What is made below a cgroup of v1 is not swapped out for the sake of those above it, as on v2: what it has would not be
+/// seen any more, and it would wait for the disk where another gives way.
+pub(super) fn no_swap(dir: &Path) -> Result<(), Error> {
+    let swappiness = dir.join("memory.swappiness");
+    if swappiness.exists() { write(&swappiness, "0") } else { Ok(()) }
+}
+
 /// Keep the kernel from taking memory from `home` for somebody below production; v2 only.
 pub(super) fn protect(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
     match home {
@@ -106,12 +113,6 @@ fn memory(home: &Home, bytes: Option<u64>) -> Result<(), Error> {
             let oom = dir.join("memory.oom_control");
             if oom.exists() {
                 write(&oom, "0")?;
-            }
-            // Not swapped out for the sake of those above it either, as on v2: what it has would not be seen any more, and it
-            // would wait for the disk where another gives way.
-            let swappiness = dir.join("memory.swappiness");
-            if swappiness.exists() {
-                write(&swappiness, "0")?;
             }
             let text = bytes.map_or("-1".to_string(), |b| b.to_string());
             // Absent when the kernel does not account for swap: then there is nothing to forbid by it.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::block::BLKIO;
 use super::host::{Hierarchy, hierarchies};
 use super::{
-    Band, DEVICES, Device, Error, Limits, Placement, SPARE, UNIFIED, devices, floor, join, number,
+    Band, DEVICES, Device, Error, Limits, Placement, SPARE, UNIFIED, apply, devices, floor, join, number,
     remove_tree, weigh,
 };
 
@@ -311,6 +311,7 @@ fn v1(controller: &str, root: &Hierarchy, name: &str) -> Result<PathBuf, Error> 
     bands(&tree)?;
     match controller {
         "cpu" => weigh::cpu(false, &tree)?,
+        "memory" => Band::ALL.iter().try_for_each(|band| apply::no_swap(&band.dir(&tree)))?,
         BLKIO => weigh::io(&tree),
         _ => {}
     }

@@ -3,11 +3,13 @@
 //! libcontainer compiles each container's anew, which takes longer than everything else in a start together.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::FromRawFd as _;
 
 use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use nix::sys::wait::waitpid;
+use nix::unistd::ForkResult;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 
 /// A filter cannot be compiled.
@@ -31,32 +33,42 @@ pub(crate) struct Filter(Vec<libc::sock_filter>);
 impl Filter {
     /// Compile a profile; some milliseconds.
     pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter, Error> {
-        if profile.flags().as_ref().is_some_and(|flags| !flags.is_empty())
-            || profile.listener_path().is_some()
-        {
-            return Err(Error::Unknown("flags or a listener".into()));
-        }
-        let default = action(profile.default_action(), profile.default_errno_ret())?;
-        let mut context = ScmpFilterContext::new(default)?;
-        for arch in profile.architectures().iter().flatten() {
-            context.add_arch(architecture(*arch)?)?;
-        }
-        // A tree instead of a list: the kernel runs the whole filter for every call when it is installed.
-        context.set_ctl_optimize(2)?;
-        for rule in profile.syscalls().iter().flatten() {
-            let action = action(rule.action(), rule.errno_ret())?;
-            if action == default {
-                continue;
+        Ok(Filter::of(&code(profile)?))
+    }
+
+    /// The same in a child, with which what libseccomp leaves behind goes: holes all over the heap, each of which costs
+    /// whoever is forked later a page.
+    ///
+    /// # Safety
+    /// There is one thread.
+    pub(crate) unsafe fn compile_aside(profile: &LinuxSeccomp) -> Result<Filter, Error> {
+        let (mut reading, mut writing) = io::pipe().map_err(Error::Export)?;
+        // SAFETY: as the caller says; the child writes and ends.
+        match unsafe { nix::unistd::fork() }.map_err(|e| Error::Export(e.into()))? {
+            ForkResult::Child => {
+                let written = code(profile).is_ok_and(|code| writing.write_all(&code).is_ok());
+                // SAFETY: ending is always possible.
+                unsafe { libc::_exit(i32::from(!written)) }
             }
-            let when: Vec<_> = rule.args().iter().flatten().map(comparison).collect();
-            // A name that this library does not know is a call that falls under the default.
-            for call in rule.names().iter().filter_map(|name| ScmpSyscall::from_name(name).ok()) {
-                context.add_rule_conditional(action, call, &when)?;
+            ForkResult::Parent { child } => {
+                drop(writing);
+                let mut code = Vec::new();
+                let read = reading.read_to_end(&mut code);
+                // It is off the process table already where children are ignored.
+                let _ = waitpid(child, None);
+                // What it could not do is done here, which says why.
+                if read.is_ok() && !code.is_empty() {
+                    Ok(Filter::of(&code))
+                } else {
+                    Filter::compile(profile)
+                }
             }
         }
-        let code = export(&context)?;
+    }
+
+    fn of(code: &[u8]) -> Filter {
         let (instructions, _) = code.as_chunks::<8>();
-        Ok(Filter(instructions.iter().map(instruction).collect()))
+        Filter(instructions.iter().map(instruction).collect())
     }
 
     /// Filter the calling process from now on. It needs `no_new_privs`, or `CAP_SYS_ADMIN`.
@@ -70,6 +82,32 @@ impl Filter {
             unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// The program for the kernel, in its bytes.
+fn code(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
+    if profile.flags().as_ref().is_some_and(|flags| !flags.is_empty()) || profile.listener_path().is_some() {
+        return Err(Error::Unknown("flags or a listener".into()));
+    }
+    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let mut context = ScmpFilterContext::new(default)?;
+    for arch in profile.architectures().iter().flatten() {
+        context.add_arch(architecture(*arch)?)?;
+    }
+    // A tree instead of a list: the kernel runs the whole filter for every call when it is installed.
+    context.set_ctl_optimize(2)?;
+    for rule in profile.syscalls().iter().flatten() {
+        let action = action(rule.action(), rule.errno_ret())?;
+        if action == default {
+            continue;
+        }
+        let when: Vec<_> = rule.args().iter().flatten().map(comparison).collect();
+        // A name that this library does not know is a call that falls under the default.
+        for call in rule.names().iter().filter_map(|name| ScmpSyscall::from_name(name).ok()) {
+            context.add_rule_conditional(action, call, &when)?;
+        }
+    }
+    export(&context)
 }
 
 /// Through a file in memory: libraries before 2.6 write to files only.

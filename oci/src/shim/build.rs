@@ -6,6 +6,7 @@
 use std::ffi::c_int;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -87,11 +88,13 @@ pub(super) fn main(
 fn start(
     bundle: &Bundle,
     config: &BundleConfig,
-    mut spec: Spec,
+    spec: Spec,
     shared: Shared,
     ahead: &Ahead,
     born: &Born,
 ) -> Result<State, Failure> {
+    // Not freed: the process ends soon, and each page that freeing touches would be copied for that.
+    let mut spec = ManuallyDrop::new(spec);
     seccomp::check(&spec)
         .map_err(|e| failed("filter system calls", e, "use a build with the feature `seccomp`"))?;
     let join = |e: cgroup::Error| failed("join the run's cgroups", e, "");
@@ -188,12 +191,10 @@ fn prepare(
     // We live, so it has not been waited for, and the number is its own.
     let shim = pidfd::open(born.shim.cast_signed()).map_err(|e| failed("hold the shim", e, ""))?;
     let profile = spec.linux_mut().as_mut().and_then(|linux| {
-        let profile = linux.seccomp().clone();
         // Ours: see `seccomp::filter`.
-        linux.set_seccomp(None);
-        profile
+        linux.seccomp_mut().take()
     });
-    let filter = profile.map(|profile| ahead.filter(&profile)).transpose()?;
+    let filter = profile.map(|profile| ahead.filter(&ManuallyDrop::new(profile))).transpose()?;
     ahead.mounts.enter().map_err(|(step, error)| failed(step, error, "the agent must run as root"))?;
     network::join(spec)?;
     network::show_files(bundle, spec)?;

@@ -39,8 +39,9 @@ impl Ahead {
         #[cfg(target_arch = "x86_64")]
         let _ = std::is_x86_feature_detected!("avx2");
         let profile = seccomp::profile(&[]).ok();
-        let filter =
-            profile.and_then(|profile| Filter::compile(&profile).ok().map(|filter| (profile, filter)));
+        // SAFETY: there is one thread.
+        let compile = |profile: &LinuxSeccomp| unsafe { Filter::compile_aside(profile) }.ok();
+        let filter = profile.and_then(|profile| compile(&profile).map(|filter| (profile, filter)));
         let mounts = make_mounts()?;
         // Whatever is mapped here is copied for each container, three times.
         // SAFETY: it has no preconditions.

@@ -9,13 +9,13 @@ use test_vms::Result;
 use test_vms::node::Node;
 
 use crate::figures::{show_at_most, show_holds};
-use crate::usage::rss_mib;
+use crate::usage::{own_mib, rss_mib};
 
 /// Cycles before the first look: what is made once and kept is made then.
 const WARM_UP: usize = 10;
 /// Ended runs whose logs an agent keeps, for `covey logs --previous`, and whose files, for `covey cp`.
 const KEPT: [(&str, usize); 2] = [("logs", 200), ("left", 20)];
-/// The agent's memory is looked at after so many, and at the end; it may have grown by so much between.
+/// The agent's own memory is looked at after so many, and at the end; it may have grown by so much between.
 const EARLY: usize = 1000;
 const GROWTH_MIB: f64 = 4.0;
 const JOB: &str = "name = \"cycle\"\n[task]\nimage = \"hello:1\"\nports = [\"http\"]\n\
@@ -34,11 +34,12 @@ pub(crate) fn run(count: usize) -> Result<bool> {
     let mut early = None;
     for done in 1..count {
         if done == EARLY {
-            early = Some(rss_mib(node.agent_pid())?);
+            early = Some(own_mib(node.agent_pid())?);
         }
         cycle(&node)?;
     }
-    let late = rss_mib(node.agent_pid())?;
+    let late = own_mib(node.agent_pid())?;
+    println!("  {:28} {:>7.1} MiB", "VmRSS of the agent", rss_mib(node.agent_pid())?);
     let each = begun.elapsed() / u32::try_from(count.max(2) - 1).unwrap_or(1);
     let after = Left::of(&node);
     println!("  {} each, seen from the command line", crate::figures::millis(each));
@@ -64,10 +65,9 @@ pub(crate) fn run(count: usize) -> Result<bool> {
         });
     // Caches are filled by then, its ring of events too.
     let Some(early) = early else {
-        println!("  {:28} {late:>7.1} MiB", "VmRSS of the agent");
         return Ok(holds);
     };
-    println!("  {:28} {early:>7.1} MiB   after {EARLY} cycles", "VmRSS of the agent");
+    println!("  {:28} {early:>7.1} MiB   after {EARLY} cycles", "RssAnon of the agent");
     Ok(holds & show_at_most(&format!("after {count}"), late, early + GROWTH_MIB, "MiB"))
 }
 

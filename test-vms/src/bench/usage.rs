@@ -13,6 +13,15 @@ pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
     kib(&text, "VmRSS:").map(|kib| kib / 1024.0).ok_or_else(|| Error::Missing(format!("{pid} has no VmRSS")))
 }
 
+/// Resident memory that no file is behind, the only kind in which something can be left over: what is mapped of the
+/// program's file comes and goes.
+pub(crate) fn own_mib(pid: u32) -> Result<f64> {
+    let text = read(&format!("/proc/{pid}/status"))?;
+    kib(&text, "RssAnon:")
+        .map(|kib| kib / 1024.0)
+        .ok_or_else(|| Error::Missing(format!("{pid} has no RssAnon")))
+}
+
 /// Memory of several processes.
 #[derive(Default)]
 pub(crate) struct Memory {
