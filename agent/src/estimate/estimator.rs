@@ -180,7 +180,7 @@ impl Estimator {
         let growth = 1.0 + OWN_GROWTH * (1.0 + horizon_ms / seen_ms).ln();
         Some(RESOURCES.map(|resource| {
             let doubt = known.doubt(resource, now_ms, self.settings.hold_ms, self.settings.fall_ms);
-            let leak = if resource == MEMORY { known.leak(horizon_ms) } else { 0.0 };
+            let leak = if resource == MEMORY { known.leak(horizon_ms, self.settings.leak) } else { 0.0 };
             let needed = known.peak(resource) * growth + doubt.max(leak);
             needed.min(known.limit[resource].into()).max(known.now[resource].into())
         }))
@@ -222,7 +222,7 @@ impl Estimator {
                 });
                 let peak = known.peak(resource);
                 let doubt = known.doubt(resource, now_ms, self.settings.hold_ms, self.settings.doubt_ms);
-                let leak = if resource == MEMORY { known.leak(stays_ms) } else { 0.0 };
+                let leak = if resource == MEMORY { known.leak(stays_ms, self.settings.leak) } else { 0.0 };
                 for crowd in [ALL, 1 + known.band as usize] {
                     let members = &mut members[crowd][resource];
                     members.tasks += 1;

@@ -24,7 +24,7 @@ pub struct Settings {
     pub together: Amounts,
     /// Until then also: what the peak may grow by if they move together, as a share of it.
     pub swell: Amounts,
-    /// Growth of memory, from one look to the next, that makes a leak; as a share of the limit.
+    /// Growth of memory in an hour that makes a leak; as a share of the limit.
     pub leak: f64,
     /// A job's tasks are expected to stay for that many of its mean lives.
     pub lives: Amounts,

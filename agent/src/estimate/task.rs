@@ -47,13 +47,12 @@ impl fmt::Display for TaskId {
 /// A horizon is remembered in so many parts, and one more that fills.
 const PARTS_A_HORIZON: u64 = 4;
 const PARTS: usize = PARTS_A_HORIZON as usize + 1;
-/// Marks of memory that a leak shows in: each above the one before, by about the same.
-const MARKS: usize = 4;
-/// Between two marks: a share of the task's age, within these minutes.
-const MARK_AGES: u64 = 6;
-const MARK_MINUTES: (u64, u64) = (20, 60);
-/// Steady growth: no step is so many times another.
-const UNEVEN: f32 = 3.0;
+/// A leak is a line: time must explain so much of how memory varies.
+const STEADY: f64 = 0.7;
+/// Samples fade over half of the task's age, so that how it began counts little, and over so long at most.
+const LINE_S: f64 = 21_600.0;
+/// No line before it was watched for so long: what starts, grows.
+const BEGUN_S: u32 = 5_400;
 /// A processor's use is smoothed over so long: shorter bursts can be throttled.
 const SMOOTH_MS: f64 = 30_000.0;
 
@@ -78,14 +77,13 @@ pub(super) struct Known {
     smooth: f32,
     /// Its mean use within the horizon.
     pub(super) level: [f32; 2],
-    /// Of memory, per second, if it is steady.
-    growth: f32,
+    /// Of memory, as it grows.
+    #[serde(default)]
+    line: Line,
     /// The part that is being filled.
     part: u32,
     /// Peaks of the horizon's parts, round and round.
     peaks: [[Compact; PARTS]; 2],
-    /// Memory, and the task's age in minutes, some time ago: the oldest first. Age 0: none yet.
-    marks: [(Compact, u16); MARKS],
 }
 
 impl Known {
@@ -102,10 +100,9 @@ impl Known {
             now: [0.0; 2],
             smooth: 0.0,
             level: [0.0; 2],
-            growth: 0.0,
+            line: Line::default(),
             part: 0,
             peaks: [[Compact::ZERO; PARTS]; 2],
-            marks: [(Compact::ZERO, 0); MARKS],
         }
     }
 
@@ -158,7 +155,9 @@ impl Known {
             share = (since_ms / watched_ms).min(1.0);
         }
         self.known = true;
-        self.sampled_s = (age_ms / 1000) as u32;
+        let age_s = (age_ms / 1000) as u32;
+        self.line.observe(usage[MEMORY], age_s.saturating_sub(self.sampled_s).into(), age_s.into());
+        self.sampled_s = age_s;
         self.now = usage.map(|usage| usage as f32);
         self.smooth += ((usage[CPU] - f64::from(self.smooth)) * part) as f32;
         let counts = [f64::from(self.smooth), usage[MEMORY]];
@@ -166,34 +165,7 @@ impl Known {
             self.raise(resource, counts);
             self.level[resource] += ((counts - f64::from(self.level[resource])) * share) as f32;
         }
-        self.mark(usage[MEMORY], age_ms / 60_000, settings.leak);
         counts
-    }
-
-    /// Looks for a leak: memory that has grown steadily, from each mark to the next, to more than it ever was. A
-    /// service that warms up grows less and less; one that follows the day, too slowly.
-    fn mark(&mut self, memory: f64, age_min: u64, leak: f64) {
-        let every_min = (age_min / MARK_AGES).clamp(MARK_MINUTES.0, MARK_MINUTES.1);
-        let (before, marked_min) = self.marks[MARKS - 1];
-        if age_min < u64::from(marked_min) + every_min {
-            return;
-        }
-        self.marks.rotate_left(1);
-        self.marks[MARKS - 1] = (Compact::of(memory), age_min.min(u64::from(u16::MAX)) as u16);
-        let [(first, from_min), .., (last, to_min)] = self.marks;
-        let steps = self.marks.windows(2).map(|pair| (pair[1].0.amount() - pair[0].0.amount()) as f32);
-        let (low, high) =
-            steps.fold((f32::MAX, 0.0_f32), |(low, high), step| (low.min(step), high.max(step)));
-        let steady = from_min > 0 && low > leak as f32 * self.limit[MEMORY] && high < UNEVEN * low;
-        let took_s = 60 * u32::from(to_min.saturating_sub(from_min).max(1));
-        let growth = ((last.amount() - first.amount()) / f64::from(took_s)) as f32;
-        if steady && last.amount() >= 0.99 * self.peak(MEMORY) {
-            self.growth = growth;
-        } else {
-            // It may have paused, or it was no leak.
-            let most = if last < before { self.growth / 2.0 } else { self.growth };
-            self.growth = most.min(growth.max(0.0));
-        }
     }
 
     /// How long it and its like have been watched.
@@ -215,9 +187,50 @@ impl Known {
         share * (limit - self.peak(resource)).max(0.0)
     }
 
-    /// What its memory will grow by within the time if it goes on as it did.
-    pub(super) fn leak(&self, ahead_ms: f64) -> f64 {
-        let room = (f64::from(self.limit[MEMORY]) - self.peak(MEMORY)).max(0.0);
-        (f64::from(self.growth) * ahead_ms / 1000.0).min(room)
+    /// What its memory will grow by within the time if it leaks: if it has grown along a line, faster than what follows the
+    /// day does. What warms up bends.
+    pub(super) fn leak(&self, ahead_ms: f64, leak: f64) -> f64 {
+        let limit = f64::from(self.limit[MEMORY]);
+        let peak = self.peak(MEMORY);
+        let Some((now, growth)) = self.line.steady().filter(|_| self.sampled_s >= BEGUN_S) else {
+            return 0.0;
+        };
+        if growth * 3600.0 < leak * limit {
+            return 0.0;
+        }
+        (now + growth * ahead_ms / 1000.0 - peak).clamp(0.0, (limit - peak).max(0.0))
+    }
+}
+
+/// A line through what was seen, the latest the most: means, and how both vary together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Line {
+    /// How long the samples are ago, in seconds.
+    ago: f32,
+    mean: f32,
+    times: f32,
+    amounts: f32,
+    both: f32,
+}
+
+impl Line {
+    fn observe(&mut self, amount: f64, since_s: f64, age_s: f64) {
+        let share = if age_s > 0.0 { (since_s / LINE_S.min(age_s / 2.0)).min(1.0) } else { 1.0 };
+        let later = f64::from(self.ago) + since_s;
+        let above = amount - f64::from(self.mean);
+        self.ago = (later * (1.0 - share)) as f32;
+        self.mean += (above * share) as f32;
+        let varies = |before: f32, by: f64| ((f64::from(before) + by * share) * (1.0 - share)) as f32;
+        self.times = varies(self.times, later * later);
+        self.amounts = varies(self.amounts, above * above);
+        self.both = varies(self.both, later * above);
+    }
+
+    /// Where the line is now, and its growth per second, if it is one.
+    fn steady(&self) -> Option<(f64, f64)> {
+        let [times, amounts, both] = [self.times, self.amounts, self.both].map(f64::from);
+        let steady = both > 0.0 && both * both > STEADY * times * amounts;
+        let growth = both / times;
+        steady.then(|| (f64::from(self.mean) + growth * f64::from(self.ago), growth))
     }
 }
