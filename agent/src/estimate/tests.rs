@@ -123,6 +123,21 @@ fn memory_that_leaks_is_reserved_before_it_is_used() {
 }
 
 #[test]
+fn a_slow_leak_shows_through_noise_and_noise_alone_does_not() {
+    let mut node = Node::new(Lessons::default());
+    let tasks = ["leaky/0", "noisy/0"];
+    node.run(&tasks, 5 * MINUTE, 8 * HOUR, |at, now| {
+        // Up and down by up to 20, as it happens to be.
+        let noise = ((now / MINUTE).wrapping_mul(2_654_435_761) >> 7) % 41;
+        let grown = if at == 0 { 12.0 * now as f64 / HOUR as f64 } else { 0.0 };
+        [10.0, 100.0 + grown + noise as f64]
+    });
+    let [leaky, noisy] = tasks.map(|task| node.reservation(task)[MEMORY]);
+    assert!(leaky > 220.0 + 16.0 * 12.0, "most of a day's growth: {leaky}");
+    assert!(noisy < 200.0, "what only varies does not leak: {noisy}");
+}
+
+#[test]
 fn what_cannot_be_is_taken_for_the_worst() {
     let mut node = Node::new(Lessons::default());
     node.run(&["web/0"], MINUTE, 6 * HOUR, |_, _| [f64::NAN, -1.0]);
