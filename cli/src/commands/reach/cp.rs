@@ -16,6 +16,7 @@ use oci::copy::{self, Copied, Into};
 use placement::ledger::Refusal;
 use serde_json::{Value, json};
 use tokio::{
+    io::AsyncRead,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
     time::timeout,
@@ -206,7 +207,7 @@ async fn upload(
 
 /// What the node says of it. `hang_up`: before it has all.
 async fn answer(
-    answers: Box<dyn tokio::io::AsyncRead + Send + Unpin>,
+    answers: Box<dyn AsyncRead + Send + Unpin>,
     packed: oneshot::Receiver<Result<(), copy::Error>>,
     credit: &Credit,
     hang_up: impl FnOnce(),
@@ -228,6 +229,11 @@ async fn answer(
                 packed = None;
                 match done {
                     Ok(Ok(())) => {}
+                    // Whoever takes no more of it says why.
+                    Ok(Err(error)) if is_refused(&error) => match timeout(PARTING, last_word(&mut parts)).await {
+                        Ok(Some(refusal)) => return Err(refusal.into()),
+                        _ => break failed(error),
+                    },
                     Ok(Err(error)) => break failed(error),
                     Err(_) => break broken("the copy broke off"),
                 }
@@ -238,6 +244,22 @@ async fn answer(
     hang_up();
     let _ = timeout(PARTING, async { while let Ok(Some(_)) = parts.next().await {} }).await;
     Err(ended)
+}
+
+/// Whether it was the node that would have no more: nothing else here writes into a pipe.
+fn is_refused(error: &copy::Error) -> bool {
+    let (copy::Error::Io { source, .. } | copy::Error::Archive(source)) = error else { return false };
+    source.kind() == io::ErrorKind::BrokenPipe
+}
+
+async fn last_word<R: AsyncRead + Unpin>(parts: &mut Parts<R>) -> Option<Refusal> {
+    loop {
+        match parts.next().await {
+            Ok(Some(Part::Failed(refusal))) => return Some(refusal),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return None,
+        }
+    }
 }
 
 /// Blocking.
