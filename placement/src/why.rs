@@ -10,6 +10,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use core::ops::Range;
 
 use crate::{
     feasible::Obstacles,
@@ -50,28 +51,11 @@ pub fn why(intent: &Intent, view: &View, job: &JobKey, index: Option<u32>, asker
     let now = plan(intent, view);
     let name = if job.owner == asker { job.name.clone() } else { job.to_string() };
 
-    let mut obstacles = Obstacles::default();
-    if let Some(no) = of_job(wanted) {
-        obstacles.add(no, None);
-    }
-    let count = wanted.record.count();
-    let asked: Vec<u32> = match index {
-        Some(index) => Vec::from([index]),
-        None => (0..count).collect(),
-    };
-    let mut stuck = None;
-    for index in asked {
-        let nos = of_index(wanted, index, view, &now, &name);
-        if !nos.is_empty() {
-            stuck.get_or_insert(index);
-        }
-        for obstacle in nos {
-            obstacles.add_all(obstacle);
-        }
-    }
+    let (first, end) = index.map_or((0, wanted.record.count()), |index| (index, index.saturating_add(1)));
+    let (obstacles, stuck) = of_indexes(wanted, first..end, view, &now, &name);
     let asked =
         fixes::Asked { intent, view, wanted, name: &name, index: stuck, whole: index.is_none(), now: &now };
-    Why { obstacles: obstacles.list(), fixes: fixes::fixes(&asked) }
+    Why { obstacles, fixes: fixes::fixes(&asked) }
 }
 
 /// Each of these indexes by itself, by one plan for all: a job may have many. Changes are tried for the first few that are
@@ -90,12 +74,7 @@ pub fn why_each(
     let name = if job.owner == asker { job.name.clone() } else { job.to_string() };
     let mut tried: Vec<Why> = Vec::new();
     let mut each = |index: u32| {
-        let mut all = Obstacles::default();
-        of_job(wanted).into_iter().for_each(|no| all.add(no, None));
-        let nos = of_index(wanted, index, view, &now, &name);
-        let stuck = (!nos.is_empty()).then_some(index);
-        nos.into_iter().for_each(|obstacle| all.add_all(obstacle));
-        let obstacles = all.list();
+        let (obstacles, stuck) = of_indexes(wanted, index..index.saturating_add(1), view, &now, &name);
         if let Some(same) = tried.iter().find(|why| why.obstacles == obstacles) {
             let mut why = same.clone();
             // Of that one index.
@@ -111,6 +90,27 @@ pub fn why_each(
         why
     };
     indexes.into_iter().map(&mut each).collect()
+}
+
+/// What keeps these from running, and the first that something of its own keeps.
+fn of_indexes(
+    wanted: &Wanted,
+    indexes: Range<u32>,
+    view: &View,
+    now: &Plan,
+    name: &str,
+) -> (Vec<Obstacle>, Option<u32>) {
+    let mut all = Obstacles::default();
+    of_job(wanted).into_iter().for_each(|no| all.add(no, None));
+    let mut stuck = None;
+    for index in indexes {
+        let nos = of_index(wanted, index, view, now, name);
+        if !nos.is_empty() {
+            stuck.get_or_insert(index);
+        }
+        nos.into_iter().for_each(|obstacle| all.add_all(obstacle));
+    }
+    (all.list(), stuck)
 }
 
 /// What keeps every index of the job from running.

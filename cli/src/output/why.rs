@@ -46,7 +46,8 @@ fn of_task(document: &Value, more: usize) -> String {
         _ => {}
     }
     for obstacle in obstacles {
-        text.push_str(&format!("  {}{}\n", field(&obstacle, "text"), nodes(&obstacle["nodes"])));
+        let said = field(&obstacle, "text");
+        text.push_str(&format!("  {said}{}\n", nodes(&obstacle["nodes"], &said)));
     }
     if !fixes.is_empty() {
         text.push_str("what would help, cheapest first:\n");
@@ -62,11 +63,15 @@ fn of_task(document: &Value, more: usize) -> String {
     text
 }
 
-/// The nodes on which it stands in the way: names, or their number.
-fn nodes(nodes: &Value) -> String {
+/// The nodes on which it stands in the way, unless that was `said`: names, or their number.
+fn nodes(nodes: &Value, said: &str) -> String {
+    let names_it = |name: &str| said.split([' ', ':', ',']).any(|word| word == name);
     match nodes {
         Value::Array(names) if !names.is_empty() => {
             let names: Vec<_> = names.iter().filter_map(Value::as_str).map(shown).collect();
+            if names.iter().all(|name| names_it(name)) {
+                return String::new();
+            }
             format!(" (on {})", names.join(", "))
         }
         Value::Number(count) => format!(" (on {count} nodes)"),
