@@ -1,5 +1,13 @@
 //! The command line of covey: verbs in, documents and tables out. It decides nothing about jobs; it asks an agent.
 
+/// A line for the person, on stderr. That nobody reads it (a closed pipe) is no reason to end.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($part)*);
+    }};
+}
+
 mod address;
 mod args;
 mod commands;
@@ -55,7 +63,7 @@ fn end(out: &mut Out, doing: &str, done: Result<(), Failure>, failed: u8) -> Exi
             if out.json() && !matches!(why, Failure::Unwell { .. } | Failure::NotAll { .. }) {
                 let _ = out.document(&why.document());
             } else if !out.json() {
-                eprintln!("{}", why.explain(doing));
+                say!("{}", why.explain(doing));
             }
             // Wrong arguments are told apart from what failed.
             if matches!(why, Failure::Arguments(_)) { ExitCode::from(2) } else { ExitCode::from(failed) }

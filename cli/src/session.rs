@@ -182,8 +182,8 @@ impl Outage {
         }
         if first {
             match way {
-                Way::Socket(_) => eprintln!("covey: the agent went away; waiting for it to come back"),
-                Way::Cell(_) => eprintln!("covey: {way} went away; asking another"),
+                Way::Socket(_) => say!("covey: the agent went away; waiting for it to come back"),
+                Way::Cell(_) => say!("covey: {way} went away; asking another"),
             }
         }
         self.reached = true;

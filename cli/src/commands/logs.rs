@@ -48,9 +48,7 @@ impl Reader for Follower<'_> {
         let raw = if bytes.is_empty() { text.as_bytes() } else { &bytes };
         let known = self.advance(&run, stream, offset, raw.len());
         if lost > 0 && known == 0 && !self.out.json() {
-            eprintln!(
-                "covey: {lost} bytes of the log were deleted before this place: it holds the newest only"
-            );
+            say!("covey: {lost} bytes of the log were deleted before this place: it holds the newest only");
         }
         let raw = &raw[known..];
         if self.out.json() {

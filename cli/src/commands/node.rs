@@ -52,7 +52,7 @@ pub(super) async fn leave(args: cell::Leave, session: &Session, out: &mut Out) -
     let done = session
         .ask_with_progress(Call::Leave { deadline_ms }, |what, done, total| {
             if !json && total > 0 {
-                eprintln!("covey: {}: {done} of {total}", shown(what));
+                say!("covey: {}: {done} of {total}", shown(what));
             }
         })
         .await?;

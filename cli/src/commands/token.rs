@@ -22,7 +22,7 @@ pub(super) async fn token(args: cell::Token, session: &Session, out: &mut Out) -
     let cell = made["cell"].as_str().unwrap_or_default();
     let token = Token::new(CellId(cell.to_owned()), secret).to_string();
     if !out.json() && stderr().is_terminal() {
-        eprintln!("{}", how(role, &made, &token));
+        say!("{}", how(role, &made, &token));
     }
     let document = json!({
         "token": token, "role": role, "name": made["name"], "expires": made["expires"], "uses": made["uses"],

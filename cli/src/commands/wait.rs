@@ -209,7 +209,7 @@ impl Display {
         match self {
             Display::Live(bar) => bar.set_message(line),
             Display::Lines { last } if *last != line => {
-                eprintln!("{line}");
+                say!("{line}");
                 *last = line;
             }
             Display::Lines { .. } => {}

@@ -103,7 +103,7 @@ async fn download(
         return Err(Refusal::new("failed", message, None).into());
     }
     if over && !previous {
-        eprintln!("covey: {task} does not run: these are the files that its last run has left");
+        say!("covey: {task} does not run: these are the files that its last run has left");
     }
     let (pieces, comes) = mpsc::channel::<io::Result<Vec<u8>>>(4);
     let (done, unpacked) = oneshot::channel();

@@ -116,7 +116,7 @@ async fn carry(session: &Session, task: &TaskName, mapping: &Mapping, stream: Tc
     };
     if let Err(failure) = done {
         // The others go on.
-        eprintln!("{}", failure.explain(&format!("carry a connection to {task}")));
+        say!("{}", failure.explain(&format!("carry a connection to {task}")));
     }
 }
 
