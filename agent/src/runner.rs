@@ -26,6 +26,7 @@ use placement::job::{Check, Health};
 use tokio::{
     sync::oneshot,
     task::{AbortHandle, spawn_blocking},
+    time::sleep,
 };
 
 pub use self::ground::Ground;
@@ -55,6 +56,26 @@ pub struct Runner {
     starts: BTreeMap<RunId, oneshot::Sender<()>>,
     /// The containers' first processes, to be signalled.
     inits: Arc<Mutex<BTreeMap<RunId, Process>>>,
+}
+
+/// Between two looks whether a program has come as far as to hear what it is told: doubled each time, up to the second.
+const HEARS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(200)];
+
+fn tell(run: RunId, init: &Process, signal: i32) {
+    if let Err(error) = container::signal(init, signal) {
+        tracing::warn!("{run}: {error}");
+    }
+}
+
+/// A program that was just started may not catch yet what asks it to end, and would be killed after its whole grace.
+/// Whoever never hears is.
+async fn tell_when_heard(run: RunId, init: Process, signal: i32) {
+    let mut pause = HEARS[0];
+    while !container::is_heard(&init, signal) {
+        sleep(pause).await;
+        pause = (pause * 2).min(HEARS[1]);
+    }
+    tell(run, &init, signal);
 }
 
 /// Before a removal is tried again.
@@ -158,10 +179,10 @@ impl Runner {
             Signal::Kill => libc::SIGKILL,
         };
         let init = self.inits.lock().unwrap_or_else(PoisonError::into_inner).get(&run).copied();
-        if let Some(init) = init
-            && let Err(error) = container::signal(&init, number)
-        {
-            tracing::warn!("{run}: {error}");
+        match init {
+            Some(init) if container::is_heard(&init, number) => tell(run, &init, number),
+            Some(init) => _ = tokio::spawn(tell_when_heard(run, init, number)),
+            None => {}
         }
         if signal == Signal::Kill {
             // Whatever has left the init's care goes with it.
@@ -187,7 +208,7 @@ impl Runner {
                     Ok(Err(why)) => tracing::warn!("cannot remove {run} yet: {why}"),
                     Err(_) => tracing::warn!("the removal of {run} broke off"),
                 }
-                tokio::time::sleep(REMOVE_AGAIN).await;
+                sleep(REMOVE_AGAIN).await;
             }
             node.tell(Event::Run { run, what: RunEvent::Removed });
         });

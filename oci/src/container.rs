@@ -146,6 +146,22 @@ pub fn signal(process: &Process, signal: i32) -> Result<bool, Error> {
     }
 }
 
+/// Whether a signal from outside of its namespace would reach a process: the kernel drops what the first process of a pid
+/// namespace, which a container's init is, neither catches nor blocks (pid_namespaces(7)). True when the process is gone.
+pub fn is_heard(process: &Process, signal: i32) -> bool {
+    // Those two cannot be caught, and reach it from outside.
+    if signal == libc::SIGKILL || signal == libc::SIGSTOP || !process.is_there() {
+        return true;
+    }
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", process.pid)) else { return true };
+    let is_in = |name: &str| {
+        let set = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or_default();
+        u32::try_from(signal - 1).is_ok_and(|bit| set.checked_shr(bit).unwrap_or_default() & 1 == 1)
+    };
+    ["SigCgt", "SigBlk"].into_iter().any(is_in)
+}
+
 /// How a run ended; `None` while it has not, or when its shim was lost. To be asked before the run's removal, which takes
 /// the cgroup along that knows of memory kills.
 pub fn exit_record(bundle: &Bundle) -> Result<Option<ExitRecord>, Error> {

@@ -35,9 +35,24 @@ fn sigterm_reaches_the_program_and_is_its_to_handle() {
     let running =
         world.run("term", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done").start();
     running.wait_for("up");
-    container::signal(&running.state().init, libc::SIGTERM).unwrap();
+    let init = running.state().init;
+    assert!(container::is_heard(&init, libc::SIGTERM));
+    container::signal(&init, libc::SIGTERM).unwrap();
     assert_eq!(running.wait().code, Some(3));
     assert_eq!(running.output(), "up\nbye\n");
+    assert!(container::is_heard(&init, libc::SIGTERM), "nobody waits for one that is gone");
+}
+
+#[test]
+fn what_an_init_does_not_catch_does_not_reach_it() {
+    let world = World::new();
+    let running = world.program("deaf", &["sleep", "1000"]).start();
+    let init = running.state().init;
+    assert!(!container::is_heard(&init, libc::SIGTERM));
+    assert!(container::signal(&init, libc::SIGTERM).unwrap(), "the kernel drops it");
+    assert!(container::is_heard(&init, libc::SIGKILL));
+    container::signal(&init, libc::SIGKILL).unwrap();
+    assert_eq!(running.wait().signal, Some(libc::SIGKILL));
 }
 
 #[test]
