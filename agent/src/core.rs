@@ -142,15 +142,18 @@ impl Core {
         match event {
             Event::Hello { hello, fresh } => self.on_hello(hello, fresh),
             Event::Closed(session) => self.on_closed(session),
-            Event::Order(to) if self.session.as_ref().is_some_and(|s| s.id == to.session) => match to.order {
-                Order::Offer(offer) => self.on_offer(*offer),
-                Order::Stop { key, generation, reason } => self.on_stop(key, generation, reason),
-                Order::Keep { key, generation } => self.on_keep(key, generation),
-                Order::Forget { key } => self.on_forget(key),
-                Order::Beat => {}
-                Order::Restart { key, generation, at } => self.on_restart(key, generation, at),
-                Order::Amend(amend) => self.on_amend(*amend),
-            },
+            Event::Order(to) if self.session.as_ref().is_some_and(|s| s.id == to.session) => {
+                to.lessons.iter().for_each(|lesson| self.estimation.hear(lesson));
+                match to.order {
+                    Order::Offer(offer) => self.on_offer(*offer),
+                    Order::Stop { key, generation, reason } => self.on_stop(key, generation, reason),
+                    Order::Keep { key, generation } => self.on_keep(key, generation),
+                    Order::Forget { key } => self.on_forget(key),
+                    Order::Beat => {}
+                    Order::Restart { key, generation, at } => self.on_restart(key, generation, at),
+                    Order::Amend(amend) => self.on_amend(*amend),
+                }
+            }
             // Of another session: ignored (PROTOCOL 14).
             Event::Order(_) => {}
             Event::Stored { ticket, result } => self.on_stored(ticket, result),

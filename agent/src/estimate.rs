@@ -7,12 +7,13 @@
 //! - A task of which nothing is known counts at its limit. The doubt fades as it is watched (`task`), and does not arise where
 //!   earlier runs or siblings were watched, on any node ([`Lessons`]).
 //! - What tasks use together is followed as one (`crowd`): its peak within a horizon, scaled when tasks come and go, and a
-//!   margin as the statistics of extreme values have it. While less than a day was seen, what tasks have in common (that is
-//!   how far their peaks coincide) is expected to grow.
+//!   margin as the statistics of extreme values have it. How far tasks move together (`company`) is measured, and known of a
+//!   job wherever it runs; while less than a day was seen, what they have in common is expected to come.
 //! - The node keeps score of its forecasts (`score`), and widens the margin when one was wrong.
 
 mod baseline;
 mod compact;
+mod company;
 mod crowd;
 mod estimator;
 mod learned;

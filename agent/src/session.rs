@@ -125,7 +125,7 @@ pub async fn placer_end<S: AsyncRead + AsyncWrite>(
                 match timeout(BEAT, outbox.recv()).await {
                     Ok(Some(order)) => frame::write(&mut write, &order).await?,
                     Ok(None) => return Ok(()),
-                    Err(_) => frame::write(&mut write, &ToAgent { session, order: Order::Beat }).await?,
+                    Err(_) => frame::write(&mut write, &ToAgent::new(session, Order::Beat)).await?,
                 }
             }
         } => result,

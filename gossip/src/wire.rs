@@ -387,6 +387,16 @@ pub enum Welcome {
 pub struct ToAgent {
     pub session: SessionId,
     pub order: Order,
+    /// What runs on other nodes have taught of jobs that run here as well, without their indexes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lessons: Vec<lesson::JobLesson>,
+}
+
+impl ToAgent {
+    /// An order, and nothing else.
+    pub fn new(session: SessionId, order: Order) -> Self {
+        ToAgent { session, order, lessons: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -236,6 +236,7 @@ fn lesson() -> JobLesson {
         job: job(),
         peak: [250_000, 510_000],
         level: [100_000, 400_000],
+        together: 20_000,
         age_s: 5,
         seen_s: 86_400,
         ended: 2,
@@ -260,7 +261,9 @@ fn orders() -> Vec<ToAgent> {
         Order::Amend(offer(None)),
         Order::Offer(offer(Some(lesson()))),
     ];
-    orders.into_iter().map(|order| ToAgent { session: SESSION, order }).collect()
+    let mut orders: Vec<ToAgent> = orders.into_iter().map(|order| ToAgent::new(SESSION, order)).collect();
+    orders.push(ToAgent { lessons: vec![lesson()], ..ToAgent::new(SESSION, Order::Beat) });
+    orders
 }
 
 fn news() -> Vec<FromAgent> {

@@ -50,7 +50,9 @@ impl Core {
         }
         session.seen.insert(key, (generation, Answer::None));
         let session = session.id;
-        self.estimation.hear(lesson.as_deref());
+        if let Some(lesson) = lesson.as_deref() {
+            self.estimation.hear(lesson);
+        }
         self.count();
         let allotted = self.admit(key, generation, &spec).and_then(|()| {
             let used = self.ports_used();

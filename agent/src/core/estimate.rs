@@ -14,7 +14,7 @@ use super::Core;
 use crate::{
     estimate::{
         self, Amounts, Estimator, Learned, Lessons, Present, Settings, State, Time,
-        told::{self, Told},
+        told::{self, Told, Which},
     },
     guard::decide,
 };
@@ -175,9 +175,9 @@ impl Estimation {
         Estimation { own, ..Estimation::default() }
     }
 
-    /// What the placer knows of a job of which a task is offered.
-    pub(crate) fn hear(&mut self, lesson: Option<&wire::JobLesson>) {
-        let (Some(own), Some(lesson)) = (self.own.as_mut(), lesson) else { return };
+    /// What the placer knows of a job of which a task is offered, or runs here.
+    pub(crate) fn hear(&mut self, lesson: &wire::JobLesson) {
+        let Some(own) = self.own.as_mut() else { return };
         own.lessons.merge(&told::hear(lesson, own.time.now_ms()), own.settings.memory_ms());
         if let Some((name, lesson)) = own.lessons.entry(&lesson.job.to_string()) {
             own.told.insert(name, Told::of(lesson));
@@ -214,7 +214,7 @@ impl Estimation {
                 break;
             };
             room = left;
-            self.lessons.push(told::tell(job, lesson, None, at_ms));
+            self.lessons.push(told::tell(job, lesson, Which::All, at_ms));
             own.told.insert(name.clone(), now);
         }
     }

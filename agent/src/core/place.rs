@@ -38,7 +38,10 @@ pub use jobs::JobRow;
 pub use rows::{NodeRow, TaskRow};
 pub use settled::Settled;
 
-use crate::{estimate::Lessons, event::Now};
+use crate::{
+    estimate::{Lessons, told::Told},
+    event::Now,
+};
 
 /// All that can happen to the placer.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,6 +161,9 @@ struct Link {
     dead_ms: Option<u64>,
     /// Since when its oldest offer has had no answer.
     offered_ms: Option<u64>,
+    /// What this session has heard or told of jobs' lessons, and when to look again for what it has not.
+    told: BTreeMap<Arc<str>, Told>,
+    teaches_ms: u64,
 }
 
 /// What an event calls for.

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Amounts, CPU, MEMORY,
+    company::{Company, Spread},
     crowd::{Crowd, Members, Peak},
-    lessons::{IndexLesson, Lessons},
+    lessons::{IndexLesson, Lessons, Shown},
     settings::Settings,
     task::{Known, TaskId},
     tasks::Tasks,
@@ -48,6 +49,8 @@ pub struct Forecast {
 pub struct State {
     tasks: Tasks,
     crowds: [[Crowd; 2]; CROWDS],
+    #[serde(default)]
+    company: Company,
     now_ms: u64,
 }
 
@@ -72,7 +75,7 @@ impl Estimator {
     /// `lessons` know of them, and those that are gone leave theirs.
     pub fn present(&mut self, now_ms: u64, present: &[Present], lessons: &mut Lessons) {
         let horizon_ms = self.settings.horizon_ms;
-        let State { tasks, crowds, now_ms: now } = &mut self.state;
+        let State { tasks, crowds, now_ms: now, .. } = &mut self.state;
         // A clock that jumps back has stopped for a while.
         *now = now_ms.max(*now);
         let now_ms = *now;
@@ -117,7 +120,10 @@ impl Estimator {
         self.state.now_ms = now_ms.max(self.state.now_ms);
         let now_ms = self.state.now_ms;
         self.keep_score(lessons);
-        let State { tasks, crowds, .. } = &mut self.state;
+        let State { tasks, crowds, company, .. } = &mut self.state;
+        let since_ms = crowds[ALL][CPU].since_ms(now_ms);
+        let together = company.correlation();
+        let (mut off, mut deviations) = (Spread::default(), Spread::default());
         let mut peaks = sums(tasks);
         let mut used = [[0.0; 2]; CROWDS];
         for (task, usage) in usage {
@@ -130,6 +136,8 @@ impl Estimator {
             if first {
                 change(crowds, &mut peaks, known, 1.0, now_ms, settings.horizon_ms);
             }
+            off.add(known.off.into());
+            deviations.add(f64::from(known.varies).sqrt());
             for crowd in [ALL, 1 + known.band as usize] {
                 for resource in RESOURCES {
                     used[crowd][resource] += usage[resource];
@@ -137,10 +145,12 @@ impl Estimator {
             }
             let share =
                 |resource: usize| if limit[resource] > 0.0 { usage[resource] / limit[resource] } else { 0.0 };
+            let share = [share(CPU), share(MEMORY)];
             let seen_s = (now_ms.saturating_sub(known.since_ms) / 1000) as u32;
-            let memory_ms = settings.memory_ms();
-            lessons.watch(task, [share(CPU), share(MEMORY)], seen_s, now_ms, memory_ms);
+            let shown = Shown { share, together, since_s: since_ms as f32 / 1000.0, seen_s };
+            lessons.watch(task, &shown, now_ms, settings.memory_ms());
         }
+        company.observe(&off, &deviations, since_ms, settings.horizon_ms);
         for (crowd, used) in crowds.iter_mut().zip(used) {
             for (crowd, used) in crowd.iter_mut().zip(used) {
                 crowd.observe(used, now_ms, &settings);
@@ -214,25 +224,30 @@ impl Estimator {
         let (now_ms, horizon_ms) = (self.state.now_ms, self.settings.horizon_ms as f64);
         for known in self.state.tasks.iter() {
             let seen_ms = (known.evidence_ms(now_ms) as f64).min(horizon_ms);
-            let life_ms = lessons.life_ms(&known.task);
+            let life_ms = lessons.life_ms(&known.task).unwrap_or(horizon_ms);
+            let least_ms = (self.settings.hold_ms as f64).min(horizon_ms);
+            let stays_ms = (self.settings.lives * life_ms).clamp(least_ms, horizon_ms);
+            let job = lessons.job(&known.task.job);
             for resource in RESOURCES {
-                let stays_ms = life_ms.map_or(horizon_ms, |life_ms| {
-                    let least_ms = self.settings.hold_ms as f64;
-                    (self.settings.lives[resource] * life_ms).clamp(least_ms.min(horizon_ms), horizon_ms)
-                });
                 let peak = known.peak(resource);
                 let doubt = known.doubt(resource, now_ms, self.settings.hold_ms, self.settings.doubt_ms);
                 let leak = if resource == MEMORY { known.leak(stays_ms, self.settings.leak) } else { 0.0 };
+                let limit = f64::from(known.limit[resource]);
+                let like = job.map_or(0.0, |job| f64::from(job.peak[resource]) * limit).max(peak);
+                let like = (like - f64::from(known.level[resource])).max(0.0);
                 for crowd in [ALL, 1 + known.band as usize] {
                     let members = &mut members[crowd][resource];
                     members.tasks += 1;
-                    members.limits += f64::from(known.limit[resource]);
+                    members.limits.add(limit);
                     members.peaks += peak;
                     members.peaks_seen_ms += peak * seen_ms;
+                    members.peaks_life_ms += peak * life_ms.clamp(least_ms, horizon_ms);
                     members.peaks_stay_ms += peak * stays_ms;
                     members.doubts += doubt;
                     members.leaks += leak;
-                    members.bursts += known.burst(resource).powi(2);
+                    members.bursts.add(known.burst(resource));
+                    members.like.add(like);
+                    members.together += job.map_or(0.0, |job| job.together.into());
                 }
             }
         }

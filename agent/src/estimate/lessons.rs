@@ -12,6 +12,8 @@ const MOST_INDEXES: usize = 64;
 const ENOUGH_LIVES: u32 = 2;
 /// How much of a job's mean use the newest sample is.
 const MEAN_OF: f32 = 0.01;
+/// What one task shows of how far the job's move with others is believed after so long.
+const TOGETHER_S: f32 = 3000.0;
 /// What an index's own run says after so long is worth more than what siblings say.
 const ENOUGH_S: u32 = 3600;
 
@@ -28,6 +30,9 @@ pub struct JobLesson {
     pub peak: [f32; 2],
     /// The mean of any task.
     pub level: [f32; 2],
+    /// How far its tasks use CPU at the same time as the others of their nodes: correlation, 0 to 1.
+    #[serde(default)]
+    pub together: f32,
     /// When the above was last confirmed or lowered.
     pub heard_ms: u64,
     /// The longest that one task was watched.
@@ -56,6 +61,19 @@ pub struct Start {
     pub seen_s: u32,
 }
 
+/// What a sample of a task shows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    /// Use, as shares of its limit.
+    pub(super) share: Amounts,
+    /// How far its node's tasks use CPU at the same time.
+    pub(super) together: f64,
+    /// Since the sample before.
+    pub(super) since_s: f32,
+    /// For how long it was watched.
+    pub(super) seen_s: u32,
+}
+
 impl Lessons {
     /// What a task's earlier run teaches, if it was watched for long or for as long as any, else its siblings'. The less was
     /// seen of either, the more doubt is left.
@@ -74,21 +92,22 @@ impl Lessons {
         Some(job.lived_s as f64 * 1000.0 / f64::from(job.ended))
     }
 
-    /// A task of the job uses these shares of its limit, and was watched for so long. Old peaks fade over `memory_ms`.
-    pub(super) fn watch(&mut self, task: &TaskId, share: Amounts, seen_s: u32, now_ms: u64, memory_ms: f64) {
+    /// A task of the job shows something. Old peaks fade over `memory_ms`.
+    pub(super) fn watch(&mut self, task: &TaskId, shown: &Shown, now_ms: u64, memory_ms: f64) {
         let job = match self.jobs.get_mut(&task.job) {
             Some(job) => job,
             None => self.jobs.entry(task.job.clone()).or_default(),
         };
         let fade = (-(now_ms.saturating_sub(job.heard_ms) as f64) / memory_ms).exp() as f32;
-        for (peak, share) in job.peak.iter_mut().zip(share) {
+        for (peak, share) in job.peak.iter_mut().zip(shown.share) {
             *peak = (*peak * fade).max(share as f32);
         }
-        for (level, share) in job.level.iter_mut().zip(share) {
+        for (level, share) in job.level.iter_mut().zip(shown.share) {
             *level += (share as f32 - *level) * MEAN_OF;
         }
+        job.together += (shown.together as f32 - job.together) * (shown.since_s / TOGETHER_S).min(1.0);
         job.heard_ms = job.heard_ms.max(now_ms);
-        job.seen_s = job.seen_s.max(seen_s);
+        job.seen_s = job.seen_s.max(shown.seen_s);
     }
 
     /// A run of the task needed that much; it ended, after so long, or goes on.
@@ -120,6 +139,9 @@ impl Lessons {
             if newer {
                 ours.level = theirs.level;
             }
+            // Each node tells of its own tasks' company: they meet halfway.
+            let part = if ours.seen_s == 0 { 1.0 } else { 0.5 };
+            ours.together += (theirs.together - ours.together) * part;
             ours.heard_ms = ours.heard_ms.max(theirs.heard_ms);
             ours.seen_s = ours.seen_s.max(theirs.seen_s);
             if theirs.ended > ours.ended {

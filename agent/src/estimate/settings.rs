@@ -14,27 +14,43 @@ pub struct Settings {
     /// The same of a task's own reservation, which falls more slowly: what one task has not used yet says less than what many
     /// have not.
     pub fall_ms: Amounts,
-    /// The margin in units of the peaks' own spread: so many more than the logarithm of time asks for.
-    pub caution: Amounts,
-    /// The margin's factors while next to nothing of a horizon has been seen, and once all of it has.
-    pub margin: [f64; 2],
-    /// The least spread that is believed, as a share of the peak.
-    pub least_spread: Amounts,
-    /// Until a horizon has been seen: the share of the limits that tasks may reach together, if they move together.
-    pub together: Amounts,
-    /// Until then also: what the peak may grow by if they move together, as a share of it.
-    pub swell: Amounts,
     /// Growth of memory in an hour that makes a leak; as a share of the limit.
     pub leak: f64,
     /// A job's tasks are expected to stay for that many of its mean lives.
-    pub lives: Amounts,
+    pub lives: f64,
+    pub cpu: Cpu,
+    pub memory: Memory,
+}
+
+/// What is expected above the peak of CPU that was seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cpu {
+    /// The margin: so much of the geometric mean of bursts and limits, for each e-folding of the time ahead.
+    pub margin: f64,
+    /// Until a horizon has been seen: so much of what tasks would use above their means if they went as high as their siblings
+    /// have, as far as they go at once.
+    pub common: f64,
+    /// Until then also: the share of the limits that tasks may reach that have a day in common.
+    pub wave: f64,
+}
+
+/// What is expected above the peak of memory that was seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Memory {
+    /// The margin in units of the peaks' own spread: so many more than the logarithm of time asks for.
+    pub caution: f64,
+    /// The margin's factors while next to nothing of a horizon has been seen, and once all of it has.
+    pub margin: [f64; 2],
+    /// The least spread that is believed, as a share of the peak.
+    pub least_spread: f64,
+    /// Until a horizon has been seen: the share of the limits that tasks may reach together, if they move together.
+    pub together: f64,
+    /// Until then also: what the peak may grow by if they move together, as a share of it.
+    pub swell: f64,
     /// Bursts that have nothing to do with each other add in quadrature; so much of that is expected above the mean.
-    pub apart: Amounts,
-    /// How much of a rise of memory that all tasks together show for hours is expected to go on.
+    pub apart: f64,
+    /// How much of a rise that all tasks together show for hours is expected to go on.
     pub drift: f64,
-    /// While little has been seen, so much of the CPU that tasks have not used is expected to be used yet; of a horizon, after
-    /// this share of it the rest of that is 1/e.
-    pub early: (f64, f64),
 }
 
 /// A job's old peaks fade over so many horizons.
@@ -53,26 +69,35 @@ impl Settings {
             hold_ms: 300_000,
             doubt_ms: [250_000.0, 2_700_000.0],
             fall_ms: [800_000.0, 3_600_000.0],
-            caution: [3.9, 6.0],
-            margin: [1.8, 0.7],
-            least_spread: [0.04, 0.0004],
-            together: [0.64, 0.41],
-            swell: [0.52, 0.003],
             leak: 0.003,
-            lives: [4.3, 8.4],
-            apart: [0.92, 1.2],
-            drift: 0.4,
-            early: (0.03, 0.18),
+            lives: 8.4,
+            cpu: Cpu { margin: 0.24, common: 0.85, wave: 0.5 },
+            memory: Memory {
+                caution: 6.0,
+                margin: [1.8, 0.7],
+                least_spread: 0.0004,
+                together: 0.41,
+                swell: 0.003,
+                apart: 1.05,
+                drift: 0.4,
+            },
         };
         let riskier = |by: f64| Settings {
-            caution: normal.caution.map(|c| c / by),
-            least_spread: normal.least_spread.map(|share| share / by),
-            together: normal.together.map(|share| share / by),
-            swell: normal.swell.map(|share| share / by),
             doubt_ms: normal.doubt_ms.map(|ms| ms / by),
             fall_ms: normal.fall_ms.map(|ms| ms / by),
-            drift: normal.drift / by,
-            early: (normal.early.0 / by, normal.early.1),
+            cpu: Cpu {
+                margin: normal.cpu.margin / by,
+                common: normal.cpu.common / by,
+                wave: normal.cpu.wave / by,
+            },
+            memory: Memory {
+                caution: normal.memory.caution / by,
+                least_spread: normal.memory.least_spread / by,
+                together: normal.memory.together / by,
+                swell: normal.memory.swell / by,
+                drift: normal.memory.drift / by,
+                ..normal.memory
+            },
             ..normal
         };
         match preset {

@@ -77,6 +77,12 @@ pub(super) struct Known {
     smooth: f32,
     /// Its mean use within the horizon.
     pub(super) level: [f32; 2],
+    /// Of CPU, how its use varies about that: the variance.
+    #[serde(default)]
+    pub(super) varies: f32,
+    /// How far the last sample was off its mean.
+    #[serde(default)]
+    pub(super) off: f32,
     /// Of memory, as it grows.
     #[serde(default)]
     line: Line,
@@ -100,6 +106,8 @@ impl Known {
             now: [0.0; 2],
             smooth: 0.0,
             level: [0.0; 2],
+            varies: 0.0,
+            off: 0.0,
             line: Line::default(),
             part: 0,
             peaks: [[Compact::ZERO; PARTS]; 2],
@@ -161,6 +169,10 @@ impl Known {
         self.now = usage.map(|usage| usage as f32);
         self.smooth += ((usage[CPU] - f64::from(self.smooth)) * part) as f32;
         let counts = [f64::from(self.smooth), usage[MEMORY]];
+        // The first sample is off nothing.
+        let off = if share < 1.0 { counts[CPU] - f64::from(self.level[CPU]) } else { 0.0 };
+        self.off = off as f32;
+        self.varies = ((f64::from(self.varies) + off * off * share) * (1.0 - share)) as f32;
         for (resource, counts) in counts.into_iter().enumerate() {
             self.raise(resource, counts);
             self.level[resource] += ((counts - f64::from(self.level[resource])) * share) as f32;

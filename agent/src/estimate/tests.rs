@@ -182,6 +182,31 @@ fn the_peak_of_many_is_less_than_the_sum_of_their_reservations_and_goes_with_the
 }
 
 #[test]
+fn what_all_do_at_once_elsewhere_may_come_here() {
+    // On another node the job's tasks go up at once, or each at its own time; here none has yet.
+    let peak = |at_once: bool| {
+        let names = |from: u32| (from..from + 16).map(|n| format!("web/{n}")).collect::<Vec<_>>();
+        let (theirs, ours) = (names(0), names(16));
+        let [theirs, ours] =
+            [&theirs, &ours].map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
+        let (mut there, mut here) = (Node::new(Lessons::default()), Node::new(Lessons::default()));
+        for part in 0..48 {
+            there.run(&theirs, 5 * MINUTE, 5 * MINUTE, |at, now| {
+                let goes = part % 16 == if at_once { 3 } else { at };
+                [if goes { 600.0 } else { 100.0 + 20.0 * wave(at, now) }, 200.0]
+            });
+            here.lessons = there.lessons;
+            here.run(&ours, 5 * MINUTE, 5 * MINUTE, |at, now| [100.0 + 20.0 * wave(at + 16, now), 200.0]);
+            there.lessons = here.lessons.clone();
+        }
+        here.peak()[CPU]
+    };
+    let (at_once, apart) = (peak(true), peak(false));
+    assert!(at_once > 16.0 * 400.0, "{at_once}");
+    assert!(apart < 0.7 * at_once, "{apart} of {at_once}");
+}
+
+#[test]
 fn a_wrong_forecast_widens_the_margin() {
     let mut node = Node::new(Lessons::default());
     let tasks = ["web/0", "web/1", "web/2", "web/3"];

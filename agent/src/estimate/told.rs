@@ -18,6 +18,7 @@ const LEAST_S: u32 = 60;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Told {
     peak: [f32; 2],
+    together: f32,
     /// Of the indexes' peaks.
     sum: [f32; 2],
     seen_s: u32,
@@ -27,7 +28,13 @@ pub(crate) struct Told {
 impl Told {
     pub(crate) fn of(lesson: &JobLesson) -> Self {
         let sum = |at: usize| lesson.indexes.values().map(|index| index.peak[at]).sum();
-        Told { peak: lesson.peak, sum: [sum(0), sum(1)], seen_s: lesson.seen_s, ended: lesson.ended }
+        Told { sum: [sum(0), sum(1)], ..Told::of_job(lesson) }
+    }
+
+    /// Without what was told of its indexes.
+    pub(crate) fn of_job(lesson: &JobLesson) -> Self {
+        let JobLesson { peak, together, seen_s, ended, .. } = *lesson;
+        Told { peak, together, sum: [0.0; 2], seen_s, ended }
     }
 
     /// Whether that is news.
@@ -35,6 +42,7 @@ impl Told {
         let moved = |told: f32, now: f32| (now - told).abs() > (told * NEWS).max(LEAST);
         now.ended != self.ended
             || now.seen_s > self.seen_s + self.seen_s / MORE_SEEN + LEAST_S
+            || moved(self.together, now.together)
             || (0..2).any(|at| moved(self.peak[at], now.peak[at]) || moved(self.sum[at], now.sum[at]))
     }
 }
@@ -45,8 +53,16 @@ pub(crate) fn job(name: &str) -> Option<JobKey> {
     Some(JobKey { owner: owner.to_string(), name: name.to_string() })
 }
 
-/// What a job teaches: of all its indexes, or of one.
-pub(crate) fn tell(job: JobKey, lesson: &JobLesson, only: Option<u32>, now_ms: u64) -> wire::JobLesson {
+/// Of which of its indexes a job's lesson tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    One(u32),
+    None,
+}
+
+/// What a job teaches.
+pub(crate) fn tell(job: JobKey, lesson: &JobLesson, which: Which, now_ms: u64) -> wire::JobLesson {
     let age_s = |then_s: u64| (now_ms / 1000).saturating_sub(then_s).min(u32::MAX.into()) as u32;
     let index = |(index, lesson): (&u32, &IndexLesson)| {
         let (peak, level) = (millionths(lesson.peak), millionths(lesson.level));
@@ -59,6 +75,7 @@ pub(crate) fn tell(job: JobKey, lesson: &JobLesson, only: Option<u32>, now_ms: u
         job,
         peak: millionths(lesson.peak),
         level: millionths(lesson.level),
+        together: millionths([lesson.together, 0.0])[0],
         age_s: age_s(lesson.heard_ms / 1000),
         seen_s: lesson.seen_s,
         ended: lesson.ended,
@@ -66,7 +83,7 @@ pub(crate) fn tell(job: JobKey, lesson: &JobLesson, only: Option<u32>, now_ms: u
         indexes: lesson
             .indexes
             .iter()
-            .filter(|(n, _)| only.is_none_or(|only| only == **n))
+            .filter(|(n, _)| which == Which::All || which == Which::One(**n))
             .map(index)
             .collect(),
     }
@@ -85,6 +102,7 @@ pub(crate) fn hear(told: &wire::JobLesson, now_ms: u64) -> Lessons {
     let lesson = JobLesson {
         peak: share(told.peak),
         level: share(told.level),
+        together: share([told.together, 0])[0],
         heard_ms: then_ms(told.age_s),
         seen_s: told.seen_s,
         ended: told.ended,
@@ -115,6 +133,7 @@ mod tests {
         let lesson = JobLesson {
             peak: [0.5, 0.25],
             level: [0.125, 0.25],
+            together: 0.5,
             heard_ms: 900_000,
             seen_s: 7_200,
             ended: 3,
@@ -122,13 +141,14 @@ mod tests {
             indexes: [(0, index(0.5)), (4, index(0.375))].into(),
         };
         let named = job("ann/web").unwrap();
-        let told = tell(named.clone(), &lesson, None, 1_000_000);
+        let told = tell(named.clone(), &lesson, Which::All, 1_000_000);
         assert_eq!((told.age_s, told.indexes.len()), (100, 2));
+        assert_eq!(tell(named.clone(), &lesson, Which::None, 1_000_000).indexes.len(), 0);
         // The other's clock shows another time.
         let heard = hear(&told, 5_000_000);
         let back = heard.job("ann/web").unwrap();
         assert_eq!((back.heard_ms, back.indexes[&4].heard_s), (4_900_000, 4_900));
-        let shown = tell(named.clone(), back, Some(4), 5_000_000);
+        let shown = tell(named.clone(), back, Which::One(4), 5_000_000);
         assert_eq!(shown.indexes.len(), 1);
         assert_eq!(shown, wire::JobLesson { indexes: [(4, told.indexes[&4])].into(), ..told.clone() });
         // Nonsense does not become a need beyond the limit.
@@ -144,6 +164,7 @@ mod tests {
         let differs = |lesson: JobLesson| told.differs(&Told::of(&lesson));
         assert!(!differs(JobLesson { peak: [0.52, 0.28], seen_s: 4_200, ..lesson.clone() }));
         assert!(differs(JobLesson { peak: [0.56, 0.3], ..lesson.clone() }));
+        assert!(differs(JobLesson { together: 0.2, ..lesson.clone() }));
         assert!(differs(JobLesson { seen_s: 4_700, ..lesson.clone() }));
         assert!(differs(JobLesson { ended: 1, ..lesson.clone() }));
         let index = IndexLesson { peak: [0.5, 0.3], ..IndexLesson::default() };

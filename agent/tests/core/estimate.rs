@@ -106,7 +106,7 @@ impl Node {
             remark: None,
             lesson: None,
         };
-        self.tell(Event::Order(ToAgent { session: self.session, order: Order::Offer(Box::new(offer)) }));
+        self.tell(Event::Order(ToAgent::new(self.session, Order::Offer(Box::new(offer)))));
     }
 
     /// Measures all that run each two seconds, for so long.

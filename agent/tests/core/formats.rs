@@ -48,8 +48,7 @@ fn offered() -> Vec<Action> {
         lesson: None,
     };
     let order = Order::Offer(Box::new(offer));
-    let mut actions =
-        core.handle(Event::Order(ToAgent { session: SessionId { placer: 1, agent: 2 }, order }), now);
+    let mut actions = core.handle(Event::Order(ToAgent::new(SessionId { placer: 1, agent: 2 }, order)), now);
     actions.extend(core.handle(Event::Stored { ticket: 0, result: Ok(()) }, now));
     actions
 }

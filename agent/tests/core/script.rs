@@ -375,7 +375,7 @@ impl Stage {
             "restart" => Order::Restart { key, generation: generation(), at: words[3].parse().unwrap() },
             _ => panic!("unknown event: {line}"),
         };
-        Event::Order(ToAgent { session, order })
+        Event::Order(ToAgent::new(session, order))
     }
 }
 

@@ -41,6 +41,9 @@ struct Cell {
     nodes: BTreeMap<NodeId, Node>,
     fresh: u64,
     to_placer: VecDeque<PlaceEvent>,
+    usage: fn(u32, u64) -> Resources,
+    /// Orders that told a node something of others.
+    taught: Vec<NodeId>,
 }
 
 impl Cell {
@@ -52,6 +55,8 @@ impl Cell {
             nodes: BTreeMap::new(),
             fresh: 0,
             to_placer: VecDeque::new(),
+            usage,
+            taught: Vec::new(),
         };
         cell.entry(Command::Found { cell: CellId("c".into()), name: "c".into(), generation: 1 });
         for id in 1..=2 {
@@ -99,6 +104,7 @@ impl Cell {
         while let Some(event) = self.to_placer.pop_front() {
             for action in self.place.handle(self.time(), event) {
                 if let PlaceAction::Send { node, order } = action {
+                    self.taught.extend((!order.lessons.is_empty()).then_some(node));
                     self.node(node, Event::Order(order));
                 }
             }
@@ -136,7 +142,7 @@ impl Cell {
         while self.now < end {
             self.now += 10_000;
             for id in self.alive() {
-                let used = |run: &RunId| (*run, usage(run.key.index, self.now));
+                let used = |run: &RunId| (*run, (self.usage)(run.key.index, self.now));
                 let usage = self.nodes[&id].runs.iter().map(used).collect();
                 self.node(id, Event::Measured(usage));
             }
@@ -213,4 +219,31 @@ fn an_index_that_moves_and_a_new_sibling_begin_where_the_job_had_settled() {
     cell.run(MINUTE);
     let report = cell.nodes[&other].core.find(&stranger, 0).unwrap();
     assert_eq!(report.reservation, report.limit, "other people's job of the same name");
+}
+
+#[test]
+fn how_high_a_sibling_goes_is_heard_where_others_run_and_not_said_twice() {
+    let mut cell = Cell::new();
+    let document =
+        json!({"name": "web", "count": 2, "task": {"image": "hello:1", "cpu": "500m", "memory": "1GiB"}});
+    let images = BTreeMap::from([("hello:1".to_string(), "sha256:00".to_string())]);
+    cell.entry(Command::Submit { job: job(), document, images, expect: Expect::Any });
+    cell.run(2 * HOUR);
+    let peak = |cell: &Cell, index| {
+        let (id, _) = cell.reserved(index);
+        let (.., lessons) = cell.nodes[&id].core.learned().unwrap().resume(24 * HOUR);
+        lessons.job(&job().to_string()).unwrap().peak[0]
+    };
+    assert!(peak(&cell, 0) < 0.25 && peak(&cell, 1) < 0.25);
+    let before = cell.taught.len();
+    cell.usage = |index, now| if index == 0 { Resources::new(400, 320 * MIB) } else { usage(index, now) };
+    cell.run(10 * MINUTE);
+    assert!(peak(&cell, 0) > 0.7, "it has seen it");
+    assert!(peak(&cell, 1) > 0.7, "and its sibling's node has heard of it");
+    cell.usage = usage;
+    cell.run(10 * MINUTE);
+    assert!(cell.taught.len() <= before + 6, "{:?}", cell.taught);
+    let (quiet, talk) = (cell.taught.len(), 24);
+    cell.run(4 * HOUR);
+    assert!(cell.taught.len() <= quiet + talk, "only news is told: {:?}", cell.taught);
 }

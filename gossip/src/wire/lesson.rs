@@ -14,6 +14,9 @@ pub struct JobLesson {
     pub peak: [u32; 2],
     /// The mean use of any task.
     pub level: [u32; 2],
+    /// How far its tasks use CPU at the same time as the others of their nodes: correlation, in millionths.
+    #[serde(default)]
+    pub together: u32,
     /// Since it was last confirmed, in seconds.
     pub age_s: u32,
     /// The longest that one task was watched, in seconds.

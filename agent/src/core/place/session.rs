@@ -30,6 +30,7 @@ impl Active {
         };
         let before = link.session.replace(session);
         (link.next, link.heard_ms) = (0, now.mono_ms);
+        link.told.clear();
         if let Some(before) = before.filter(|before| *before != session) {
             actions.push(PlaceAction::CloseSession { node: id, session: before });
         }
@@ -84,7 +85,7 @@ impl Active {
         link.next += 1;
         link.heard_ms = now.mono_ms;
         for lesson in &from.lessons {
-            lessons::learn(&mut self.lessons, &self.intent, lesson, now);
+            lessons::learn(&mut self.lessons, &mut link.told, &self.intent, lesson, now);
         }
 
         let effect = match from.news {
@@ -134,6 +135,7 @@ impl Active {
                 }
             }
         }
+        self.teach(id, now, actions);
         effect
     }
 }

@@ -129,7 +129,7 @@ impl Active {
     /// Only what is live is told anything, so there is a session.
     fn send(&self, node: NodeId, order: Order, actions: &mut Vec<PlaceAction>) {
         if let Some(session) = self.links.get(&node).and_then(|l| l.session) {
-            actions.push(PlaceAction::Send { node, order: ToAgent { session, order } });
+            actions.push(PlaceAction::Send { node, order: ToAgent::new(session, order) });
         }
     }
 }

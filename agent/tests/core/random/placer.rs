@@ -170,7 +170,7 @@ impl Placer {
             _ => dice.pick(&self.sent)?,
         };
         self.sent.push(order.clone());
-        Some(ToAgent { session, order })
+        Some(ToAgent::new(session, order))
     }
 
     /// What brings everything to rest: stops repeated, the only copies kept.
@@ -186,6 +186,6 @@ impl Placer {
             }
             _ => None,
         });
-        orders.map(|order| ToAgent { session, order }).collect()
+        orders.map(|order| ToAgent::new(session, order)).collect()
     }
 }
