@@ -24,13 +24,12 @@ use std::{
 
 use gossip::wire::{FromAgent, SessionId, ToAgent};
 use placement::{
-    ids::{Activation, JobKey, NodeId, TaskKey},
+    ids::{Activation, NodeId, TaskKey},
     intent::{Intent, Verdict},
     ledger::{Command, Completion, Ledger},
     plan::Plan,
     task::Report,
     view::{NodeView, Standing, View},
-    why::{Why, why},
 };
 
 pub use gathered::own;
@@ -193,13 +192,6 @@ impl PlaceCore {
     /// The newest plan: for what waits, why.
     pub fn plan(&self) -> Option<&Plan> {
         self.active.as_ref().map(|a| &a.plan)
-    }
-
-    /// Why a job, or one index of it, does not run; `asker` is whose jobs go by their bare names. None when this node
-    /// is not the placer, or there is no such job.
-    pub fn why(&self, job: &JobKey, index: Option<u32>, asker: &str) -> Option<Why> {
-        let active = self.active.as_ref().filter(|a| a.intent.jobs.contains_key(job))?;
-        Some(why(&active.intent, &active.view, job, index, asker))
     }
 
     pub fn handle(&mut self, now: Now, event: PlaceEvent) -> Vec<PlaceAction> {

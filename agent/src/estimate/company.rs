@@ -59,3 +59,44 @@ impl Company {
         if self.most > 0.0 { (self.both / self.most).clamp(0.0, 1.0) } else { 0.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    /// Sixteen tasks of amplitude 1, each `lag` quarters of an hour after the one before.
+    fn correlation(lag: u64) -> f64 {
+        let mut company = Company::default();
+        for part in 0..96 {
+            let off = |task: u64| (std::f64::consts::TAU * (part + lag * task) as f64 / 16.0).sin();
+            let (mut offs, mut deviations) = (Spread::default(), Spread::default());
+            // Of every two tasks one is there each second wave only.
+            for task in (0..16).filter(|task| task % 2 == 0 || part / 16 % 2 == 0) {
+                offs.add(off(task));
+                deviations.add(0.5_f64.sqrt());
+            }
+            company.observe(&offs, &deviations, HOUR / 4, 24 * HOUR);
+        }
+        company.correlation()
+    }
+
+    #[test]
+    fn who_moves_together_is_told_from_who_does_not_while_others_come_and_go() {
+        let (as_one, apart) = (correlation(0), correlation(1));
+        assert!(as_one > 0.95, "{as_one}");
+        assert!(apart < 0.05, "{apart}");
+        assert_eq!(Company::default().correlation(), 0.0);
+    }
+
+    #[test]
+    fn what_tasks_add_up_to_is_between_quadrature_and_the_sum() {
+        let mut spread = Spread::default();
+        (0..16).for_each(|_| spread.add(10.0));
+        assert_eq!((spread.apart(), spread.as_one()), (40.0, 160.0));
+        assert_eq!((spread.together(0.0), spread.together(1.0)), (40.0, 160.0));
+        let half = spread.together(0.5);
+        assert!(half > 100.0 && half < 130.0, "{half}");
+    }
+}

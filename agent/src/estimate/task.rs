@@ -81,7 +81,7 @@ pub(super) struct Known {
     #[serde(default)]
     pub(super) varies: f32,
     /// How far the last sample was off its mean.
-    #[serde(default)]
+    #[serde(skip)]
     pub(super) off: f32,
     /// Of memory, as it grows.
     #[serde(default)]

@@ -35,8 +35,8 @@ impl Did {
     }
 }
 
-fn played(scenario: &str) -> [Did; 2] {
-    let rows = traces::make(scenario, SEED);
+fn played(scenario: &str, seed: u64) -> [Did; 2] {
+    let rows = traces::make(scenario, seed);
     if let Some(dir) = env::var_os("COVEY_TRACES") {
         write(&Path::new(&dir).join(format!("{scenario}.csv")), &rows);
     }
@@ -90,7 +90,7 @@ fn write(path: &Path, rows: &[traces::Row]) {
 
 /// CPU: at most 0.8 of `max`'s gap, too low in at most so many of a thousand forecasts. Memory: more saved than by `max`.
 fn holds(scenario: &str, too_low: [f64; 2]) -> [Did; 2] {
-    let did = played(scenario);
+    let did = played(scenario, SEED);
     for (did, too_low) in did.iter().zip(too_low) {
         assert!(did.covey.violation_rate <= too_low / 1000.0, "{scenario}: {:?}", did.covey);
         assert!(did.covey.savings_ratio > did.max, "{scenario}: {:?}, max {}", did.covey, did.max);
@@ -108,8 +108,7 @@ fn services_that_follow_the_day() {
 
 #[test]
 fn bursty_batch() {
-    // One burst of memory in the last hours, on one node, is more than was expected: 6 of 4608 forecasts.
-    holds("batch", [5.0, 1.5]);
+    holds("batch", TOLERATED);
 }
 
 #[test]
@@ -124,8 +123,7 @@ fn steps() {
 
 #[test]
 fn correlated_peaks() {
-    // In the second hour one node bursts higher than anything that was seen until then: 26 of 4608 forecasts.
-    holds("correlated", [6.0, 1.0]);
+    holds("correlated", TOLERATED);
 }
 
 #[test]
@@ -141,17 +139,41 @@ fn nodes_that_differ() {
     }
 }
 
-/// Machines that idle and burst, rarely and high: the first hours tell too little of them.
+/// Machines that idle and burst, rarely and high: the first hours tell little of them.
 #[test]
 fn rare_high_bursts() {
-    holds("spiky", [12.0, 1.0]);
+    holds("spiky", TOLERATED);
 }
 
-/// The services again, but nothing is known at midnight, and all rises three times as high until noon: in the first
-/// night nobody can know.
+/// The services again, but nothing is known at midnight, and all rises three times as high until noon.
 #[test]
 fn the_first_night() {
-    holds("midnight", [25.0, 1.0]);
+    holds("midnight", TOLERATED);
+}
+
+/// A few of what chance makes have a step or a burst that nothing announced. Nine in ten hold all of it:
+/// `SEEDS=22 cargo nextest run --release -p agent --test overcommit seeds --no-capture` tells which do not.
+#[test]
+fn seeds() {
+    let count = env::var("SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(2);
+    let kinds = ["services", "batch", "leaks", "steps", "correlated", "churn", "uneven"];
+    let mut missed = Vec::new();
+    for (kind, seed) in kinds.iter().flat_map(|kind| (1..=count).map(move |seed| (*kind, seed))) {
+        let did = played(kind, seed);
+        let mut miss = |is: bool, what: &str| missed.extend(is.then(|| format!("{kind} {seed}: {what}")));
+        for ((resource, tolerated), did) in ["cpu", "memory"].iter().zip(TOLERATED).zip(&did) {
+            let tolerated = tolerated / 1000.0;
+            let too_low = 100.0 * did.covey.violation_rate;
+            miss(did.covey.violation_rate > tolerated, &format!("{resource} {too_low:.2} % too low"));
+            miss(did.covey.savings_ratio <= did.max, &format!("{resource} saves no more than max"));
+            let differ = kind == "uneven" && did.covey.savings_ratio <= did.constant.savings_ratio;
+            miss(differ, &format!("{resource} saves no more than const"));
+        }
+        miss(did[CPU].gap() > 0.8, &format!("{:.2} of max's gap", did[CPU].gap()));
+    }
+    let all = kinds.len() * count as usize;
+    println!("{} of {all} figures' sets are missed: {missed:#?}", missed.len());
+    assert!(missed.len() * 8 <= all, "{missed:#?}");
 }
 
 /// A day of 400 measured machines. Not in the repository: `shared/data` beside it (or above) may have the file.

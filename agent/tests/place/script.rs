@@ -38,6 +38,7 @@ use placement::{
     ids::{Activation, CellId, Generation, JobKey, NodeId, TaskKey, Uid},
     ledger::{Answer, Command, Entry, Expect, Ledger},
     resources::{CPU, DISK},
+    why::why,
 };
 use serde_json::{Value, json};
 
@@ -260,7 +261,8 @@ impl Script {
             }
             "why" => {
                 let (job, index) = target(words[1]);
-                let why = self.core.why(&job, index, "me")?;
+                let (intent, view) = self.core.view()?;
+                let why = why(intent, view, &job, index, "me");
                 self.answers.extend(why.obstacles.iter().map(|o| o.text()));
                 self.answers.extend(why.fixes.iter().map(|f| format!("{}: {}", f.command, f.text)));
             }
